@@ -1,0 +1,94 @@
+"""SQL databases (SQLite and PostgreSQL) through SQLAlchemy Core 2, opened in one way."""
+
+from __future__ import annotations
+
+import sqlite3
+from pathlib import Path
+from typing import Any
+
+import sqlalchemy as sa
+from pydantic import BaseModel, Field, ValidationInfo, field_validator
+
+from metrics_pipeline.access.secrets import SecretReference
+from metrics_pipeline.access.state_path import state_dir_of
+
+BUSY_TIMEOUT_SECONDS = 10
+
+
+class DatabaseSettings(BaseModel, frozen=True, extra="forbid"):
+    """A database: `sqlite:///file` (relative to the state directory) or `postgresql://user@host/db`."""
+
+    url: str
+    password: SecretReference | None = None
+    connect_timeout_seconds: int = Field(default=5, ge=1, le=60)
+
+    @field_validator("url")
+    @classmethod
+    def _check_url(cls, url: str, info: ValidationInfo) -> str:
+        try:
+            parsed = sa.engine.make_url(url)
+        except sa.exc.ArgumentError:
+            raise ValueError("expected sqlite:///file or postgresql://user@host:port/database") from None
+        if parsed.password:
+            raise ValueError("take the password out of the url and name it under `password`")
+        if parsed.get_backend_name() not in ("sqlite", "postgresql"):
+            raise ValueError(f"expected sqlite or postgresql, got {parsed.get_backend_name()}")
+        if parsed.get_backend_name() == "sqlite" and parsed.database and parsed.database != ":memory:":
+            parsed = parsed.set(database=str(state_dir_of(info) / Path(parsed.database)))
+        return parsed.render_as_string(hide_password=False)
+
+    @property
+    def is_sqlite(self) -> bool:
+        """Whether this is a file of ours rather than a server."""
+        return self.url.startswith("sqlite")
+
+
+def open_engine(settings: DatabaseSettings) -> sa.Engine:
+    """An engine with few, checked connections; connects at first use.
+
+    SQLite is opened in WAL mode, and every transaction takes the write lock at once, so that two
+    writers wait for each other instead of failing; read with `reading`, which takes no lock.
+    """
+    if settings.is_sqlite:
+        return _open_sqlite(settings)
+    return sa.create_engine(
+        _with_password(settings),
+        pool_pre_ping=True,
+        pool_size=2,
+        max_overflow=2,
+        connect_args={
+            "connect_timeout": settings.connect_timeout_seconds,
+            "application_name": "metrics_pipeline",
+        },
+    )
+
+
+def reading(engine: sa.Engine) -> sa.Connection:
+    """A connection for single statements that only read; holds no transaction open."""
+    return engine.connect().execution_options(isolation_level="AUTOCOMMIT")
+
+
+def _open_sqlite(settings: DatabaseSettings) -> sa.Engine:
+    path = sa.engine.make_url(settings.url).database
+    if path and path != ":memory:":
+        Path(path).parent.mkdir(parents=True, exist_ok=True)
+    engine = sa.create_engine(settings.url, connect_args={"timeout": BUSY_TIMEOUT_SECONDS})
+    sa.event.listen(engine, "connect", _prepare_sqlite)
+    sa.event.listen(engine, "begin", _begin_immediate)
+    return engine
+
+
+def _prepare_sqlite(connection: sqlite3.Connection, _record: Any) -> None:
+    connection.isolation_level = None  # the driver would begin late, and fail on the upgrade
+    connection.execute("PRAGMA journal_mode = WAL")
+    connection.execute("PRAGMA synchronous = NORMAL")
+
+
+def _begin_immediate(connection: sa.Connection) -> None:
+    if connection.get_execution_options().get("isolation_level") != "AUTOCOMMIT":
+        connection.exec_driver_sql("BEGIN IMMEDIATE")
+
+
+def _with_password(settings: DatabaseSettings) -> sa.URL:
+    url = sa.engine.make_url(settings.url)
+    return url if settings.password is None else url.set(password=settings.password.read())

@@ -1,0 +1,109 @@
+"""One HTTP request, bounded in time and in size, with the failures every source shares told apart."""
+
+from __future__ import annotations
+
+import email.utils
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+import httpx
+
+from metrics_pipeline.core.errors import SourceThrottled, SourceUnreachable, UnexpectedReply
+
+MAX_REPLY_BYTES = 10_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """A whole HTTP answer of at most `MAX_REPLY_BYTES`."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+
+
+def ask(
+    client: httpx.Client,
+    source: str,
+    target: str,
+    timeout_seconds: float,
+    *,
+    method: str,
+    url: str,
+    headers: Mapping[str, str],
+    json: Any = None,
+) -> Reply:
+    """Send one request and read the whole answer within `timeout_seconds`.
+
+    Raises SourceUnreachable (no connection, too slow, 5xx), SourceThrottled (429) and
+    UnexpectedReply (too large). Any other status is the caller's to judge; redirects are not
+    followed, so that a credential never travels to another host.
+    """
+    deadline = time.monotonic() + timeout_seconds
+    try:
+        with client.stream(
+            method, url, headers=dict(headers), json=json, timeout=timeout_seconds
+        ) as response:
+            body = _read_body(response, source, target, deadline)
+            reply = Reply(response.status_code, response.headers, body)
+    except httpx.TimeoutException as error:
+        raise _too_slow(source, target, timeout_seconds) from error
+    except httpx.HTTPError as error:
+        # The message of a transport error names hosts and causes, never headers.
+        raise SourceUnreachable(
+            source, target, f"no answer ({error})", "Check the address, the network and TLS."
+        ) from error
+    _raise_for_trouble(reply, source, target)
+    return reply
+
+
+def _read_body(response: httpx.Response, source: str, target: str, deadline: float) -> bytes:
+    body = bytearray()
+    for chunk in response.iter_bytes():
+        body += chunk
+        if len(body) > MAX_REPLY_BYTES:
+            raise UnexpectedReply(
+                source, target, f"more than {MAX_REPLY_BYTES} bytes", bytes(body[:1000])
+            )
+        if time.monotonic() > deadline:
+            raise _too_slow(source, target, None)
+    return bytes(body)
+
+
+def _too_slow(source: str, target: str, timeout_seconds: float | None) -> SourceUnreachable:
+    limit = "in time" if timeout_seconds is None else f"within {timeout_seconds:g} s"
+    return SourceUnreachable(
+        source, target, f"not answered {limit}", "Check the far side, or raise its timeout_seconds."
+    )
+
+
+def _raise_for_trouble(reply: Reply, source: str, target: str) -> None:
+    if reply.status == 429:
+        raise SourceThrottled(
+            source,
+            target,
+            "HTTP 429, asked too often",
+            "Lengthen the interval, or raise the far side's quota.",
+            retry_after_seconds(reply.headers, datetime.now(UTC)),
+        )
+    if reply.status >= 500:
+        error = SourceUnreachable(
+            source, target, f"HTTP {reply.status}", "The far side is ill; its own logs say why."
+        )
+        raise error
+
+
+def retry_after_seconds(headers: Mapping[str, str], now: datetime) -> float | None:
+    """`Retry-After` in seconds (RFC 9110 10.2.3: a number or an HTTP date), None if there is none."""
+    given = headers.get("retry-after", "").strip()
+    if given.isascii() and given.isdigit():
+        return float(given)
+    try:
+        moment = email.utils.parsedate_to_datetime(given)
+    except ValueError:
+        return None
+    aware = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+    return max(0.0, (aware - now).total_seconds())

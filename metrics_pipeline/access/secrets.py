@@ -1,0 +1,52 @@
+"""Secrets by reference: the settings name an environment variable or a file, never a value."""
+
+from __future__ import annotations
+
+import os
+
+from pydantic import BaseModel, model_validator
+
+from metrics_pipeline.access.state_path import StatePath
+from metrics_pipeline.core.errors import ConfigurationError
+
+
+class SecretReference(BaseModel, frozen=True, extra="forbid"):
+    """Where a secret is: `{env: NAME}` or `{file: PATH}`. Its value is read at each use."""
+
+    env: str | None = None
+    file: StatePath | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _refuse_a_value(cls, given: object) -> object:
+        if isinstance(given, str):
+            # The value is not repeated here: it may be the secret itself.
+            raise ValueError("a secret is never written here: give {env: NAME} or {file: PATH}")
+        return given
+
+    @model_validator(mode="after")
+    def _exactly_one(self) -> SecretReference:
+        if (self.env is None) == (self.file is None):
+            raise ValueError("give exactly one of env and file")
+        return self
+
+    def __str__(self) -> str:
+        return f"environment variable {self.env}" if self.env else f"file {self.file}"
+
+    def read(self) -> str:
+        """The secret, without surrounding white space; ConfigurationError if it is not there."""
+        value = (os.environ.get(self.env, "") if self.env else self._read_file()).strip()
+        if not value:
+            raise ConfigurationError(str(self), "no secret is there", "Set it and try again.")
+        return value
+
+    def _read_file(self) -> str:
+        assert self.file is not None
+        try:
+            return self.file.read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise ConfigurationError(
+                str(self),
+                f"cannot be read ({error.__class__.__name__})",
+                "Create it, or make it readable.",
+            ) from error

@@ -1,0 +1,201 @@
+"""Every metric once: name, unit, type, help, where it is stored and how Prometheus sees it.
+
+The heart of the product. A source may only give what stands here, the writer checks values
+against it, and the exporter, the docs and the dashboards are made from it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+
+
+class ValueType(StrEnum):
+    """The type of a stored field, which never changes during a metric's life."""
+
+    INTEGER = "integer"
+    FLOAT = "float"
+    BOOLEAN = "boolean"
+    STRING = "string"
+
+
+class MetricType(StrEnum):
+    """The type of a Prometheus metric family."""
+
+    GAUGE = "gauge"
+    COUNTER = "counter"
+
+
+@dataclass(frozen=True, slots=True)
+class Measurement:
+    """A table of the time-series store. `database` is a bucket (InfluxDB 2) or database (3)."""
+
+    name: str
+    database: str
+    tags: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Family:
+    """A metric family of the exporter's page; `labels` are in the order they are shown."""
+
+    name: str
+    type: MetricType
+    help: str
+    labels: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Metric:
+    """One field of a measurement: its unit, its type, its range, and the family that shows it."""
+
+    measurement: Measurement
+    field: str
+    value_type: ValueType
+    unit: str
+    family: Family
+    minimum: float | None = None
+    maximum: float | None = None
+
+    @property
+    def help(self) -> str:
+        """One sentence for people: in the page, the docs and the dashboards."""
+        return self.family.help
+
+
+class Catalog:
+    """The metrics that may be stored, found by measurement and field."""
+
+    def __init__(self, metrics: Iterable[Metric]) -> None:
+        self._metrics = {(m.measurement.name, m.field): m for m in metrics}
+        self.measurements: Mapping[str, Measurement] = {
+            m.measurement.name: m.measurement for m in self._metrics.values()
+        }
+
+    def __iter__(self) -> Iterator[Metric]:
+        return iter(self._metrics.values())
+
+    def find(self, measurement: str, field: str) -> Metric | None:
+        """The metric stored as `field` of `measurement`, or None if there is no such metric."""
+        return self._metrics.get((measurement, field))
+
+
+FLEET_COUNTS = Measurement("fleet_counts", database="network_metrics", tags=("provider",))
+
+
+def _fleet_count(field: str, help_text: str) -> Metric:
+    family = Family(f"iot_hub_portal_{field}", MetricType.GAUGE, help_text)
+    return Metric(FLEET_COUNTS, field, ValueType.INTEGER, "1", family, minimum=0)
+
+
+DEVICE_COUNT = _fleet_count(
+    "device_count",
+    "Registered standard devices: not edge devices, and not LoRaWAN concentrators.",
+)
+CONNECTED_DEVICE_COUNT = _fleet_count(
+    "connected_device_count", "Registered standard devices that are connected now."
+)
+EDGE_DEVICE_COUNT = _fleet_count("edge_device_count", "Registered edge devices.")
+CONNECTED_EDGE_DEVICE_COUNT = _fleet_count(
+    "connected_edge_device_count", "Registered edge devices that are connected now."
+)
+FAILED_DEPLOYMENT_COUNT = _fleet_count(
+    "failed_deployment_count",
+    "Failed edge deployments, counted as pairs of device and deployment: a device on which two "
+    "deployments failed counts twice.",
+)
+CONCENTRATOR_COUNT = _fleet_count(
+    "concentrator_count", "Registered LoRaWAN concentrators. Absent when LoRa features are off."
+)
+CONNECTED_CONCENTRATOR_COUNT = _fleet_count(
+    "connected_concentrator_count",
+    "Registered LoRaWAN concentrators that are connected now, as IoT Hub sees them.",
+)
+
+FLEET_METRICS = (
+    DEVICE_COUNT,
+    CONNECTED_DEVICE_COUNT,
+    EDGE_DEVICE_COUNT,
+    CONNECTED_EDGE_DEVICE_COUNT,
+    FAILED_DEPLOYMENT_COUNT,
+    CONCENTRATOR_COUNT,
+    CONNECTED_CONCENTRATOR_COUNT,
+)
+
+CATALOG = Catalog(FLEET_METRICS)
+
+# --- the product about itself ---------------------------------------------------------------
+
+LAST_SUCCESS = Family(
+    "metrics_pipeline_last_success_timestamp_seconds",
+    MetricType.GAUGE,
+    "When the asset was last read and stored in full, in seconds since the epoch.",
+    ("asset",),
+)
+RUN_DURATION = Family(
+    "metrics_pipeline_run_duration_seconds",
+    MetricType.GAUGE,
+    "How long the job's last finished run took, from start to end.",
+    ("job",),
+)
+RUNS = Family(
+    "metrics_pipeline_runs_total",
+    MetricType.COUNTER,
+    "Finished runs by job and status (success, failure, canceled).",
+    ("job", "status"),
+)
+POINTS_WRITTEN = Family(
+    "metrics_pipeline_points_written_total",
+    MetricType.COUNTER,
+    "Points the time-series store has acknowledged.",
+    ("measurement",),
+)
+POINTS_REJECTED = Family(
+    "metrics_pipeline_points_rejected_total",
+    MetricType.COUNTER,
+    "Points that were dropped because they were wrong, by reason.",
+    ("reason",),
+)
+DAEMON_HEARTBEAT = Family(
+    "metrics_pipeline_daemon_heartbeat_timestamp_seconds",
+    MetricType.GAUGE,
+    "When the Dagster daemon last said it is alive, in seconds since the epoch.",
+    ("daemon",),
+)
+RUN_QUEUE_LENGTH = Family(
+    "metrics_pipeline_run_queue_length", MetricType.GAUGE, "Runs that wait in Dagster's queue."
+)
+BUILD_INFO = Family(
+    "metrics_pipeline_build_info", MetricType.GAUGE, "Always 1; the version is the label.", ("version",)
+)
+EXPORTER_LAST_REFRESH = Family(
+    "metrics_pipeline_exporter_last_refresh_timestamp_seconds",
+    MetricType.GAUGE,
+    "When the exporter last read the Dagster instance and the snapshots, in seconds since the epoch.",
+)
+EXPORTER_REFRESH_FAILURES = Family(
+    "metrics_pipeline_exporter_refresh_failures_total",
+    MetricType.COUNTER,
+    "Refreshes that failed since this exporter started; the page keeps its last values.",
+)
+EXPORTER_SERIES_DROPPED = Family(
+    "metrics_pipeline_exporter_series_dropped",
+    MetricType.GAUGE,
+    "Series left out of this page because the family reached exporter.max_series_per_metric.",
+    ("metric",),
+)
+
+SELF_FAMILIES = (
+    LAST_SUCCESS,
+    RUN_DURATION,
+    RUNS,
+    POINTS_WRITTEN,
+    POINTS_REJECTED,
+    DAEMON_HEARTBEAT,
+    RUN_QUEUE_LENGTH,
+    BUILD_INFO,
+    EXPORTER_LAST_REFRESH,
+    EXPORTER_REFRESH_FAILURES,
+    EXPORTER_SERIES_DROPPED,
+)

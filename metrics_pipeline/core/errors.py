@@ -1,0 +1,138 @@
+"""Every error the product raises. Each class answers one question: would trying again help?
+
+MetricsPipelineError
+├── ConfigurationError      wrong before starting                        never
+├── SourceError             reading failed; carries source and target
+│   ├── SourceUnreachable   no answer, or the far side is ill            yes
+│   ├── SourceRefused       the far side says no to who we are           never
+│   ├── SourceThrottled     asked too often                              after `retry_after_seconds`
+│   └── UnexpectedReply     answered, but not what was asked for         never
+├── StoreError              the store says no to this write              never
+│   ├── StoreUnavailable    the store is down, locked, full or busy      after `retry_after_seconds`
+│   └── PartialWrite        some points were kept, some were refused     never
+└── InvalidPoint            one point is wrong; `reason` is a metric label
+
+A message says what was tried, on what, what came back, and what to do. It never holds a secret.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import MappingProxyType
+
+REPLY_EXCERPT_BYTES = 200
+
+
+class MetricsPipelineError(Exception):
+    """The root; catch it where a message is shown to a person."""
+
+
+class ConfigurationError(MetricsPipelineError):
+    """A choice is wrong. `where` is the file and key, or the environment variable."""
+
+    def __init__(self, where: str, problem: str, fix: str) -> None:
+        super().__init__(f"{where}: {problem}. {fix}")
+        self.where = where
+        self.problem = problem
+        self.fix = fix
+
+
+class SourceError(MetricsPipelineError):
+    """Reading failed. `source` is the registry's name of it, `target` what was asked."""
+
+    retry_helps = False
+
+    def __init__(self, source: str, target: str, problem: str, fix: str) -> None:
+        hint = "trying again may help" if self.retry_helps else "trying again does not help"
+        super().__init__(f"{source}: reading {target}: {problem}. {fix} ({hint})")
+        self.source = source
+        self.target = target
+        self.problem = problem
+        self.fix = fix
+
+
+class SourceUnreachable(SourceError):
+    """No connection, no answer in time, or a 5xx."""
+
+    retry_helps = True
+
+
+class SourceRefused(SourceError):
+    """401, 403, 404 or its like; names the credential and the right that is missing."""
+
+
+class SourceThrottled(SourceError):
+    """Asked too often; `retry_after_seconds` is what the far side asked for, if it said."""
+
+    retry_helps = True
+
+    def __init__(
+        self,
+        source: str,
+        target: str,
+        problem: str,
+        fix: str,
+        retry_after_seconds: float | None = None,
+    ) -> None:
+        super().__init__(source, target, problem, fix)
+        self.retry_after_seconds = retry_after_seconds
+
+
+class UnexpectedReply(SourceError):
+    """An answer that is not what the interface promises; shows its first 200 bytes."""
+
+    def __init__(self, source: str, target: str, problem: str, reply: bytes) -> None:
+        super().__init__(source, target, problem, f"The reply begins {excerpt(reply)}")
+
+
+class StoreError(MetricsPipelineError):
+    """A store says no. `store` is where it is."""
+
+    retry_helps = False
+
+    def __init__(self, store: str, problem: str, fix: str) -> None:
+        super().__init__(f"{store}: {problem}. {fix}")
+        self.store = store
+        self.problem = problem
+        self.fix = fix
+
+
+class StoreUnavailable(StoreError):
+    """The store is down, locked, full or busy; nothing of this write is known to be kept."""
+
+    retry_helps = True
+
+    def __init__(
+        self, store: str, problem: str, fix: str, retry_after_seconds: float | None = None
+    ) -> None:
+        super().__init__(store, problem, fix)
+        self.retry_after_seconds = retry_after_seconds
+
+
+class PartialWrite(StoreError):
+    """The store kept `accepted` points and refused others, counted by reason in `rejected`."""
+
+    def __init__(self, store: str, accepted: int, rejected: Mapping[str, int], problem: str) -> None:
+        super().__init__(
+            store,
+            f"{accepted} points kept, {sum(rejected.values())} refused: {problem}",
+            "Compare the field types with what the store already holds.",
+        )
+        self.accepted = accepted
+        self.rejected = MappingProxyType(dict(rejected))
+
+
+class InvalidPoint(MetricsPipelineError):
+    """A point that may not be stored. `reason` is short and of few values: it is a label."""
+
+    def __init__(self, reason: str, detail: str) -> None:
+        super().__init__(f"{reason}: {detail}")
+        self.reason = reason
+        self.detail = detail
+
+
+def excerpt(reply: bytes) -> str:
+    """The first 200 bytes of `reply`, printable on one line."""
+    shown = reply[:REPLY_EXCERPT_BYTES].decode("utf-8", errors="replace")
+    more = "…" if len(reply) > REPLY_EXCERPT_BYTES else ""
+    return f"{shown!r}{more}"

@@ -1,0 +1,65 @@
+"""The shapes everything plugs into. A new cloud or store is a class with these methods."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from metrics_pipeline.core.catalog import Metric
+from metrics_pipeline.core.errors import SourceError
+from metrics_pipeline.core.points import Point
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """What a snapshot source answered: the points it could read, and what it could not and why."""
+
+    points: tuple[Point, ...]
+    failures: tuple[SourceError, ...] = ()
+
+    def __add__(self, other: Reading) -> Reading:
+        return Reading(self.points + other.points, self.failures + other.failures)
+
+
+class SnapshotSource(Protocol):
+    """Is asked, and answers with points."""
+
+    @property
+    def name(self) -> str:
+        """The source's name in the registry; also the `provider` tag of its points."""
+        ...
+
+    def read(self, metrics: Sequence[Metric], time_ns: int) -> Reading:
+        """Read `metrics`, stamped `time_ns`. One that fails is a failure, not an exception."""
+        ...
+
+    def close(self) -> None:
+        """Give back connections. Reading after it is an error."""
+        ...
+
+
+class PointStore(Protocol):
+    """Keeps points for ever (or as long as its retention says)."""
+
+    @property
+    def name(self) -> str:
+        """Where it is, for people: no secret in it."""
+        ...
+
+    def write(self, points: Sequence[Point]) -> None:
+        """Store all `points` durably before returning; one try.
+
+        Raises PartialWrite when the store refused some of them (the others are kept),
+        StoreUnavailable when trying again may help, and StoreError when it does not. Writing
+        the same points again is always safe.
+        """
+        ...
+
+    def check(self) -> str:
+        """What the store says of itself when it is healthy; StoreError when it is not."""
+        ...
+
+    def close(self) -> None:
+        """Give back connections."""
+        ...

@@ -1,0 +1,97 @@
+"""What makes a point fit to be stored: checked once, by the writer, for every point."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+from metrics_pipeline.core.catalog import Catalog, Metric, ValueType
+from metrics_pipeline.core.errors import InvalidPoint
+from metrics_pipeline.core.points import FieldValue, Point
+
+NS_PER_SECOND = 1_000_000_000
+OLDEST_NS = 7 * 24 * 3600 * NS_PER_SECOND
+NEWEST_NS = 10 * 60 * NS_PER_SECOND
+INT64_MAX = 2**63 - 1
+
+
+def validate(point: Point, catalog: Catalog, now_ns: int) -> Point:
+    """`point` with every field in its metric's type, or InvalidPoint with the first thing wrong.
+
+    Integers become floats, and whole floats integers, where the metric says so: nothing is lost.
+    """
+    _check_time(point, now_ns)
+    _check_tags(point, catalog)
+    if not point.fields:
+        raise InvalidPoint("no_fields", f"a point of {point.measurement} has no field")
+    fields = {name: _field(point, name, value, catalog) for name, value in point.fields.items()}
+    return (
+        point if fields == point.fields and _same_types(fields, point) else replace(point, fields=fields)
+    )
+
+
+def _same_types(fields: dict[str, FieldValue], point: Point) -> bool:
+    return all(type(value) is type(point.fields[name]) for name, value in fields.items())
+
+
+def _check_time(point: Point, now_ns: int) -> None:
+    if not now_ns - OLDEST_NS <= point.time_ns <= now_ns + NEWEST_NS:
+        age_seconds = (now_ns - point.time_ns) / NS_PER_SECOND
+        raise InvalidPoint(
+            "time_out_of_range",
+            f"a point of {point.measurement} is {age_seconds:.0f} s old; "
+            "accepted are 7 days back to 10 minutes ahead",
+        )
+
+
+def _check_tags(point: Point, catalog: Catalog) -> None:
+    measurement = catalog.measurements.get(point.measurement)
+    if measurement is None:
+        raise InvalidPoint("unknown_measurement", f"{point.measurement!r} is not in the catalogue")
+    for name in measurement.tags:
+        if not point.tags.get(name):
+            raise InvalidPoint("empty_tag", f"a point of {point.measurement} has no {name!r}")
+    for name, value in point.tags.items():
+        if name not in measurement.tags:
+            raise InvalidPoint("unknown_tag", f"{point.measurement} has no tag {name!r}")
+        if not value.isprintable():
+            raise InvalidPoint("unprintable_tag", f"{point.measurement}.{name} is {value!r}")
+
+
+def _field(point: Point, name: str, value: FieldValue, catalog: Catalog) -> FieldValue:
+    metric = catalog.find(point.measurement, name)
+    if metric is None:
+        raise InvalidPoint("unknown_metric", f"{point.measurement} has no field {name!r}")
+    typed = _typed(metric, value)
+    _check_range(metric, typed)
+    return typed
+
+
+def _typed(metric: Metric, value: FieldValue) -> FieldValue:
+    match metric.value_type, value:
+        case (ValueType.BOOLEAN, bool()) | (ValueType.STRING, str()):
+            return value
+        case (ValueType.INTEGER, int()) if not isinstance(value, bool) and abs(value) <= INT64_MAX:
+            return value
+        case (ValueType.INTEGER, float()) if value.is_integer() and abs(value) <= INT64_MAX:
+            return int(value)
+        case (ValueType.FLOAT, float()):
+            return value
+        case (ValueType.FLOAT, int()) if not isinstance(value, bool):
+            return float(value)
+    raise InvalidPoint(
+        "wrong_type",
+        f"{metric.measurement.name}.{metric.field} is {value!r}, expected {metric.value_type}",
+    )
+
+
+def _check_range(metric: Metric, value: FieldValue) -> None:
+    if isinstance(value, str | bool):
+        return
+    name = f"{metric.measurement.name}.{metric.field}"
+    if not math.isfinite(value):
+        raise InvalidPoint("not_finite", f"{name} is {value}")
+    if metric.minimum is not None and value < metric.minimum:
+        raise InvalidPoint("out_of_range", f"{name} is {value}, at least {metric.minimum} expected")
+    if metric.maximum is not None and value > metric.maximum:
+        raise InvalidPoint("out_of_range", f"{name} is {value}, at most {metric.maximum} expected")

@@ -1,0 +1,1 @@
+"""Where points are kept, and the one writer that puts them there."""
