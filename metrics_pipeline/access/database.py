@@ -28,12 +28,18 @@ class DatabaseSettings(BaseModel, frozen=True, extra="forbid"):
         try:
             parsed = sa.engine.make_url(url)
         except sa.exc.ArgumentError:
-            raise ValueError("expected sqlite:///file or postgresql://user@host:port/database") from None
+            raise ValueError(
+                "expected sqlite:///file or postgresql://user@host:port/database"
+            ) from None
         if parsed.password:
             raise ValueError("take the password out of the url and name it under `password`")
         if parsed.get_backend_name() not in ("sqlite", "postgresql"):
             raise ValueError(f"expected sqlite or postgresql, got {parsed.get_backend_name()}")
-        if parsed.get_backend_name() == "sqlite" and parsed.database and parsed.database != ":memory:":
+        if (
+            parsed.get_backend_name() == "sqlite"
+            and parsed.database
+            and parsed.database != ":memory:"
+        ):
             parsed = parsed.set(database=str(state_dir_of(info) / Path(parsed.database)))
         return parsed.render_as_string(hide_password=False)
 

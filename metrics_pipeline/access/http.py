@@ -1,4 +1,4 @@
-"""One HTTP request, bounded in time and in size, with the failures every source shares told apart."""
+"""One HTTP request, bounded in time and size; the failures all sources share are told apart."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from http import HTTPStatus
 from typing import Any
 
 import httpx
@@ -81,7 +82,7 @@ def _too_slow(source: str, target: str, timeout_seconds: float | None) -> Source
 
 
 def _raise_for_trouble(reply: Reply, source: str, target: str) -> None:
-    if reply.status == 429:
+    if reply.status == HTTPStatus.TOO_MANY_REQUESTS:
         raise SourceThrottled(
             source,
             target,
@@ -89,15 +90,14 @@ def _raise_for_trouble(reply: Reply, source: str, target: str) -> None:
             "Lengthen the interval, or raise the far side's quota.",
             retry_after_seconds(reply.headers, datetime.now(UTC)),
         )
-    if reply.status >= 500:
-        error = SourceUnreachable(
+    if reply.status >= HTTPStatus.INTERNAL_SERVER_ERROR:
+        raise SourceUnreachable(
             source, target, f"HTTP {reply.status}", "The far side is ill; its own logs say why."
         )
-        raise error
 
 
 def retry_after_seconds(headers: Mapping[str, str], now: datetime) -> float | None:
-    """`Retry-After` in seconds (RFC 9110 10.2.3: a number or an HTTP date), None if there is none."""
+    """`Retry-After` in seconds (RFC 9110 10.2.3: number or HTTP date); None if absent."""
     given = headers.get("retry-after", "").strip()
     if given.isascii() and given.isdigit():
         return float(given)

@@ -167,12 +167,15 @@ RUN_QUEUE_LENGTH = Family(
     "metrics_pipeline_run_queue_length", MetricType.GAUGE, "Runs that wait in Dagster's queue."
 )
 BUILD_INFO = Family(
-    "metrics_pipeline_build_info", MetricType.GAUGE, "Always 1; the version is the label.", ("version",)
+    "metrics_pipeline_build_info",
+    MetricType.GAUGE,
+    "Always 1; the version is the label.",
+    ("version",),
 )
 EXPORTER_LAST_REFRESH = Family(
     "metrics_pipeline_exporter_last_refresh_timestamp_seconds",
     MetricType.GAUGE,
-    "When the exporter last read the Dagster instance and the snapshots, in seconds since the epoch.",
+    "When the exporter last read the instance and the snapshots, in seconds since the epoch.",
 )
 EXPORTER_REFRESH_FAILURES = Family(
     "metrics_pipeline_exporter_refresh_failures_total",

@@ -112,7 +112,9 @@ class StoreUnavailable(StoreError):
 class PartialWrite(StoreError):
     """The store kept `accepted` points and refused others, counted by reason in `rejected`."""
 
-    def __init__(self, store: str, accepted: int, rejected: Mapping[str, int], problem: str) -> None:
+    def __init__(
+        self, store: str, accepted: int, rejected: Mapping[str, int], problem: str
+    ) -> None:
         super().__init__(
             store,
             f"{accepted} points kept, {sum(rejected.values())} refused: {problem}",

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from dataclasses import replace
 
 from metrics_pipeline.core.catalog import Catalog, Metric, ValueType
 from metrics_pipeline.core.errors import InvalidPoint
@@ -25,13 +24,7 @@ def validate(point: Point, catalog: Catalog, now_ns: int) -> Point:
     if not point.fields:
         raise InvalidPoint("no_fields", f"a point of {point.measurement} has no field")
     fields = {name: _field(point, name, value, catalog) for name, value in point.fields.items()}
-    return (
-        point if fields == point.fields and _same_types(fields, point) else replace(point, fields=fields)
-    )
-
-
-def _same_types(fields: dict[str, FieldValue], point: Point) -> bool:
-    return all(type(value) is type(point.fields[name]) for name, value in fields.items())
+    return Point(point.measurement, point.tags, fields, point.time_ns)
 
 
 def _check_time(point: Point, now_ns: int) -> None:

@@ -1,0 +1,1 @@
+"""Fixtures every part of the suite shares."""
