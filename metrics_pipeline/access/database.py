@@ -21,6 +21,9 @@ class DatabaseSettings(BaseModel, frozen=True, extra="forbid"):
     url: str
     password: SecretReference | None = None
     connect_timeout_seconds: int = Field(default=5, ge=1, le=60)
+    statement_timeout_seconds: int = Field(
+        default=30, ge=1, le=600, description="PostgreSQL ends a statement that takes longer."
+    )
 
     @field_validator("url")
     @classmethod
@@ -57,16 +60,7 @@ def open_engine(settings: DatabaseSettings) -> sa.Engine:
     """
     if settings.is_sqlite:
         return _open_sqlite(settings)
-    return sa.create_engine(
-        _with_password(settings),
-        pool_pre_ping=True,
-        pool_size=2,
-        max_overflow=2,
-        connect_args={
-            "connect_timeout": settings.connect_timeout_seconds,
-            "application_name": "metrics_pipeline",
-        },
-    )
+    return _open_postgresql(settings)
 
 
 def reading(engine: sa.Engine) -> sa.Connection:
@@ -95,6 +89,23 @@ def _begin_immediate(connection: sa.Connection) -> None:
         connection.exec_driver_sql("BEGIN IMMEDIATE")
 
 
-def _with_password(settings: DatabaseSettings) -> sa.URL:
-    url = sa.engine.make_url(settings.url)
-    return url if settings.password is None else url.set(password=settings.password.read())
+def _open_postgresql(settings: DatabaseSettings) -> sa.Engine:
+    engine = sa.create_engine(
+        settings.url,
+        pool_pre_ping=True,
+        pool_size=2,
+        max_overflow=2,
+        connect_args={
+            "connect_timeout": settings.connect_timeout_seconds,
+            "application_name": "metrics_pipeline",
+            "options": f"-c statement_timeout={settings.statement_timeout_seconds}s",
+        },
+    )
+    password = settings.password
+    if password is not None:
+        # Read at each connect, so that a changed secret needs no restart.
+        @sa.event.listens_for(engine, "do_connect")
+        def add_password(_dialect: Any, _record: Any, _args: Any, parameters: Any) -> None:
+            parameters["password"] = password.read()
+
+    return engine

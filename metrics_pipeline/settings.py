@@ -1,0 +1,163 @@
+"""Every choice an operator has, typed and nested. `settings_file.py` reads them from YAML.
+
+The sections of `sources` come from the sources themselves, through the registry.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, create_model, model_validator
+
+from metrics_pipeline.access.database import DatabaseSettings
+from metrics_pipeline.access.secrets import SecretReference
+from metrics_pipeline.access.state_path import StatePath
+from metrics_pipeline.core.catalog import CONCENTRATOR_COUNT, FLEET_METRICS
+from metrics_pipeline.sources.registry import SOURCES
+from metrics_pipeline.storage.embedded import EmbeddedStoreSettings
+from metrics_pipeline.storage.influx import InfluxStoreSettings
+
+CADENCES_MINUTES = (1, 2, 3, 4, 5, 6, 10, 12, 15, 20, 30, 60)
+
+
+class FleetSettings(BaseModel, frozen=True, extra="forbid"):
+    """How many devices there are: who is asked, and how often."""
+
+    provider: str = Field(
+        default="azure_iot_hub", description="The source that counts devices and edge devices."
+    )
+    lora_enabled: bool = Field(
+        default=True,
+        description="Whether LoRa features are on. Off means there is no concentrator gauge.",
+    )
+    concentrators_from: str = Field(
+        default="inventory", description="The source that counts registered concentrators."
+    )
+    every_minutes: int = Field(
+        default=5, description="Minutes between two counts; a divisor of 60."
+    )
+    max_runtime_seconds: int = Field(
+        default=240, ge=30, description="A run that takes longer is ended."
+    )
+    warn_drop_share: float = Field(
+        default=0.5,
+        gt=0,
+        le=1,
+        description="A total that falls by more than this share of itself is a warning.",
+    )
+
+    @model_validator(mode="after")
+    def _check(self) -> FleetSettings:
+        if self.every_minutes not in CADENCES_MINUTES:
+            raise ValueError(f"every_minutes: expected one of {CADENCES_MINUTES}")
+        return self
+
+
+class TlsSettings(BaseModel, frozen=True, extra="forbid"):
+    """The certificate a server of ours shows."""
+
+    certificate_file: StatePath = Field(description="PEM, the whole chain.")
+    key_file: StatePath = Field(description="PEM, readable by this user only.")
+
+
+class BasicAuthSettings(BaseModel, frozen=True, extra="forbid"):
+    """The one user who may read."""
+
+    username: str = Field(min_length=1)
+    password: SecretReference
+
+
+class ExporterSettings(BaseModel, frozen=True, extra="forbid"):
+    """The page that Prometheus scrapes."""
+
+    host: str = Field(
+        default="127.0.0.1", description="Address to listen on; 0.0.0.0 is everybody."
+    )
+    port: int = Field(default=9464, ge=0, le=65535, description="Port to listen on; 0 is any free.")
+    refresh_seconds: float = Field(
+        default=3.0, ge=0.2, le=300, description="Seconds between two looks at the instance."
+    )
+    max_series_per_metric: int = Field(
+        default=20_000, ge=1, description="A family shows no more series than this, and says so."
+    )
+    tls: TlsSettings | None = Field(default=None, description="Serve HTTPS.")
+    basic_auth: BasicAuthSettings | None = Field(
+        default=None, description="Ask for a user and a password on /metrics."
+    )
+
+
+class SimulatorSettings(BaseModel, frozen=True, extra="forbid"):
+    """The simulated IoT Hub that `metrics-pipeline run` starts beside the pipeline."""
+
+    port: int = Field(default=0, ge=0, le=65535, description="Loopback port; 0 is any free.")
+    connection_string_file: StatePath = Field(
+        default=Path("simulator/iot_hub_connection_string"),
+        validate_default=True,
+        description="Where the simulator writes what one needs to reach it.",
+    )
+    step_seconds: float = Field(
+        default=5.0, gt=0, description="Seconds between two changes of the fleet."
+    )
+    seed: int | None = Field(default=None, description="The same seed gives the same fleet.")
+
+
+SourceSections = create_model(
+    "SourceSections",
+    __config__=ConfigDict(frozen=True, extra="forbid"),
+    __doc__="The sources there are; a section that is absent means the source is not used.",
+    **{
+        spec.name: (spec.settings_type | None, Field(default=None, description=spec.title))
+        for spec in SOURCES.values()
+    },  # type: ignore[call-overload]
+)
+
+
+class Settings(BaseModel, frozen=True, extra="forbid"):
+    """The whole settings file."""
+
+    version: Literal[1] = Field(description="The format of this file.")
+    sources: SourceSections = Field(description="What is read.")  # type: ignore[valid-type]
+    fleet: FleetSettings | None = Field(
+        default=None, description="Fleet counts; absent means they are not collected."
+    )
+    store: Annotated[EmbeddedStoreSettings | InfluxStoreSettings, Field(discriminator="kind")] = (
+        Field(
+            default={"kind": "embedded"},
+            validate_default=True,
+            description="The time-series store that keeps the history.",
+        )
+    )
+    operational_database: DatabaseSettings = Field(
+        default={"url": "sqlite:///operational.sqlite"},
+        validate_default=True,
+        description="Where the latest values are; shared by runs and exporters.",
+    )
+    exporter: ExporterSettings = Field(default=ExporterSettings())
+    simulator: SimulatorSettings | None = Field(
+        default=None, description="Absent means that no simulator is started."
+    )
+
+    def source(self, name: str) -> BaseModel | None:
+        """The section of the source called `name`, or None if it is not used."""
+        section: BaseModel | None = getattr(self.sources, name)
+        return section
+
+    @model_validator(mode="after")
+    def _check_fleet_sources(self) -> Settings:
+        if self.fleet is not None:
+            self._require_source("fleet.provider", self.fleet.provider, FLEET_METRICS[0].field)
+        if self.fleet is not None and self.fleet.lora_enabled:
+            self._require_source(
+                "fleet.concentrators_from", self.fleet.concentrators_from, CONCENTRATOR_COUNT.field
+            )
+        return self
+
+    def _require_source(self, key: str, name: str, field: str) -> None:
+        able = sorted(
+            spec.name for spec in SOURCES.values() if field in {m.field for m in spec.answers}
+        )
+        if name not in able:
+            raise ValueError(f"{key}: expected one of {', '.join(able)}, got {name!r}")
+        if self.source(name) is None:
+            raise ValueError(f"{key} names {name!r}: add the section sources.{name}")

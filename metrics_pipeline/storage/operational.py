@@ -1,0 +1,99 @@
+"""The operational database: the latest values and running totals, shared by runs and exporters.
+
+SQLite or PostgreSQL. Every failure leaves here as a StoreError; the tables are made at first use.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.dialects import postgresql, sqlite
+
+from metrics_pipeline.access.database import DatabaseSettings, open_engine, reading
+from metrics_pipeline.core.errors import StoreUnavailable
+
+TABLES = sa.MetaData()
+
+SNAPSHOTS = sa.Table(
+    "snapshots",
+    TABLES,
+    sa.Column("asset", sa.String(256), primary_key=True),
+    sa.Column("revision", sa.BigInteger, nullable=False),
+    sa.Column("updated_at_ns", sa.BigInteger, nullable=False),
+    sa.Column("complete_at_ns", sa.BigInteger),
+    sa.Column("body", sa.LargeBinary, nullable=False),
+)
+"""The latest points of each asset; `complete_at_ns` is when they last were all it should give."""
+
+TALLIES = sa.Table(
+    "tallies",
+    TABLES,
+    sa.Column("name", sa.String(128), primary_key=True),
+    sa.Column("label", sa.String(256), primary_key=True),
+    sa.Column("total", sa.BigInteger, nullable=False),
+)
+"""Totals that only grow, for the exporter's counters."""
+
+
+class OperationalDatabase:
+    """Connections to it, with failures translated. Safe to share between threads."""
+
+    def __init__(self, settings: DatabaseSettings) -> None:
+        self._engine = open_engine(settings)
+        self.name = self._engine.url.render_as_string(hide_password=True)
+        self._is_made = False
+
+    @contextmanager
+    def writing(self) -> Iterator[sa.Connection]:
+        """One transaction, committed at the end."""
+        with self._translating():
+            self._make_tables()
+            with self._engine.begin() as connection:
+                yield connection
+
+    @contextmanager
+    def reading(self) -> Iterator[sa.Connection]:
+        """Single statements that only read."""
+        with self._translating():
+            self._make_tables()
+            with reading(self._engine) as connection:
+                yield connection
+
+    def close(self) -> None:
+        """Close the pool."""
+        self._engine.dispose()
+
+    def _make_tables(self) -> None:
+        if self._is_made:
+            return
+        try:
+            TABLES.create_all(self._engine)
+        except (sa.exc.ProgrammingError, sa.exc.IntegrityError):
+            TABLES.create_all(self._engine)  # another process made some of them meanwhile
+        self._is_made = True
+
+    @contextmanager
+    def _translating(self) -> Iterator[None]:
+        try:
+            yield
+        except (sa.exc.SQLAlchemyError, OSError) as error:
+            cause = str(getattr(error, "orig", None) or error).strip().splitlines()[0]
+            raise StoreUnavailable(
+                f"operational database {self.name}",
+                cause,
+                "Check operational_database in the settings: address, rights, disk, locks.",
+            ) from error
+
+
+def upsert(
+    connection: sa.Connection, table: sa.Table, row: dict[str, Any], update: dict[str, Any]
+) -> None:
+    """Insert `row`, or set `update` where its primary key is there already."""
+    dialect = postgresql if connection.dialect.name == "postgresql" else sqlite
+    statement = dialect.insert(table).values(**row)
+    connection.execute(
+        statement.on_conflict_do_update(index_elements=list(table.primary_key), set_=update)
+    )
