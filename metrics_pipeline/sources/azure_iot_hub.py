@@ -1,0 +1,404 @@
+"""Azure IoT Hub: devices by kind and connection, and failed edge deployments, over its REST API.
+
+Every count is a whole number from 0. Facts: REST reference of the IoT Hub service, version
+2021-04-12 (`Query - Get Twins`, `Configuration - Get Configurations`), "IoT Hub query language"
+and "IoT Hub quotas and throttling", all at learn.microsoft.com. An S1 hub answers 100 queries a
+minute and unit, so the counts are asked one after the other, never in a burst.
+
+The failures of a reading are SourceUnreachable (no answer, 5xx), SourceThrottled (429), both after
+`tries` tries or at the deadline; SourceRefused (401, 403, 404, or settings that cannot be used),
+and UnexpectedReply (anything that is not one count). `target` is the metric's field.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import random
+import ssl
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from http import HTTPStatus
+from typing import TYPE_CHECKING, Any, Literal
+
+import httpx
+from pydantic import BaseModel, Field, model_validator
+
+from metrics_pipeline.access.azure_credentials import (
+    SAS_LIFETIME_SECONDS,
+    Credential,
+    CredentialRefused,
+    EntraId,
+    EntraIdSettings,
+    is_loopback,
+    make_token_credential,
+    parse_connection_string,
+)
+from metrics_pipeline.access.http import Reply, ask
+from metrics_pipeline.access.secrets import SecretReference
+from metrics_pipeline.access.state_path import StatePath
+from metrics_pipeline.core.backoff import Backoff, Timing, call_with_retries
+from metrics_pipeline.core.catalog import (
+    CONCENTRATOR_COUNT,
+    CONNECTED_CONCENTRATOR_COUNT,
+    CONNECTED_DEVICE_COUNT,
+    CONNECTED_EDGE_DEVICE_COUNT,
+    DEVICE_COUNT,
+    EDGE_DEVICE_COUNT,
+    FAILED_DEPLOYMENT_COUNT,
+    FLEET_COUNTS,
+    Metric,
+)
+from metrics_pipeline.core.errors import (
+    ConfigurationError,
+    SourceError,
+    SourceRefused,
+    SourceUnreachable,
+    UnexpectedReply,
+)
+from metrics_pipeline.core.points import Point
+from metrics_pipeline.core.ports import Reading
+from metrics_pipeline.sources.spec import SourceSpec
+
+if TYPE_CHECKING:
+    from azure.core.credentials import TokenCredential
+
+NAME = "azure_iot_hub"
+API_VERSION = "2021-04-12"
+MAX_PAGES = 100
+MAX_CONFIGURATIONS = 1000
+"""More than a hub can have (100); the service lowers it to its own limit. It does not page."""
+
+SYSTEM_TIMING = Timing(time.monotonic, time.sleep, random.random)
+RETRY_BASE_SECONDS = 0.5
+RETRY_CAP_SECONDS = 30.0
+
+# --- facts: what is asked for each metric ---------------------------------------------------
+
+_CONNECTED = "connectionState = 'Connected'"
+_EDGE = "capabilities.iotEdge = true"
+_CONCENTRATOR = "tags.deviceType = 'LoRa Concentrator'"
+# A comparison with a tag that is not there is neither true nor false, hence IS_DEFINED.
+_STANDARD = (
+    "capabilities.iotEdge = false AND "
+    "(NOT IS_DEFINED(tags.deviceType) OR tags.deviceType != 'LoRa Concentrator')"
+)
+
+QUERIES: Mapping[Metric, str] = {
+    metric: f"SELECT COUNT() AS totalNumber FROM devices WHERE {condition}"  # noqa: S608  (constants)
+    for metric, condition in {
+        DEVICE_COUNT: _STANDARD,
+        CONNECTED_DEVICE_COUNT: f"{_STANDARD} AND {_CONNECTED}",
+        EDGE_DEVICE_COUNT: _EDGE,
+        CONNECTED_EDGE_DEVICE_COUNT: f"{_EDGE} AND {_CONNECTED}",
+        CONCENTRATOR_COUNT: _CONCENTRATOR,
+        CONNECTED_CONCENTRATOR_COUNT: f"{_CONCENTRATOR} AND {_CONNECTED}",
+    }.items()
+}
+
+ANSWERS = (*QUERIES, FAILED_DEPLOYMENT_COUNT)
+"""In the order they are asked: a policy that may query but not read configurations loses only the
+last one, for after a 401 nothing else is asked."""
+
+
+class AzureIotHubSettings(BaseModel, frozen=True, extra="forbid"):
+    """An IoT Hub, and who we are to it: give exactly one of `connection_string` and `entra_id`."""
+
+    connection_string: SecretReference | None = Field(
+        default=None,
+        description="Where the connection string of a shared access policy is. The policy needs "
+        "the rights ServiceConnect and RegistryRead.",
+    )
+    entra_id: EntraIdSettings | None = Field(
+        default=None, description="Microsoft Entra ID instead of a connection string."
+    )
+    scheme: Literal["https", "http"] = Field(
+        default="https", description="http only for a simulator on this machine."
+    )
+    ca_file: StatePath | None = Field(
+        default=None,
+        description="A PEM file of the certificate authorities to trust, instead of the usual.",
+    )
+    request_timeout_seconds: float = Field(
+        default=10, gt=0, le=60, description="Seconds one request may take in all."
+    )
+    deadline_seconds: float = Field(
+        default=120, gt=0, description="Seconds all requests of one reading may take, with waits."
+    )
+    tries: int = Field(
+        default=4, ge=1, le=10, description="Tries of a request that fails for the moment."
+    )
+    page_size: int = Field(
+        default=100, ge=1, le=1000, description="Rows the hub may put on one page of an answer."
+    )
+
+    @model_validator(mode="after")
+    def _exactly_one(self) -> AzureIotHubSettings:
+        if (self.connection_string is None) == (self.entra_id is None):
+            raise ValueError("give exactly one of connection_string and entra_id")
+        return self
+
+
+# --- what the hub answers -------------------------------------------------------------------
+
+
+def parse_rows(body: bytes, target: str) -> list[Any]:
+    """The rows of one page: a JSON list, or UnexpectedReply."""
+    try:
+        rows = json.loads(body)
+    except (ValueError, RecursionError):
+        raise UnexpectedReply(NAME, target, "the reply is not JSON", body) from None
+    if not isinstance(rows, list):
+        raise UnexpectedReply(NAME, target, "the reply is JSON, but not a list", body)
+    return rows
+
+
+def parse_count(rows: Sequence[Any], target: str) -> int:
+    """`totalNumber` of the one row there must be, a whole number from 0, or UnexpectedReply."""
+    if len(rows) != 1:
+        raise _unexpected(rows, target, f"{len(rows)} rows, expected exactly 1")
+    row = rows[0]
+    if not isinstance(row, dict) or "totalNumber" not in row:
+        raise _unexpected(rows, target, "the row has no totalNumber")
+    count = row["totalNumber"]
+    if not _is_integer(count) or count < 0:
+        raise _unexpected(rows, target, "totalNumber is not a whole number from 0")
+    return int(count)
+
+
+def parse_failed_deployments(configurations: Sequence[Any], target: str) -> int:
+    """Failed pairs of device and deployment over the configurations that deploy edge modules.
+
+    A `reportedFailedCount` that is missing or negative (the hub has not counted yet) is 0.
+    """
+    return sum(_failed_count(configuration, target) for configuration in configurations)
+
+
+def _failed_count(configuration: Any, target: str) -> int:
+    if not _dig(configuration, target, "content", "modulesContent"):
+        return 0
+    count = _dig(configuration, target, "systemMetrics", "results", "reportedFailedCount")
+    if count is None:
+        return 0
+    if not _is_integer(count):
+        raise _unexpected([count], target, "reportedFailedCount is not a whole number")
+    return max(0, int(count))
+
+
+def _dig(document: Any, target: str, *path: str) -> Any:
+    """The value at `path`, None where something on the way is missing or null."""
+    for name in path:
+        if document is None:
+            return None
+        if not isinstance(document, dict):
+            raise _unexpected([document], target, f"expected an object that may hold {name}")
+        document = document.get(name)
+    return document
+
+
+def _is_integer(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _unexpected(rows: Sequence[Any], target: str, problem: str) -> UnexpectedReply:
+    return UnexpectedReply(NAME, target, problem, json.dumps(rows, ensure_ascii=False).encode())
+
+
+# --- asking ---------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class _Question:
+    """One metric's request; `right` is what a shared access policy must have for it."""
+
+    target: str
+    method: str
+    url: str
+    right: str
+    json: Mapping[str, str] | None
+
+
+class AzureIotHub:
+    """Snapshot source over an IoT Hub's registry."""
+
+    name = NAME
+
+    def __init__(
+        self,
+        settings: AzureIotHubSettings,
+        timing: Timing = SYSTEM_TIMING,
+        epoch_seconds: Callable[[], float] = time.time,
+        token_credential: TokenCredential | None = None,
+    ) -> None:
+        """`token_credential` replaces the one azure-identity would make for `entra_id`."""
+        self._settings = settings
+        self._timing = timing
+        self._epoch_seconds = epoch_seconds
+        self._given_token_credential = token_credential
+        self._backoff = Backoff(settings.tries, RETRY_BASE_SECONDS, RETRY_CAP_SECONDS)
+
+    def read(self, metrics: Sequence[Metric], time_ns: int) -> Reading:
+        """One point with one integer field for each of `metrics`, asked one after the other."""
+        deadline = self._timing.monotonic() + self._settings.deadline_seconds
+        asked = sorted(metrics, key=ANSWERS.index)
+        total = Reading(())
+        for position, metric in enumerate(asked):
+            one = self._read_one(metric, time_ns, deadline)
+            total += one
+            for failure in one.failures:
+                if isinstance(failure, CredentialRefused):
+                    return total + _refuse_all(asked[position + 1 :], failure)
+        return total
+
+    def close(self) -> None:
+        """Close the connections."""
+        if "_client" in self.__dict__:
+            self._client.close()
+
+    def _read_one(self, metric: Metric, time_ns: int, deadline: float) -> Reading:
+        try:
+            count = self._count(metric, deadline)
+        except ConfigurationError as error:
+            problem = f"{error.where}: {error.problem}"
+            return Reading((), (CredentialRefused(NAME, metric.field, problem, error.fix),))
+        except SourceError as error:
+            return Reading((), (error,))
+        point = Point(FLEET_COUNTS.name, {"provider": NAME}, {metric.field: count}, time_ns)
+        return Reading((point,))
+
+    def _count(self, metric: Metric, deadline: float) -> int:
+        credential = self._credential()
+        question = self._question(metric, credential.host)
+        rows = [row for page in self._pages(question, credential, deadline) for row in page]
+        if metric is FAILED_DEPLOYMENT_COUNT:
+            return parse_failed_deployments(rows, metric.field)
+        return parse_count(rows, metric.field)
+
+    def _question(self, metric: Metric, host: str) -> _Question:
+        base = self._base_url(host)
+        version = f"api-version={API_VERSION}"
+        if metric is FAILED_DEPLOYMENT_COUNT:
+            url = f"{base}/configurations?top={MAX_CONFIGURATIONS}&{version}"
+            return _Question(metric.field, "GET", url, "RegistryRead", None)
+        url = f"{base}/devices/query?{version}"
+        return _Question(metric.field, "POST", url, "ServiceConnect", {"query": QUERIES[metric]})
+
+    def _pages(
+        self, question: _Question, credential: Credential, deadline: float
+    ) -> Iterator[list[Any]]:
+        paging = {"x-ms-max-item-count": str(self._settings.page_size)}
+        for _ in range(MAX_PAGES):
+            ask_once = functools.partial(self._ask, question, credential, paging, deadline)
+            reply = call_with_retries(ask_once, self._backoff, self._timing, deadline)
+            yield parse_rows(reply.body, question.target)
+            continuation = reply.headers.get("x-ms-continuation")
+            if not continuation:
+                return
+            paging = {**paging, "x-ms-continuation": continuation}
+        raise UnexpectedReply(NAME, question.target, f"more than {MAX_PAGES} pages", reply.body)
+
+    def _ask(
+        self,
+        question: _Question,
+        credential: Credential,
+        paging: Mapping[str, str],
+        deadline: float,
+    ) -> Reply:
+        headers = {**paging, "authorization": credential.authorization(NAME, question.target)}
+        reply = ask(
+            self._client,
+            NAME,
+            question.target,
+            self._seconds_left(question.target, deadline),
+            method=question.method,
+            url=question.url,
+            headers=headers,
+            json=question.json,
+        )
+        _check_status(reply, question, credential)
+        return reply
+
+    def _seconds_left(self, target: str, deadline: float) -> float:
+        left = deadline - self._timing.monotonic()
+        if left <= 0:
+            raise SourceUnreachable(
+                NAME,
+                target,
+                f"not asked: the {self._settings.deadline_seconds:g} s for all counts are over",
+                "Check why the hub is slow, or raise deadline_seconds.",
+            )
+        return min(left, self._settings.request_timeout_seconds)
+
+    def _credential(self) -> Credential:
+        if self._settings.entra_id is not None:
+            return EntraId(self._settings.entra_id.host, self._token_credential)
+        reference = self._settings.connection_string
+        assert reference is not None
+        expiry = int(self._epoch_seconds()) + SAS_LIFETIME_SECONDS
+        return parse_connection_string(reference.read(), str(reference), expiry)
+
+    def _base_url(self, host: str) -> str:
+        if self._settings.scheme == "http" and not is_loopback(host):
+            raise ConfigurationError(
+                f"{NAME}.scheme",
+                f"http would send the credential to {host} in the clear",
+                "Leave scheme out; http is for a simulator on this machine.",
+            )
+        return f"{self._settings.scheme}://{host}"
+
+    @functools.cached_property
+    def _token_credential(self) -> TokenCredential:
+        if self._given_token_credential is not None:
+            return self._given_token_credential
+        assert self._settings.entra_id is not None
+        return make_token_credential(
+            self._settings.entra_id, self._settings.request_timeout_seconds
+        )
+
+    @functools.cached_property
+    def _client(self) -> httpx.Client:
+        if self._settings.ca_file is None:
+            return httpx.Client()
+        try:
+            return httpx.Client(verify=ssl.create_default_context(cafile=self._settings.ca_file))
+        except OSError as error:
+            raise ConfigurationError(
+                f"{NAME}.ca_file",
+                f"{self._settings.ca_file} cannot be used ({error.__class__.__name__})",
+                "Give a readable PEM file of certificates.",
+            ) from error
+
+
+def _check_status(reply: Reply, question: _Question, credential: Credential) -> None:
+    if reply.status == HTTPStatus.OK:
+        return
+    problem = f"HTTP {reply.status}"
+    fix = credential.fix(question.right)
+    match reply.status:
+        case HTTPStatus.UNAUTHORIZED:
+            raise CredentialRefused(NAME, question.target, problem, fix)
+        case HTTPStatus.FORBIDDEN:
+            fix += " Check the hub's IP filter and daily quota, too."
+            raise SourceRefused(NAME, question.target, problem, fix)
+        case HTTPStatus.NOT_FOUND:
+            raise SourceRefused(
+                NAME, question.target, problem, f"Check that {credential.host} is the hub. {fix}"
+            )
+    raise UnexpectedReply(NAME, question.target, problem, reply.body)
+
+
+def _refuse_all(metrics: Sequence[Metric], refusal: CredentialRefused) -> Reading:
+    problem, fix = refusal.problem, refusal.fix
+    return Reading((), tuple(CredentialRefused(NAME, m.field, problem, fix) for m in metrics))
+
+
+SPEC = SourceSpec(
+    name=NAME,
+    title="Azure IoT Hub",
+    kinds=frozenset({"azure"}),
+    reads="azure_iot_hub/registry",
+    answers=ANSWERS,
+    settings_type=AzureIotHubSettings,
+    build=AzureIotHub,
+)
