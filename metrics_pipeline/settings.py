@@ -13,12 +13,18 @@ from pydantic import BaseModel, ConfigDict, Field, create_model, model_validator
 from metrics_pipeline.access.database import DatabaseSettings
 from metrics_pipeline.access.secrets import SecretReference
 from metrics_pipeline.access.state_path import StatePath
-from metrics_pipeline.core.catalog import CONCENTRATOR_COUNT, FLEET_METRICS
+from metrics_pipeline.core.catalog import CONCENTRATOR_COUNT, DEVICE_COUNT, Metric
+from metrics_pipeline.core.fleet import (
+    FleetAsset,
+    concentrator_counts,
+    device_counts,
+    edge_device_counts,
+)
 from metrics_pipeline.sources.registry import SOURCES
 from metrics_pipeline.storage.embedded import EmbeddedStoreSettings
 from metrics_pipeline.storage.influx import InfluxStoreSettings
 
-CADENCES_MINUTES = (1, 2, 3, 4, 5, 6, 10, 12, 15, 20, 30, 60)
+CADENCES_MINUTES = (1, 2, 3, 4, 5, 6, 10, 12, 15, 20, 30)
 
 
 class FleetSettings(BaseModel, frozen=True, extra="forbid"):
@@ -35,7 +41,7 @@ class FleetSettings(BaseModel, frozen=True, extra="forbid"):
         default="inventory", description="The source that counts registered concentrators."
     )
     every_minutes: int = Field(
-        default=5, description="Minutes between two counts; a divisor of 60."
+        default=5, description="Minutes between two counts; a divisor of 60, at most 30."
     )
     max_runtime_seconds: int = Field(
         default=240, ge=30, description="A run that takes longer is ended."
@@ -143,20 +149,30 @@ class Settings(BaseModel, frozen=True, extra="forbid"):
         section: BaseModel | None = getattr(self.sources, name)
         return section
 
+    def fleet_assets(self) -> tuple[FleetAsset, ...]:
+        """What is counted; without LoRa there are no concentrators."""
+        fleet = self.fleet
+        if fleet is None:
+            return ()
+        devices = (device_counts(fleet.provider), edge_device_counts(fleet.provider))
+        if not fleet.lora_enabled:
+            return devices
+        answers = SOURCES[fleet.provider].answers
+        concentrators = concentrator_counts(fleet.concentrators_from, fleet.provider, answers)
+        return (*devices, concentrators)
+
     @model_validator(mode="after")
     def _check_fleet_sources(self) -> Settings:
         if self.fleet is not None:
-            self._require_source("fleet.provider", self.fleet.provider, FLEET_METRICS[0].field)
+            self._require_source("fleet.provider", self.fleet.provider, DEVICE_COUNT)
         if self.fleet is not None and self.fleet.lora_enabled:
             self._require_source(
-                "fleet.concentrators_from", self.fleet.concentrators_from, CONCENTRATOR_COUNT.field
+                "fleet.concentrators_from", self.fleet.concentrators_from, CONCENTRATOR_COUNT
             )
         return self
 
-    def _require_source(self, key: str, name: str, field: str) -> None:
-        able = sorted(
-            spec.name for spec in SOURCES.values() if field in {m.field for m in spec.answers}
-        )
+    def _require_source(self, key: str, name: str, metric: Metric) -> None:
+        able = sorted(spec.name for spec in SOURCES.values() if metric in spec.answers)
         if name not in able:
             raise ValueError(f"{key}: expected one of {', '.join(able)}, got {name!r}")
         if self.source(name) is None:

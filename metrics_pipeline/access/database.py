@@ -69,13 +69,16 @@ def reading(engine: sa.Engine) -> sa.Connection:
 
 
 def _open_sqlite(settings: DatabaseSettings) -> sa.Engine:
-    path = sa.engine.make_url(settings.url).database
-    if path and path != ":memory:":
-        Path(path).parent.mkdir(parents=True, exist_ok=True)
     engine = sa.create_engine(settings.url, connect_args={"timeout": BUSY_TIMEOUT_SECONDS})
+    sa.event.listen(engine, "do_connect", _make_folder)
     sa.event.listen(engine, "connect", _prepare_sqlite)
     sa.event.listen(engine, "begin", _begin_immediate)
     return engine
+
+
+def _make_folder(_dialect: Any, _record: Any, arguments: list[Any], _parameters: Any) -> None:
+    if arguments[0] != ":memory:":
+        Path(arguments[0]).parent.mkdir(parents=True, exist_ok=True)
 
 
 def _prepare_sqlite(connection: sqlite3.Connection, _record: Any) -> None:

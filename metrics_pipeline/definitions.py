@@ -1,0 +1,32 @@
+"""START HERE: everything Dagster loads, assembled in one function.
+
+settings -> sources (resources) -> assets -> points -> IO manager -> writer -> stores.
+"""
+
+import dagster as dg
+
+from metrics_pipeline.orchestration.assets.fleet import build_fleet_assets
+from metrics_pipeline.orchestration.assets.sources import build_source_assets
+from metrics_pipeline.orchestration.resources import build_resources
+from metrics_pipeline.orchestration.schedules import build_fleet_job, build_fleet_schedule
+from metrics_pipeline.settings import Settings
+from metrics_pipeline.settings_file import load_settings
+
+
+def build_definitions(settings: Settings) -> dg.Definitions:
+    """All assets, jobs, schedules and resources under `settings`."""
+    fleet = settings.fleet
+    assets = build_fleet_assets(settings.fleet_assets(), fleet) if fleet else []
+    return dg.Definitions(
+        assets=[*build_source_assets(settings), *dg.with_source_code_references(assets)],
+        jobs=[build_fleet_job(fleet)] if fleet else [],
+        schedules=[build_fleet_schedule(fleet)] if fleet else [],
+        resources=build_resources(settings),
+        executor=dg.in_process_executor,
+    )
+
+
+@dg.definitions
+def defs() -> dg.Definitions:
+    """What `dagster` finds here: the definitions under the settings of this environment."""
+    return build_definitions(load_settings())

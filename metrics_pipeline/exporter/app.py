@@ -1,0 +1,66 @@
+"""`/metrics`, `/healthz` and `/readyz` over HTTP; every answer comes from memory."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import secrets
+
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse, Response
+from starlette.routing import Route
+
+from metrics_pipeline.exporter.refresher import Refresher
+
+UNAUTHORIZED = {"WWW-Authenticate": 'Basic realm="metrics", charset="UTF-8"'}
+
+
+def build_app(refresher: Refresher, credentials: str | None) -> Starlette:
+    """The ASGI application; with `credentials` (`user:password`), /metrics asks for them."""
+
+    async def metrics(request: Request) -> Response:
+        if credentials is not None and not _is_allowed(request, credentials):
+            return PlainTextResponse("user and password expected\n", 401, UNAUTHORIZED)
+        return _serve(request, refresher)
+
+    async def healthz(_request: Request) -> Response:
+        return PlainTextResponse("ok\n")
+
+    async def readyz(_request: Request) -> Response:
+        if refresher.is_ready:
+            return PlainTextResponse("ready\n")
+        return PlainTextResponse("not ready: " + "; ".join(refresher.problems) + "\n", 503)
+
+    async def index(_request: Request) -> Response:
+        return PlainTextResponse("metrics_pipeline exporter: /metrics /healthz /readyz\n")
+
+    return Starlette(
+        routes=[
+            Route("/", index),
+            Route("/metrics", metrics),
+            Route("/healthz", healthz),
+            Route("/readyz", readyz),
+        ]
+    )
+
+
+def _serve(request: Request, refresher: Refresher) -> Response:
+    body = refresher.page.choose(request.headers.get("accept", ""))
+    headers = {"Vary": "Accept, Accept-Encoding", "Cache-Control": "no-store"}
+    content = body.plain
+    if "gzip" in request.headers.get("accept-encoding", ""):
+        headers["Content-Encoding"] = "gzip"
+        content = body.gzipped
+    return Response(
+        content, media_type=None, headers={**headers, "Content-Type": body.content_type}
+    )
+
+
+def _is_allowed(request: Request, credentials: str) -> bool:
+    scheme, _, encoded = request.headers.get("authorization", "").partition(" ")
+    try:
+        given = base64.b64decode(encoded, validate=True)
+    except binascii.Error:
+        return False
+    return scheme.lower() == "basic" and secrets.compare_digest(given, credentials.encode())

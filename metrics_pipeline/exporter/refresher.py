@@ -1,0 +1,109 @@
+"""Looks at the operational database and the instance every few seconds, and keeps the page.
+
+Each of the two is read by itself: one that fails leaves its part as it was last seen, is counted,
+and does not keep the other from being shown. So the page never empties; ages grow instead.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Collection
+from dataclasses import replace
+
+from metrics_pipeline import __version__
+from metrics_pipeline.core.catalog import Catalog
+from metrics_pipeline.exporter.instance_reader import InstanceReader
+from metrics_pipeline.exporter.page import Page, render
+from metrics_pipeline.exporter.samples import Seen, collect
+from metrics_pipeline.storage import snapshots, tallies
+from metrics_pipeline.storage.operational import OperationalDatabase
+
+LOG = logging.getLogger(__name__)
+
+
+class Refresher:
+    """Holds the newest page; `refresh` makes the next one."""
+
+    def __init__(
+        self,
+        *,
+        operational: OperationalDatabase,
+        instance: InstanceReader,
+        catalog: Catalog,
+        assets: Collection[str],
+        max_series: int,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._operational = operational
+        self._instance = instance
+        self._catalog = catalog
+        self._assets = assets
+        self._max_series = max_series
+        self._clock = clock
+        self._seen = Seen({}, {}, None, None, 0, __version__)
+        self.problems: tuple[str, ...] = ("the first look is not finished",)
+        self.page = self._render()
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether there has been a look at which everything answered."""
+        return self._seen.refreshed_at_seconds is not None
+
+    def refresh(self) -> None:
+        """Look at both, and render. Never raises for what the outside does."""
+        problems = tuple(
+            problem
+            for problem in (
+                self._attempt("operational database", self._look_at_values),
+                self._attempt("Dagster instance", self._look_at_instance),
+            )
+            if problem
+        )
+        if problems:
+            self._seen = replace(self._seen, refresh_failures=self._seen.refresh_failures + 1)
+        else:
+            self._seen = replace(self._seen, refreshed_at_seconds=self._clock())
+        self._log_change(problems)
+        self.problems = problems
+        self.page = self._render()
+
+    def run(self, every_seconds: float, stop: threading.Event) -> None:
+        """Refresh until `stop` is set; the body of the exporter's background thread."""
+        while not stop.is_set():
+            self.refresh()
+            stop.wait(every_seconds)
+
+    def close(self) -> None:
+        """Give back the connections."""
+        self._instance.close()
+        self._operational.close()
+
+    def _attempt(self, what: str, look: Callable[[], None]) -> str | None:
+        try:
+            look()
+        except Exception as error:  # noqa: BLE001 (Dagster's storages raise their drivers' errors)
+            first_line = (str(error).splitlines() or ["no message"])[0]
+            return f"{what}: {type(error).__name__}: {first_line}"
+        return None
+
+    def _look_at_values(self) -> None:
+        known = {name: snapshot.revision for name, snapshot in self._seen.snapshots.items()}
+        with self._operational.reading() as connection:
+            changed = snapshots.find_changed(connection, self._assets, known)
+            totals = tallies.totals(connection)
+        merged = {**self._seen.snapshots, **{snapshot.asset: snapshot for snapshot in changed}}
+        self._seen = replace(self._seen, snapshots=merged, totals=totals)
+
+    def _look_at_instance(self) -> None:
+        self._seen = replace(self._seen, instance=self._instance.read())
+
+    def _render(self) -> Page:
+        return render(collect(self._seen, self._catalog, self._max_series))
+
+    def _log_change(self, problems: tuple[str, ...]) -> None:
+        if problems and problems != self.problems:
+            LOG.warning("refresh failed, the page keeps its last values: %s", "; ".join(problems))
+        elif self.problems and not problems:
+            LOG.info("refresh works")

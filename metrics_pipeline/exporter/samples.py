@@ -1,0 +1,122 @@
+"""From latest values to samples of metric families. Pure: no clock, no I/O."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+
+from metrics_pipeline.core.catalog import (
+    BUILD_INFO,
+    DAEMON_HEARTBEAT,
+    EXPORTER_LAST_REFRESH,
+    EXPORTER_REFRESH_FAILURES,
+    EXPORTER_SERIES_DROPPED,
+    LAST_SUCCESS,
+    POINTS_REJECTED,
+    POINTS_WRITTEN,
+    RUN_DURATION,
+    RUN_QUEUE_LENGTH,
+    RUNS,
+    Catalog,
+    Family,
+)
+from metrics_pipeline.core.points import Point
+from metrics_pipeline.core.validation import NS_PER_SECOND
+from metrics_pipeline.exporter.instance_reader import InstanceState
+from metrics_pipeline.storage.snapshots import Snapshot
+
+Labels = tuple[str, ...]
+
+
+@dataclass(slots=True)
+class Samples:
+    """One family with its samples: label values, in the family's order, and the number."""
+
+    family: Family
+    values: dict[Labels, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """What the exporter saw last. A part that could not be read is as it was seen before."""
+
+    snapshots: Mapping[str, Snapshot]
+    totals: Mapping[str, Mapping[str, int]]
+    instance: InstanceState | None
+    refreshed_at_seconds: float | None
+    refresh_failures: int
+    version: str
+
+
+def collect(seen: Seen, catalog: Catalog, max_series: int) -> list[Samples]:
+    """Every family of the page, each cut to `max_series`, with a statement of what was cut."""
+    families = [*collect_points(seen.snapshots.values(), catalog), *_about_itself(seen)]
+    dropped = Samples(EXPORTER_SERIES_DROPPED)
+    for samples in families:
+        excess = len(samples.values) - max_series
+        if excess > 0:
+            samples.values = dict(list(samples.values.items())[:max_series])
+        dropped.values[(samples.family.name,)] = float(max(0, excess))
+    dropped.values = {labels: n for labels, n in dropped.values.items() if n}
+    return [samples for samples in [*families, dropped] if samples.values]
+
+
+def collect_points(snapshots: Iterable[Snapshot], catalog: Catalog) -> list[Samples]:
+    """The gauges of all points; of two with the same labels the newer one."""
+    families: dict[str, Samples] = {}
+    points = [point for snapshot in snapshots for point in snapshot.points]
+    for point in sorted(points, key=lambda point: point.time_ns):
+        for name, value in point.fields.items():
+            metric = catalog.find(point.measurement, name)
+            if metric is not None and not isinstance(value, str):
+                samples = families.setdefault(metric.family.name, Samples(metric.family))
+                samples.values[_labels(metric.family, point)] = float(value)
+    return list(families.values())
+
+
+def _labels(family: Family, point: Point) -> Labels:
+    return tuple(point.tags.get(label, "") for label in family.labels)
+
+
+def _about_itself(seen: Seen) -> list[Samples]:
+    return [
+        _last_success(seen.snapshots.values()),
+        *_runs(seen.instance),
+        _labelled(POINTS_WRITTEN, seen.totals.get(POINTS_WRITTEN.name, {})),
+        _labelled(POINTS_REJECTED, seen.totals.get(POINTS_REJECTED.name, {})),
+        _labelled(BUILD_INFO, {seen.version: 1}),
+        _single(EXPORTER_LAST_REFRESH, seen.refreshed_at_seconds),
+        _single(EXPORTER_REFRESH_FAILURES, seen.refresh_failures),
+    ]
+
+
+def _last_success(snapshots: Iterable[Snapshot]) -> Samples:
+    times = {s.asset: s.complete_at_ns for s in snapshots if s.complete_at_ns is not None}
+    return _labelled(LAST_SUCCESS, {asset: ns / NS_PER_SECOND for asset, ns in times.items()})
+
+
+def _runs(instance: InstanceState | None) -> list[Samples]:
+    if instance is None:
+        return []
+    durations = {
+        job: state.duration_seconds
+        for job, state in instance.jobs.items()
+        if state.duration_seconds is not None
+    }
+    runs = Samples(RUNS)
+    for job, state in instance.jobs.items():
+        runs.values.update({(job, status): float(n) for status, n in state.runs.items()})
+    return [
+        _labelled(RUN_DURATION, durations),
+        runs,
+        _labelled(DAEMON_HEARTBEAT, instance.heartbeats),
+        _single(RUN_QUEUE_LENGTH, instance.queue_length),
+    ]
+
+
+def _labelled(family: Family, values: Mapping[str, float]) -> Samples:
+    return Samples(family, {(label,): float(value) for label, value in values.items()})
+
+
+def _single(family: Family, value: float | None) -> Samples:
+    return Samples(family, {} if value is None else {(): float(value)})

@@ -1,0 +1,1 @@
+"""The assets, one file for each system. An asset calls a source and hands on its points."""

@@ -1,0 +1,77 @@
+"""Fleet counts: how many devices there are, how many are connected, what failed.
+
+Three assets in one job. Each reads its counts one by one, stores those that could be read, and
+fails, with every reason, if one could not.
+"""
+
+from collections.abc import Iterable, Iterator
+from datetime import timedelta
+
+import dagster as dg
+
+from metrics_pipeline.core.errors import StoreError
+from metrics_pipeline.core.fleet import GROUP, JOB, FleetAsset
+from metrics_pipeline.core.ports import Reading
+from metrics_pipeline.orchestration.checks import CHECK_SPECS, judge
+from metrics_pipeline.orchestration.failures import SOURCE_RETRY, failure
+from metrics_pipeline.orchestration.resources import POINTS_IO_MANAGER, WRITER
+from metrics_pipeline.orchestration.run_time import time_ns
+from metrics_pipeline.settings import FleetSettings
+from metrics_pipeline.sources.registry import SOURCES
+
+
+def build_fleet_assets(
+    assets: Iterable[FleetAsset], fleet: FleetSettings
+) -> list[dg.AssetsDefinition]:
+    """A Dagster asset for each of `assets`."""
+    return [_build_asset(asset, fleet) for asset in assets]
+
+
+def _build_asset(asset: FleetAsset, fleet: FleetSettings) -> dg.AssetsDefinition:
+    key = dg.AssetKey.from_user_string(asset.key)
+    cadence = timedelta(minutes=fleet.every_minutes)
+
+    @dg.asset(
+        key=key,
+        description=asset.description,
+        group_name=GROUP,
+        kinds={kind for name in asset.asked for kind in SOURCES[name].kinds},
+        owners=["team:fleet-operations"],
+        deps=[dg.AssetKey(SOURCES[name].reads.split("/")) for name in asset.asked],
+        required_resource_keys={*asset.asked, WRITER},
+        io_manager_key=POINTS_IO_MANAGER,
+        check_specs=[spec(key) for spec in CHECK_SPECS],
+        pool=JOB,
+        retry_policy=SOURCE_RETRY,
+        freshness_policy=dg.FreshnessPolicy.time_window(
+            fail_window=3 * cadence, warn_window=2 * cadence
+        ),
+    )
+    def count(context: dg.AssetExecutionContext) -> Iterator[dg.MaterializeResult[Reading]]:
+        reading = _read(context, asset, time_ns(context, cadence))
+        if reading.points:
+            yield _result(context, asset, reading, fleet.warn_drop_share)
+        if reading.failures:
+            raise failure(reading.failures, kept=len(reading.points))
+
+    return count
+
+
+def _read(context: dg.AssetExecutionContext, asset: FleetAsset, at_ns: int) -> Reading:
+    total = Reading(())
+    for name, metrics in asset.asked.items():
+        total += getattr(context.resources, name).read(metrics, at_ns)
+    return total
+
+
+def _result(
+    context: dg.AssetExecutionContext, asset: FleetAsset, reading: Reading, warn_drop_share: float
+) -> dg.MaterializeResult[Reading]:
+    try:
+        previous = getattr(context.resources, WRITER).latest(asset.key)
+    except StoreError as error:
+        raise failure([error], kept=0) from error
+    return dg.MaterializeResult(
+        value=reading,
+        check_results=judge(previous.points if previous else (), reading.points, warn_drop_share),
+    )

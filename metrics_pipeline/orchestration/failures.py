@@ -1,0 +1,34 @@
+"""The one place where our errors become Dagster's: would running the step again help?"""
+
+from collections.abc import Sequence
+
+import dagster as dg
+
+from metrics_pipeline.core.errors import MetricsPipelineError, SourceError
+
+SOURCE_RETRY = dg.RetryPolicy(max_retries=1, delay=10, jitter=dg.Jitter.PLUS_MINUS)
+"""For a source that did not answer at all; the source has tried several times by then."""
+
+
+def failure(errors: Sequence[MetricsPipelineError], kept: int) -> dg.Failure:
+    """The step's failure: every error, and how many values were kept nevertheless.
+
+    Dagster's RetryPolicy applies only where nothing was read and all errors may pass by
+    themselves: a second try after a part was stored, or after a refusal, gains nothing.
+    """
+    return dg.Failure(
+        description="\n".join(str(error) for error in errors),
+        metadata={
+            "failed": dg.MetadataValue.md(_as_list(errors)),
+            "values_kept": dg.MetadataValue.int(kept),
+        },
+        allow_retries=kept == 0 and all(_may_pass(error) for error in errors),
+    )
+
+
+def _may_pass(error: MetricsPipelineError) -> bool:
+    return isinstance(error, SourceError) and error.retry_helps
+
+
+def _as_list(errors: Sequence[MetricsPipelineError]) -> str:
+    return "\n".join(f"- `{type(error).__name__}` {error}" for error in errors)

@@ -1,0 +1,60 @@
+"""The objects an asset needs, made once a run: sources by their names, the writer, the IO manager.
+
+They are made from settings that only name where secrets are, so nothing secret is in what
+Dagster shows of a code location. Making one opens nothing: a source that is ill fails its own
+assets, not the whole run.
+"""
+
+from collections.abc import Iterator, Mapping
+
+import dagster as dg
+
+from metrics_pipeline.core.catalog import CATALOG
+from metrics_pipeline.core.ports import SnapshotSource
+from metrics_pipeline.orchestration.points_io_manager import PointsIOManager
+from metrics_pipeline.settings import Settings
+from metrics_pipeline.sources.registry import SOURCES
+from metrics_pipeline.sources.spec import SourceSpec
+from metrics_pipeline.storage.open import open_writer
+from metrics_pipeline.storage.writer import Writer
+
+WRITER = "writer"
+POINTS_IO_MANAGER = "points_io_manager"
+
+
+def build_resources(settings: Settings) -> Mapping[str, dg.ResourceDefinition]:
+    """One resource for each source the settings use, the writer and the IO manager."""
+    used = (spec for spec in SOURCES.values() if settings.source(spec.name) is not None)
+    return {
+        **{spec.name: _source_resource(spec, settings) for spec in used},
+        WRITER: _writer_resource(settings),
+        POINTS_IO_MANAGER: dg.IOManagerDefinition(
+            resource_fn=lambda context: PointsIOManager(getattr(context.resources, WRITER)),
+            required_resource_keys={WRITER},
+            description="Stores what an asset returns, through the writer.",
+        ),
+    }
+
+
+def _source_resource(spec: SourceSpec, settings: Settings) -> dg.ResourceDefinition:
+    def open_source(_context: dg.InitResourceContext) -> Iterator[SnapshotSource]:
+        source = spec.build(settings.source(spec.name))
+        try:
+            yield source
+        finally:
+            source.close()
+
+    return dg.ResourceDefinition(open_source, description=spec.title)
+
+
+def _writer_resource(settings: Settings) -> dg.ResourceDefinition:
+    def open_the_writer(_context: dg.InitResourceContext) -> Iterator[Writer]:
+        writer = open_writer(settings.store, settings.operational_database, CATALOG)
+        try:
+            yield writer
+        finally:
+            writer.close()
+
+    return dg.ResourceDefinition(
+        open_the_writer, description="The one place that validates and stores points."
+    )

@@ -1,0 +1,32 @@
+"""The time a run's points carry: when it was due, so that a retried step overwrites its points."""
+
+from datetime import datetime, timedelta
+
+import dagster as dg
+
+SCHEDULED_TAG = "dagster/scheduled_execution_time"
+
+
+def time_ns(context: dg.AssetExecutionContext, cadence: timedelta) -> int:
+    """When the run was due by its schedule, else when it was created, in nanoseconds.
+
+    A run that was created more than one cadence after it was due (somebody ran an old one again)
+    counts the fleet of now: it gets the time of its creation, and history stays as it was.
+    """
+    record = context.instance.get_run_record_by_id(context.run_id)
+    assert record is not None
+    created = record.create_timestamp
+    due_tag = context.run.tags.get(SCHEDULED_TAG)
+    return to_ns(choose(created, datetime.fromisoformat(due_tag) if due_tag else None, cadence))
+
+
+def choose(created: datetime, due: datetime | None, cadence: timedelta) -> datetime:
+    """`due` where it is less than one `cadence` before `created`, else `created`."""
+    if due is not None and timedelta(0) <= created - due < cadence:
+        return due
+    return created
+
+
+def to_ns(moment: datetime) -> int:
+    """Nanoseconds since the epoch, exact to the microsecond."""
+    return round(moment.timestamp() * 1_000_000) * 1_000
