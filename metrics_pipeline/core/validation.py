@@ -70,7 +70,7 @@ def _typed(metric: Metric, value: FieldValue) -> FieldValue:
             return int(value)
         case (ValueType.FLOAT, float()):
             return value
-        case (ValueType.FLOAT, int()) if not isinstance(value, bool):
+        case (ValueType.FLOAT, int()) if not isinstance(value, bool) and abs(value) <= INT64_MAX:
             return float(value)
     raise InvalidPoint(
         "wrong_type",
