@@ -15,11 +15,8 @@ from __future__ import annotations
 import functools
 import json
 import random
-import ssl
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from http import HTTPStatus
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 import httpx
@@ -35,10 +32,10 @@ from metrics_pipeline.access.azure_credentials import (
     make_token_credential,
     parse_connection_string,
 )
-from metrics_pipeline.access.http import Reply, ask
+from metrics_pipeline.access.iot_hub_session import IotHubSession, RowsRequest, open_client
 from metrics_pipeline.access.secrets import SecretReference
 from metrics_pipeline.access.state_path import StatePath
-from metrics_pipeline.core.backoff import Backoff, Timing, call_with_retries
+from metrics_pipeline.core.backoff import Backoff, Timing
 from metrics_pipeline.core.catalog import (
     CONCENTRATOR_COUNT,
     CONNECTED_CONCENTRATOR_COUNT,
@@ -50,13 +47,7 @@ from metrics_pipeline.core.catalog import (
     FLEET_COUNTS,
     Metric,
 )
-from metrics_pipeline.core.errors import (
-    ConfigurationError,
-    SourceError,
-    SourceRefused,
-    SourceUnreachable,
-    UnexpectedReply,
-)
+from metrics_pipeline.core.errors import ConfigurationError, SourceError, UnexpectedReply
 from metrics_pipeline.core.points import Point
 from metrics_pipeline.core.ports import Reading
 from metrics_pipeline.sources.spec import SourceSpec
@@ -65,8 +56,6 @@ if TYPE_CHECKING:
     from azure.core.credentials import TokenCredential
 
 NAME = "azure_iot_hub"
-API_VERSION = "2021-04-12"
-MAX_PAGES = 100
 MAX_CONFIGURATIONS = 1000
 """More than a hub can have (100); the service lowers it to its own limit. It does not page."""
 
@@ -143,17 +132,6 @@ class AzureIotHubSettings(BaseModel, frozen=True, extra="forbid"):
 # --- what the hub answers -------------------------------------------------------------------
 
 
-def parse_rows(body: bytes, target: str) -> list[Any]:
-    """The rows of one page: a JSON list, or UnexpectedReply."""
-    try:
-        rows = json.loads(body)
-    except (ValueError, RecursionError):
-        raise UnexpectedReply(NAME, target, "the reply is not JSON", body) from None
-    if not isinstance(rows, list):
-        raise UnexpectedReply(NAME, target, "the reply is JSON, but not a list", body)
-    return rows
-
-
 def parse_count(rows: Sequence[Any], target: str) -> int:
     """`totalNumber` of the one row there must be, a whole number from 0, or UnexpectedReply."""
     if len(rows) != 1:
@@ -208,17 +186,6 @@ def _unexpected(rows: Sequence[Any], target: str, problem: str) -> UnexpectedRep
 # --- asking ---------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class _Question:
-    """One metric's request; `right` is what a shared access policy must have for it."""
-
-    target: str
-    method: str
-    url: str
-    right: str
-    json: Mapping[str, str] | None
-
-
 class AzureIotHub:
     """Snapshot source over an IoT Hub's registry."""
 
@@ -236,19 +203,25 @@ class AzureIotHub:
         self._timing = timing
         self._epoch_seconds = epoch_seconds
         self._given_token_credential = token_credential
-        self._backoff = Backoff(settings.tries, RETRY_BASE_SECONDS, RETRY_CAP_SECONDS)
 
     def read(self, metrics: Sequence[Metric], time_ns: int) -> Reading:
-        """One point with one integer field for each of `metrics`, asked one after the other."""
-        deadline = self._timing.monotonic() + self._settings.deadline_seconds
+        """One point with one integer field for each of `metrics`, asked one after the other.
+
+        After a refused credential nothing more is asked: the remaining metrics fail as well.
+        """
         asked = sorted(metrics, key=ANSWERS.index)
+        try:
+            session = self._session()
+        except ConfigurationError as error:
+            return _refuse(asked, f"{error.where}: {error.problem}", error.fix)
         total = Reading(())
         for position, metric in enumerate(asked):
-            one = self._read_one(metric, time_ns, deadline)
-            total += one
-            for failure in one.failures:
-                if isinstance(failure, CredentialRefused):
-                    return total + _refuse_all(asked[position + 1 :], failure)
+            try:
+                total += _read_one(session, metric, time_ns)
+            except CredentialRefused as error:
+                return total + _refuse(asked[position:], error.problem, error.fix)
+            except SourceError as error:
+                total += Reading((), (error,))
         return total
 
     def close(self) -> None:
@@ -256,79 +229,20 @@ class AzureIotHub:
         if "_client" in self.__dict__:
             self._client.close()
 
-    def _read_one(self, metric: Metric, time_ns: int, deadline: float) -> Reading:
-        try:
-            count = self._count(metric, deadline)
-        except ConfigurationError as error:
-            problem = f"{error.where}: {error.problem}"
-            return Reading((), (CredentialRefused(NAME, metric.field, problem, error.fix),))
-        except SourceError as error:
-            return Reading((), (error,))
-        point = Point(FLEET_COUNTS.name, {"provider": NAME}, {metric.field: count}, time_ns)
-        return Reading((point,))
-
-    def _count(self, metric: Metric, deadline: float) -> int:
+    def _session(self) -> IotHubSession:
+        settings = self._settings
         credential = self._credential()
-        question = self._question(metric, credential.host)
-        rows = [row for page in self._pages(question, credential, deadline) for row in page]
-        if metric is FAILED_DEPLOYMENT_COUNT:
-            return parse_failed_deployments(rows, metric.field)
-        return parse_count(rows, metric.field)
-
-    def _question(self, metric: Metric, host: str) -> _Question:
-        base = self._base_url(host)
-        version = f"api-version={API_VERSION}"
-        if metric is FAILED_DEPLOYMENT_COUNT:
-            url = f"{base}/configurations?top={MAX_CONFIGURATIONS}&{version}"
-            return _Question(metric.field, "GET", url, "RegistryRead", None)
-        url = f"{base}/devices/query?{version}"
-        return _Question(metric.field, "POST", url, "ServiceConnect", {"query": QUERIES[metric]})
-
-    def _pages(
-        self, question: _Question, credential: Credential, deadline: float
-    ) -> Iterator[list[Any]]:
-        paging = {"x-ms-max-item-count": str(self._settings.page_size)}
-        for _ in range(MAX_PAGES):
-            ask_once = functools.partial(self._ask, question, credential, paging, deadline)
-            reply = call_with_retries(ask_once, self._backoff, self._timing, deadline)
-            yield parse_rows(reply.body, question.target)
-            continuation = reply.headers.get("x-ms-continuation")
-            if not continuation:
-                return
-            paging = {**paging, "x-ms-continuation": continuation}
-        raise UnexpectedReply(NAME, question.target, f"more than {MAX_PAGES} pages", reply.body)
-
-    def _ask(
-        self,
-        question: _Question,
-        credential: Credential,
-        paging: Mapping[str, str],
-        deadline: float,
-    ) -> Reply:
-        headers = {**paging, "authorization": credential.authorization(NAME, question.target)}
-        reply = ask(
-            self._client,
-            NAME,
-            question.target,
-            self._seconds_left(question.target, deadline),
-            method=question.method,
-            url=question.url,
-            headers=headers,
-            json=question.json,
+        return IotHubSession(
+            source=NAME,
+            base_url=_base_url(settings.scheme, credential.host),
+            credential=credential,
+            client=self._client,
+            timing=self._timing,
+            backoff=Backoff(settings.tries, RETRY_BASE_SECONDS, RETRY_CAP_SECONDS),
+            request_timeout_seconds=settings.request_timeout_seconds,
+            page_size=settings.page_size,
+            deadline=self._timing.monotonic() + settings.deadline_seconds,
         )
-        _check_status(reply, question, credential)
-        return reply
-
-    def _seconds_left(self, target: str, deadline: float) -> float:
-        left = deadline - self._timing.monotonic()
-        if left <= 0:
-            raise SourceUnreachable(
-                NAME,
-                target,
-                f"not asked: the {self._settings.deadline_seconds:g} s for all counts are over",
-                "Check why the hub is slow, or raise deadline_seconds.",
-            )
-        return min(left, self._settings.request_timeout_seconds)
 
     def _credential(self) -> Credential:
         if self._settings.entra_id is not None:
@@ -337,15 +251,6 @@ class AzureIotHub:
         assert reference is not None
         expiry = int(self._epoch_seconds()) + SAS_LIFETIME_SECONDS
         return parse_connection_string(reference.read(), str(reference), expiry)
-
-    def _base_url(self, host: str) -> str:
-        if self._settings.scheme == "http" and not is_loopback(host):
-            raise ConfigurationError(
-                f"{NAME}.scheme",
-                f"http would send the credential to {host} in the clear",
-                "Leave scheme out; http is for a simulator on this machine.",
-            )
-        return f"{self._settings.scheme}://{host}"
 
     @functools.cached_property
     def _token_credential(self) -> TokenCredential:
@@ -358,39 +263,37 @@ class AzureIotHub:
 
     @functools.cached_property
     def _client(self) -> httpx.Client:
-        if self._settings.ca_file is None:
-            return httpx.Client()
-        try:
-            return httpx.Client(verify=ssl.create_default_context(cafile=self._settings.ca_file))
-        except OSError as error:
-            raise ConfigurationError(
-                f"{NAME}.ca_file",
-                f"{self._settings.ca_file} cannot be used ({error.__class__.__name__})",
-                "Give a readable PEM file of certificates.",
-            ) from error
+        return open_client(self._settings.ca_file, f"{NAME}.ca_file")
 
 
-def _check_status(reply: Reply, question: _Question, credential: Credential) -> None:
-    if reply.status == HTTPStatus.OK:
-        return
-    problem = f"HTTP {reply.status}"
-    fix = credential.fix(question.right)
-    match reply.status:
-        case HTTPStatus.UNAUTHORIZED:
-            raise CredentialRefused(NAME, question.target, problem, fix)
-        case HTTPStatus.FORBIDDEN:
-            fix += " Check the hub's IP filter and daily quota, too."
-            raise SourceRefused(NAME, question.target, problem, fix)
-        case HTTPStatus.NOT_FOUND:
-            raise SourceRefused(
-                NAME, question.target, problem, f"Check that {credential.host} is the hub. {fix}"
-            )
-    raise UnexpectedReply(NAME, question.target, problem, reply.body)
+def _read_one(session: IotHubSession, metric: Metric, time_ns: int) -> Reading:
+    rows = session.rows(_request(metric))
+    parse = parse_failed_deployments if metric is FAILED_DEPLOYMENT_COUNT else parse_count
+    count = parse(rows, metric.field)
+    return Reading((Point(FLEET_COUNTS.name, {"provider": NAME}, {metric.field: count}, time_ns),))
 
 
-def _refuse_all(metrics: Sequence[Metric], refusal: CredentialRefused) -> Reading:
-    problem, fix = refusal.problem, refusal.fix
-    return Reading((), tuple(CredentialRefused(NAME, m.field, problem, fix) for m in metrics))
+def _request(metric: Metric) -> RowsRequest:
+    if metric is FAILED_DEPLOYMENT_COUNT:
+        top = {"top": str(MAX_CONFIGURATIONS)}
+        return RowsRequest(metric.field, "GET", "/configurations", "RegistryRead", top)
+    query = {"query": QUERIES[metric]}
+    return RowsRequest(metric.field, "POST", "/devices/query", "ServiceConnect", json=query)
+
+
+def _base_url(scheme: str, host: str) -> str:
+    if scheme == "http" and not is_loopback(host):
+        raise ConfigurationError(
+            f"{NAME}.scheme",
+            f"http would send the credential to {host} in the clear",
+            "Leave scheme out; http is for a simulator on this machine.",
+        )
+    return f"{scheme}://{host}"
+
+
+def _refuse(metrics: Sequence[Metric], problem: str, fix: str) -> Reading:
+    failures = (CredentialRefused(NAME, metric.field, problem, fix) for metric in metrics)
+    return Reading((), tuple(failures))
 
 
 SPEC = SourceSpec(
