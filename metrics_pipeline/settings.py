@@ -92,6 +92,11 @@ class ExporterSettings(BaseModel, frozen=True, extra="forbid"):
         default=None, description="Ask for a user and a password on /metrics."
     )
 
+    @property
+    def is_public(self) -> bool:
+        """Whether other machines can reach it."""
+        return self.host not in ("127.0.0.1", "::1", "localhost")
+
 
 class SimulatorSettings(BaseModel, frozen=True, extra="forbid"):
     """The simulated IoT Hub that `metrics-pipeline run` starts beside the pipeline."""
@@ -105,7 +110,7 @@ class SimulatorSettings(BaseModel, frozen=True, extra="forbid"):
     step_seconds: float = Field(
         default=5.0, gt=0, description="Seconds between two changes of the fleet."
     )
-    seed: int | None = Field(default=None, description="The same seed gives the same fleet.")
+    seed: int = Field(default=1, description="The same seed gives the same fleet.")
 
 
 SourceSections = create_model(

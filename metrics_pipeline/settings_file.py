@@ -5,20 +5,16 @@ from __future__ import annotations
 import difflib
 import os
 from collections.abc import Mapping, Sequence
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
 import pydantic
 import yaml
 
+from metrics_pipeline.access.environment import SETTINGS_VARIABLE, settings_file, state_dir
 from metrics_pipeline.access.state_path import STATE_DIR_KEY
 from metrics_pipeline.core.errors import ConfigurationError
 from metrics_pipeline.settings import Settings
-
-SETTINGS_VARIABLE = "METRICS_PIPELINE_SETTINGS"
-STATE_DIR_VARIABLE = "METRICS_PIPELINE_STATE_DIR"
-DEFAULT_STATE_DIR = ".state"
 
 OVERRIDES: Mapping[str, tuple[str, str]] = {"INFLUXDB_URL": ("store", "url")}
 """Environment variables that win over a key of the file, where that key is in use."""
@@ -26,23 +22,12 @@ OVERRIDES: Mapping[str, tuple[str, str]] = {"INFLUXDB_URL": ("store", "url")}
 Location = tuple[str | int, ...]
 
 
-def default_settings_file() -> Path:
-    """The commented settings that ship with the package."""
-    return Path(str(resources.files("metrics_pipeline") / "default_settings.yaml"))
-
-
-def state_dir() -> Path:
-    """Where everything this installation writes is, absolute."""
-    return Path(os.environ.get(STATE_DIR_VARIABLE) or DEFAULT_STATE_DIR).absolute()
-
-
 def load_settings(file: Path | None = None) -> Settings:
     """The settings of `file`, else of $METRICS_PIPELINE_SETTINGS, else the defaults.
 
     Raises ConfigurationError with every mistake: file, line, key, what was expected.
     """
-    named = os.environ.get(SETTINGS_VARIABLE)
-    path = file or (Path(named) if named else default_settings_file())
+    path = file or settings_file()
     document = _parse(path)
     content = _construct(document, path)
     _apply_overrides(content, os.environ)

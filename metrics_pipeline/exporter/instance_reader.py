@@ -52,6 +52,13 @@ class InstanceReader:
             self.close()
             raise
 
+    @property
+    def where(self) -> str:
+        """The instance's folder and the kind of its storage, for people."""
+        instance = self._open()
+        storage = type(instance.event_log_storage).__name__.removesuffix("EventLogStorage")
+        return f"{instance.root_directory} ({storage})"
+
     def close(self) -> None:
         """Give back the connections."""
         if self._instance is not None:

@@ -18,7 +18,7 @@ from metrics_pipeline.core.errors import StoreUnavailable
 TABLES = sa.MetaData()
 
 SNAPSHOTS = sa.Table(
-    "snapshots",
+    "asset_snapshots",  # Dagster has a table called snapshots; the two may share a database
     TABLES,
     sa.Column("asset", sa.String(256), primary_key=True),
     sa.Column("revision", sa.BigInteger, nullable=False),
@@ -29,7 +29,7 @@ SNAPSHOTS = sa.Table(
 """The latest points of each asset; `complete_at_ns` is when they last were all it should give."""
 
 TALLIES = sa.Table(
-    "tallies",
+    "point_tallies",
     TABLES,
     sa.Column("name", sa.String(128), primary_key=True),
     sa.Column("label", sa.String(256), primary_key=True),

@@ -1,0 +1,61 @@
+# Two commands are all there is to know: `make run` and `make test`. ARGS="…" passes options on.
+VENV := .venv
+PYTHON := $(VENV)/bin/python
+BASE_PYTHON ?= python3
+PIP := $(PYTHON) -m pip --disable-pip-version-check --quiet
+
+.PHONY: run test lint install install-test lock audit docs clean
+
+run: install
+	@exec $(PYTHON) -m metrics_pipeline run $(ARGS)
+
+install: $(VENV)/installed
+
+test: install-test lint
+	$(PYTHON) -m pytest -n auto --dist worksteal $(ARGS)
+
+lint: install-test
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/mypy
+	$(VENV)/bin/lint-imports
+
+install-test: $(VENV)/installed-test
+
+# Known holes in what we depend on. Needs a network that reaches an advisory database.
+audit: install-test
+	$(VENV)/bin/pip-audit --requirement constraints.txt --disable-pip --progress-spinner off
+
+# Exact versions with hashes, for every platform, from the ranges in pyproject.toml.
+lock: install-test
+	$(PIP) install uv
+	$(VENV)/bin/uv pip compile pyproject.toml --universal --python-version 3.11 --generate-hashes \
+		--no-header --no-emit-index-url --extra build \
+		--output-file constraints.txt --quiet
+	$(VENV)/bin/uv pip compile pyproject.toml --universal --python-version 3.11 --generate-hashes \
+		--no-header --no-emit-index-url --extra build --extra test --constraint constraints.txt \
+		--output-file constraints-test.txt --quiet
+
+docs: install
+	$(PYTHON) -m metrics_pipeline.docs
+
+clean:
+	rm -rf $(VENV) .state .mypy_cache .ruff_cache .pytest_cache .hypothesis
+
+$(VENV)/bin/python:
+	@$(BASE_PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "Python 3.11 or newer is needed; name one with BASE_PYTHON=python3.12"; exit 1; }
+	@echo "Making $(VENV)"
+	@$(BASE_PYTHON) -m venv $(VENV) || { rm -rf $(VENV); \
+		echo "python3 -m venv does not work here: on Debian, apt-get install python3-venv"; exit 1; }
+
+$(VENV)/installed: constraints.txt pyproject.toml | $(VENV)/bin/python
+	@echo "Installing (about a minute the first time)"
+	@$(PIP) install --require-hashes --requirement constraints.txt
+	@$(PIP) install --no-deps --no-build-isolation --editable .
+	@touch $@
+
+$(VENV)/installed-test: constraints-test.txt $(VENV)/installed
+	@echo "Installing what the tests need"
+	@$(PIP) install --require-hashes --requirement constraints-test.txt
+	@touch $@

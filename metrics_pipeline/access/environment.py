@@ -1,0 +1,36 @@
+"""The environment variables every process of ours reads, and what they say."""
+
+from __future__ import annotations
+
+import os
+from importlib import resources
+from pathlib import Path
+
+SETTINGS_VARIABLE = "METRICS_PIPELINE_SETTINGS"
+STATE_DIR_VARIABLE = "METRICS_PIPELINE_STATE_DIR"
+DEFAULT_STATE_DIR = ".state"
+
+
+def default_settings_file() -> Path:
+    """The commented settings that ship with the package."""
+    return Path(str(resources.files("metrics_pipeline") / "default_settings.yaml"))
+
+
+def settings_file() -> Path:
+    """The settings file the environment names, absolute; else the one that ships."""
+    named = os.environ.get(SETTINGS_VARIABLE)
+    return Path(named).absolute() if named else default_settings_file()
+
+
+def state_dir() -> Path:
+    """Where everything this installation writes is, absolute."""
+    return Path(os.environ.get(STATE_DIR_VARIABLE) or DEFAULT_STATE_DIR).absolute()
+
+
+def make_dagster_home(state: Path) -> Path:
+    """Dagster's folder below the state directory, with the `dagster.yaml` that ships."""
+    home = state / "dagster"
+    home.mkdir(parents=True, exist_ok=True)
+    packaged = resources.files("metrics_pipeline") / "dagster.yaml"
+    (home / "dagster.yaml").write_bytes(packaged.read_bytes())
+    return home

@@ -1,0 +1,160 @@
+"""The command `metrics-pipeline`: exit status 0 is fine, 1 something is wrong, 2 wrong usage.
+
+Heavy imports are inside the subcommands, so that `--help` answers at once.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from metrics_pipeline import __version__
+from metrics_pipeline.access.environment import (
+    SETTINGS_VARIABLE,
+    STATE_DIR_VARIABLE,
+    make_dagster_home,
+    settings_file,
+    state_dir,
+)
+from metrics_pipeline.core.errors import MetricsPipelineError
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one subcommand and return its exit status."""
+    options = build_parser().parse_args(arguments)
+    _export_choices(options)
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
+    try:
+        status: int = options.command(options)
+    except MetricsPipelineError as error:
+        print(error, file=sys.stderr)
+        return 1
+    return status
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """All subcommands and their options."""
+    parser = argparse.ArgumentParser(
+        prog="metrics-pipeline", description="Collects and shows the numbers of a device fleet."
+    )
+    parser.add_argument("--version", action="version", version=__version__)
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    _add_run(commands)
+    _add_check(commands)
+    _add_exporter(commands)
+    _add_simulate(commands)
+    return parser
+
+
+def _add(
+    commands: argparse._SubParsersAction[argparse.ArgumentParser],
+    name: str,
+    what: str,
+    example: str,
+) -> argparse.ArgumentParser:
+    parser = commands.add_parser(
+        name, help=what, description=what, epilog=f"example: metrics-pipeline {example}"
+    )
+    parser.add_argument("--settings", type=Path, metavar="FILE", help="the settings, a YAML file")
+    parser.add_argument(
+        "--state-dir", type=Path, metavar="DIR", help="where everything is kept (default .state)"
+    )
+    return parser
+
+
+def _add_run(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    parser = _add(commands, "run", "Run everything on this machine.", "run --for 90")
+    parser.add_argument(
+        "--for", type=float, dest="for_seconds", metavar="SECONDS", help="end after SECONDS"
+    )
+    parser.add_argument("--webserver-port", type=int, default=3000, metavar="PORT")
+    parser.add_argument("--exporter-port", type=int, metavar="PORT", help="default: the settings'")
+    parser.add_argument(
+        "--no-simulator", action="store_true", help="do not start the simulated IoT Hub"
+    )
+    parser.set_defaults(command=_run)
+
+
+def _add_check(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    parser = _add(
+        commands,
+        "check",
+        "Read the settings, try everything they name, and say what works.",
+        "check --settings fleet.yaml",
+    )
+    parser.set_defaults(command=_check)
+
+
+def _add_exporter(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    parser = _add(commands, "exporter", "Serve /metrics to Prometheus.", "exporter --port 9464")
+    parser.add_argument("--port", type=int, metavar="PORT", help="default: the settings'")
+    parser.set_defaults(command=_exporter)
+
+
+def _add_simulate(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    parser = _add(commands, "simulate", "Run the simulated IoT Hub of the settings.", "simulate")
+    parser.set_defaults(command=_simulate)
+
+
+def _export_choices(options: argparse.Namespace) -> None:
+    """Options become environment, which is what every process of ours reads."""
+    if options.state_dir is not None:
+        os.environ[STATE_DIR_VARIABLE] = str(options.state_dir.absolute())
+    if options.settings is not None:
+        os.environ[SETTINGS_VARIABLE] = str(options.settings.absolute())
+
+
+def _run(options: argparse.Namespace) -> int:
+    from metrics_pipeline.settings_file import load_settings
+    from metrics_pipeline.stack.layout import Layout, find_free_port, lock, require_free_port
+    from metrics_pipeline.stack.run import run
+
+    settings = load_settings()
+    exporter_port = options.exporter_port or settings.exporter.port or find_free_port()
+    require_free_port(options.webserver_port, "--webserver-port")
+    require_free_port(exporter_port, "--exporter-port")
+    layout = Layout(
+        state_dir=state_dir(),
+        settings_file=settings_file(),
+        webserver_port=options.webserver_port or find_free_port(),
+        exporter_port=exporter_port,
+        code_server_port=find_free_port(),
+    )
+    with lock(layout.state_dir):
+        return run(
+            layout,
+            settings,
+            with_simulator=not options.no_simulator,
+            for_seconds=options.for_seconds,
+        )
+
+
+def _check(_options: argparse.Namespace) -> int:
+    from metrics_pipeline.preflight import check_everything, render
+    from metrics_pipeline.settings_file import load_settings
+
+    settings = load_settings()
+    os.environ.setdefault("DAGSTER_HOME", str(make_dagster_home(state_dir())))
+    findings = check_everything(settings)
+    print(render(findings))
+    return 0 if all(finding.is_well for finding in findings) else 1
+
+
+def _exporter(options: argparse.Namespace) -> int:
+    from metrics_pipeline.exporter.serve import serve
+    from metrics_pipeline.settings_file import load_settings
+
+    serve(load_settings(), options.port)
+    return 0
+
+
+def _simulate(_options: argparse.Namespace) -> int:
+    from metrics_pipeline.settings_file import load_settings
+    from metrics_pipeline.stack.simulate import simulate
+
+    simulate(load_settings())
+    return 0

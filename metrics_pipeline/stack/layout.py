@@ -1,0 +1,135 @@
+"""What the stack is made of: folders, ports, environment, and the command of each process."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import socket
+import sys
+from collections.abc import Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO
+
+import yaml
+
+from metrics_pipeline.access.environment import (
+    SETTINGS_VARIABLE,
+    STATE_DIR_VARIABLE,
+    make_dagster_home,
+)
+from metrics_pipeline.core.errors import ConfigurationError
+from metrics_pipeline.stack.webserver_client import LOCATION
+
+LOOPBACK = "127.0.0.1"
+DEFINITIONS_MODULE = "metrics_pipeline.definitions"
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """Where everything of one stack is."""
+
+    state_dir: Path
+    settings_file: Path
+    webserver_port: int
+    exporter_port: int
+    code_server_port: int
+
+    @property
+    def dagster_home(self) -> Path:
+        """Dagster's own folder."""
+        return self.state_dir / "dagster"
+
+    @property
+    def workspace(self) -> Path:
+        """The workspace file: where webserver and daemon find the code server."""
+        return self.dagster_home / "workspace.yaml"
+
+    @property
+    def log_dir(self) -> Path:
+        """One log for each process."""
+        return self.state_dir / "logs"
+
+    @property
+    def webserver_url(self) -> str:
+        """Dagster's UI."""
+        return f"http://{LOOPBACK}:{self.webserver_port}"
+
+    def environment(self) -> Mapping[str, str]:
+        """The environment of every process of the stack."""
+        return {
+            **os.environ,
+            STATE_DIR_VARIABLE: str(self.state_dir),
+            SETTINGS_VARIABLE: str(self.settings_file),
+            "DAGSTER_HOME": str(self.dagster_home),
+            "PYTHONUNBUFFERED": "1",
+        }
+
+    def prepare(self) -> None:
+        """Make the folders, and Dagster's two files in them."""
+        make_dagster_home(self.state_dir)
+        server = {"host": LOOPBACK, "port": self.code_server_port, "location_name": LOCATION}
+        self.workspace.write_text(yaml.safe_dump({"load_from": [{"grpc_server": server}]}))
+
+    def code_server(self) -> Sequence[str]:
+        """Loads the definitions, evaluates schedules and starts the runs."""
+        address = ["--host", LOOPBACK, "--port", str(self.code_server_port)]
+        return [*_module("dagster"), "api", "grpc", "--module-name", DEFINITIONS_MODULE, *address]
+
+    def webserver(self) -> Sequence[str]:
+        """Dagster's UI and GraphQL API."""
+        address = ["--host", LOOPBACK, "--port", str(self.webserver_port)]
+        return [*_module("dagster_webserver"), *address, "--workspace", str(self.workspace)]
+
+    def daemon(self) -> Sequence[str]:
+        """Schedules, the run queue and run monitoring."""
+        return [*_module("dagster._daemon"), "run", "--workspace", str(self.workspace)]
+
+    def exporter(self) -> Sequence[str]:
+        """The page that Prometheus scrapes."""
+        return [*_module("metrics_pipeline"), "exporter", "--port", str(self.exporter_port)]
+
+    def simulator(self) -> Sequence[str]:
+        """The simulated IoT Hub."""
+        return [*_module("metrics_pipeline"), "simulate"]
+
+
+def lock(state_dir: Path) -> IO[str]:
+    """Hold `state_dir` for this process; ConfigurationError if another stack runs in it."""
+    state_dir.mkdir(parents=True, exist_ok=True)
+    file = (state_dir / "lock").open("w")
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        file.close()
+        raise ConfigurationError(
+            str(state_dir),
+            "another `metrics-pipeline run` uses it",
+            "End that one, or give --state-dir.",
+        ) from None
+    return file
+
+
+def find_free_port() -> int:
+    """A loopback port that was free a moment ago."""
+    with closing(socket.socket()) as probe:
+        probe.bind((LOOPBACK, 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def require_free_port(port: int, option: str) -> None:
+    """ConfigurationError if something listens on the loopback port already."""
+    with closing(socket.socket()) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((LOOPBACK, port))
+        except OSError:
+            raise ConfigurationError(
+                option, f"port {port} is taken by another program", f"Give another with {option}."
+            ) from None
+
+
+def _module(name: str) -> Sequence[str]:
+    return [sys.executable, "-m", name]

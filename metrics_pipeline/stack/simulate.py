@@ -1,0 +1,41 @@
+"""The simulated IoT Hub of the settings, until SIGTERM or SIGINT."""
+
+from __future__ import annotations
+
+import signal
+import threading
+
+from metrics_pipeline.access.database import DatabaseSettings, open_engine
+from metrics_pipeline.core.errors import ConfigurationError
+from metrics_pipeline.settings import Settings
+from metrics_pipeline.simulators.iot_hub import serve_fleet
+
+
+def simulate(settings: Settings) -> None:
+    """Serve a fleet that moves; its concentrators are in the inventory the settings name.
+
+    Raises ConfigurationError where the settings have no simulator, or no inventory.
+    """
+    simulated = settings.simulator
+    database: DatabaseSettings | None = getattr(settings.source("inventory"), "database", None)
+    if simulated is None or database is None:
+        raise ConfigurationError(
+            "settings",
+            "there is no `simulator` section, or no `sources.inventory`",
+            "Take both from the settings that ship with the package.",
+        )
+    stop = threading.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: stop.set())
+    inventory = open_engine(database)
+    try:
+        serve_fleet(
+            port=simulated.port,
+            connection_string_file=simulated.connection_string_file,
+            inventory=inventory,
+            step_seconds=simulated.step_seconds,
+            seed=simulated.seed,
+            stop=stop,
+        )
+    finally:
+        inventory.dispose()

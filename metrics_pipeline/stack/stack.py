@@ -1,0 +1,85 @@
+"""The running processes of one stack: started in order, watched, ended together."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+from metrics_pipeline.settings import Settings
+from metrics_pipeline.stack.exporter_client import ExporterClient
+from metrics_pipeline.stack.layout import Layout
+from metrics_pipeline.stack.processes import Child, ProcessFailed, end_all
+from metrics_pipeline.stack.webserver_client import WebserverClient
+
+READY_WITHIN_SECONDS = 120.0
+
+
+@dataclass(slots=True)
+class Stack:
+    """Everything that runs. `say` shows progress to a person."""
+
+    layout: Layout
+    settings: Settings
+    say: Callable[[str], None]
+    needed: list[Child] = field(default_factory=list)
+    simulator: Child | None = None
+
+    @property
+    def webserver(self) -> WebserverClient:
+        """A client of its webserver."""
+        return WebserverClient(self.layout.webserver_url)
+
+    @property
+    def exporter(self) -> ExporterClient:
+        """A client of its exporter."""
+        return ExporterClient(self.settings.exporter, self.layout.exporter_port)
+
+    def start_simulator(self) -> None:
+        """Start the simulated IoT Hub and wait until it says how to reach it."""
+        simulated = self.settings.simulator
+        assert simulated is not None
+        simulated.connection_string_file.unlink(missing_ok=True)
+        self.simulator = self._spawn("simulated IoT Hub", self.layout.simulator())
+        self._wait(self.simulator, simulated.connection_string_file.exists)
+
+    def start(self) -> None:
+        """Start the pipeline's processes, all at once, and wait until they answer."""
+        layout = self.layout
+        commands = {
+            "code server": layout.code_server(),
+            "daemon": layout.daemon(),
+            "webserver": layout.webserver(),
+            "exporter": layout.exporter(),
+        }
+        for name, command in commands.items():
+            self.needed.append(self._spawn(name, command))
+        by_name = {child.name: child for child in self.needed}
+        self._wait(by_name["exporter"], self.exporter.is_ready)
+        self._wait(by_name["webserver"], self.webserver.is_up)
+
+    def look(self) -> None:
+        """Raise ProcessFailed if a process we need has ended; say so once if the simulator has."""
+        for child in self.needed:
+            if not child.is_running:
+                raise ProcessFailed(child, f"ended with status {child.process.returncode}")
+        if self.simulator is not None and not self.simulator.is_running:
+            self.say("the simulated IoT Hub has ended: the values stay, and their age grows")
+            self.simulator = None
+
+    def end(self) -> None:
+        """End every process, and whatever they started."""
+        end_all([*self.needed, *([self.simulator] if self.simulator else [])])
+
+    def _spawn(self, name: str, command: Sequence[str]) -> Child:
+        return Child.start(name, command, self.layout.environment(), self.layout.log_dir)
+
+    def _wait(self, child: Child, is_ready: Callable[[], bool]) -> None:
+        began = time.monotonic()
+
+        def is_ready_and_all_run() -> bool:
+            self.look()
+            return is_ready()
+
+        child.wait_until(is_ready_and_all_run, READY_WITHIN_SECONDS)
+        self.say(f"{child.name} is ready (after {time.monotonic() - began:.1f} s)")

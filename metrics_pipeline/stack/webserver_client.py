@@ -1,0 +1,82 @@
+"""The few questions the stack asks of Dagster's webserver, over its GraphQL API."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import httpx
+
+from metrics_pipeline.core.errors import MetricsPipelineError
+
+TIMEOUT_SECONDS = 20.0
+LOCATION = "metrics_pipeline"
+REPOSITORY = "__repository__"
+
+LOCATIONS = """
+query { workspaceOrError { ... on Workspace { locationEntries {
+  name loadStatus
+  locationOrLoadError { __typename ... on PythonError { message } } } } } }
+"""
+LAUNCH = """
+mutation ($location: String!, $repository: String!, $job: String!) {
+  launchRun(executionParams: {selector: {
+    repositoryLocationName: $location, repositoryName: $repository, jobName: $job}}) {
+    __typename
+    ... on LaunchRunSuccess { run { runId } }
+    ... on PythonError { message }
+    ... on JobNotFoundError { message } } }
+"""
+STATUSES = """
+query ($ids: [String!]!) { runsOrError(filter: {runIds: $ids}) { ... on Runs {
+  results { runId status } } } }
+"""
+ENDED = ("SUCCESS", "FAILURE", "CANCELED")
+
+
+@dataclass(frozen=True, slots=True)
+class WebserverClient:
+    """Talks to the webserver at `url`."""
+
+    url: str
+
+    def is_up(self) -> bool:
+        """Whether it answers, and has loaded our definitions; raises if these are broken."""
+        try:
+            data = self._ask(LOCATIONS, {})
+        except httpx.HTTPError:
+            return False
+        return any(_is_loaded(entry) for entry in data["workspaceOrError"]["locationEntries"])
+
+    def launch(self, job: str) -> str:
+        """Start a run of `job` and return its id."""
+        variables = {"location": LOCATION, "repository": REPOSITORY, "job": job}
+        answer = self._ask(LAUNCH, variables)["launchRun"]
+        if answer["__typename"] != "LaunchRunSuccess":
+            raise MetricsPipelineError(
+                f"Dagster did not start {job}: {answer['__typename']} {answer.get('message', '')}"
+            )
+        return str(answer["run"]["runId"])
+
+    def have_ended(self, run_ids: Sequence[str]) -> bool:
+        """Whether none of the runs is still on its way."""
+        found = self._ask(STATUSES, {"ids": list(run_ids)})["runsOrError"]["results"]
+        return all(run["status"] in ENDED for run in found)
+
+    def _ask(self, query: str, variables: dict[str, Any]) -> dict[str, Any]:
+        response = httpx.post(
+            f"{self.url}/graphql",
+            json={"query": query, "variables": variables},
+            timeout=TIMEOUT_SECONDS,
+        )
+        response.raise_for_status()
+        data: dict[str, Any] = response.json()["data"]
+        return data
+
+
+def _is_loaded(entry: dict[str, Any]) -> bool:
+    outcome = entry.get("locationOrLoadError") or {}
+    if outcome.get("__typename") == "PythonError":
+        raise MetricsPipelineError(f"Dagster could not load {entry['name']}: {outcome['message']}")
+    return entry["loadStatus"] == "LOADED" and outcome.get("__typename") == "RepositoryLocation"
