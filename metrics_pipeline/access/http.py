@@ -12,7 +12,12 @@ from typing import Any
 
 import httpx
 
-from metrics_pipeline.core.errors import SourceThrottled, SourceUnreachable, UnexpectedReply
+from metrics_pipeline.core.errors import (
+    SourceRefused,
+    SourceThrottled,
+    SourceUnreachable,
+    UnexpectedReply,
+)
 
 MAX_REPLY_BYTES = 10_000_000
 
@@ -39,9 +44,9 @@ def ask(
 ) -> Reply:
     """Send one request and read the whole answer within `timeout_seconds`.
 
-    Raises SourceUnreachable (no connection, too slow, 5xx), SourceThrottled (429) and
-    UnexpectedReply (too large). Any other status is the caller's to judge; redirects are not
-    followed, so that a credential never travels to another host.
+    Raises SourceUnreachable (no connection, too slow, 5xx), SourceThrottled (429), SourceRefused (a
+    header that cannot be sent) and UnexpectedReply (too large). Any other status is the caller's to
+    judge; redirects are not followed, so that a credential never travels to another host.
     """
     deadline = time.monotonic() + timeout_seconds
     try:
@@ -52,8 +57,16 @@ def ask(
             reply = Reply(response.status_code, response.headers, body)
     except httpx.TimeoutException as error:
         raise _too_slow(source, target, timeout_seconds) from error
+    except httpx.LocalProtocolError:
+        # Its message shows the header that cannot be sent, and that may be the credential.
+        raise SourceRefused(
+            source,
+            target,
+            "the request cannot be sent: a header holds what no header may",
+            "Look for line breaks and other control characters in the credential.",
+        ) from None
     except httpx.HTTPError as error:
-        # The message of a transport error names hosts and causes, never headers.
+        # The message of any other transport error names hosts and causes, never headers.
         raise SourceUnreachable(
             source, target, f"no answer ({error})", "Check the address, the network and TLS."
         ) from error

@@ -597,6 +597,14 @@ def test_a_token_that_is_not_given_stops_the_reading(hub: IotHubSimulator, clock
     assert len(credential.scopes) == 1
 
 
+def test_a_token_that_no_header_may_hold_is_not_shown(hub: IotHubSimulator, clock: Clock) -> None:
+    source = entra_source(hub.host, FakeTokenCredential("a.b\nc"), clock)
+    failure = only_failure(source.read([DEVICE_COUNT], TIME_NS))
+    source.close()
+    assert isinstance(failure, SourceRefused)
+    assert "a.b" not in str(failure)
+
+
 def test_an_entra_id_that_does_not_answer_is_asked_again(
     hub: IotHubSimulator, clock: Clock
 ) -> None:
