@@ -17,6 +17,7 @@ import hashlib
 import hmac
 import json
 import secrets
+import ssl
 from collections import defaultdict, deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -362,9 +363,15 @@ class AwsIotSimulator(LoopbackServer):
     """
 
     def __init__(
-        self, fleet: Fleet, *, region: str = "eu-west-1", session_token: str | None = None
+        self,
+        fleet: Fleet,
+        *,
+        region: str = "eu-west-1",
+        session_token: str | None = None,
+        tls: ssl.SSLContext | None = None,
     ) -> None:
-        super().__init__()
+        super().__init__(tls=tls)
+        self._scheme = "http" if tls is None else "https"
         self.fleet = fleet
         self.account = Account(
             region, f"AKIA{secrets.token_hex(8).upper()}", secrets.token_urlsafe(30), session_token
@@ -375,7 +382,7 @@ class AwsIotSimulator(LoopbackServer):
     @property
     def url(self) -> str:
         """Where it answers, for `iot_endpoint_url` and `greengrass_endpoint_url`."""
-        return f"http://{self.host}"
+        return f"{self._scheme}://{self.host}"
 
     @property
     def asked(self) -> list[str]:

@@ -345,7 +345,7 @@ def parse_error(reply: Reply) -> AwsError:
         found = None
     document = found if isinstance(found, dict) else {}
     given = reply.headers.get("x-amzn-errortype") or document.get("__type") or document.get("code")
-    code = str(given or "").rpartition("#")[2].split(":")[0]
+    code = str(given or "").split(":")[0].rpartition("#")[2]
     message = str(document.get("message") or document.get("Message") or "")
     return AwsError(reply.status, code, message)
 
@@ -379,11 +379,12 @@ def _fix_of_refusal(call: Call, error: AwsError, credential: str) -> str:
 # --- who asks ---------------------------------------------------------------------------------
 
 
-class _Identity:
+class Identity:
     """Finds credentials and host names; botocore is loaded at first use, not at import."""
 
     def __init__(self, settings: AwsIotSettings) -> None:
         self._settings = settings
+        self._region_urls: dict[str, str] = {}
         self.name = _credential_name(settings)
 
     def credentials(self) -> Any:
@@ -401,16 +402,25 @@ class _Identity:
         """Where `service` answers: the setting, or else the region's host name."""
         settings = self._settings
         given = {"iot": settings.iot_endpoint_url, "greengrass": settings.greengrass_endpoint_url}
-        return given[service] or f"https://{self._host_name(service)}"
+        return given[service] or self._region_url(service)
 
-    def _host_name(self, service: str) -> str:
-        resolver = self._translated(lambda: self._session.get_component("endpoint_resolver"))
-        found = resolver.construct_endpoint(service, self._settings.region)
-        if found is None:
-            problem = f"{self._settings.region} is no region that botocore knows"
-            fix = f"Correct {NAME}.region, or name {service}_endpoint_url."
-            raise SourceRefused(NAME, "host name", problem, fix)
-        return str(found["hostname"])
+    def _region_url(self, service: str) -> str:
+        if service not in self._region_urls:
+            self._region_urls[service] = self._translated(lambda: self._ask_botocore(service))
+        return self._region_urls[service]
+
+    def _ask_botocore(self, service: str) -> str:
+        from botocore.config import Config  # noqa: PLC0415
+
+        # The only public way to the host name is a client, whose keys are not used.
+        client = self._session.create_client(
+            {"iot": "iot", "greengrass": "greengrassv2"}[service],
+            region_name=self._settings.region,
+            aws_access_key_id="unused",
+            aws_secret_access_key="unused",  # noqa: S106
+            config=Config(ignore_configured_endpoint_urls=True),  # type: ignore[call-arg]
+        )
+        return str(client.meta.endpoint_url)
 
     def _find(self) -> Any:
         from botocore.credentials import Credentials  # noqa: PLC0415
@@ -581,7 +591,7 @@ class AwsIot:
         self._settings = settings
         self._timing = timing
         self._backoff = Backoff(settings.tries, BASE_WAIT_SECONDS, LONGEST_WAIT_SECONDS)
-        self._identity = _Identity(settings)
+        self._identity = Identity(settings)
 
     def read(self, metrics: Sequence[Metric], time_ns: int) -> Reading:
         """One point with one integer field for each of `metrics`, all within `deadline_seconds`.
