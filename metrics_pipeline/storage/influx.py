@@ -1,0 +1,379 @@
+"""The InfluxDB store: points in InfluxDB 2 or 3, or in what speaks the write API of InfluxDB 2.
+
+One `write` is one try, in batches of line protocol. A batch that is too large, or that the server
+refuses because of a point in it, is halved until the points at fault stand alone, so the others
+are kept. When a later batch fails with StoreUnavailable, the earlier ones are already stored;
+writing them again overwrites them with the same values.
+"""
+
+from __future__ import annotations
+
+import json
+import ssl
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from http import HTTPStatus
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+import httpx
+from pydantic import BaseModel, Field, field_validator, model_validator
+
+from metrics_pipeline.access.http import Reply, ask, retry_after_seconds
+from metrics_pipeline.access.secrets import SecretReference
+from metrics_pipeline.access.state_path import StatePath
+from metrics_pipeline.core.catalog import Catalog
+from metrics_pipeline.core.errors import (
+    ConfigurationError,
+    InvalidPoint,
+    PartialWrite,
+    SourceError,
+    StoreError,
+    StoreUnavailable,
+)
+from metrics_pipeline.core.line_protocol import render
+from metrics_pipeline.core.points import Point
+from metrics_pipeline.storage.influx_replies import (
+    REFUSALS,
+    is_redirection,
+    is_success,
+    partly_refused,
+    refusal_reason,
+    said,
+    without_secret,
+)
+from metrics_pipeline.storage.influx_v2 import V2Api
+from metrics_pipeline.storage.influx_v3 import V3Api
+
+MAX_SPLITS = 128
+"""Halvings in one write: enough for nine bad points in 5000, or for batches of 1 % of the size.
+What is refused beyond it is counted as refused without looking for the points at fault."""
+
+
+class InfluxStoreSettings(BaseModel, frozen=True, extra="forbid"):
+    """Points in InfluxDB 2 or 3, or in a server that speaks the write API of InfluxDB 2."""
+
+    kind: Literal["influxdb"] = Field(description="Chooses the InfluxDB store.")
+    url: str = Field(description="The server, `http://host:8086`; without user and password.")
+    api: Literal["v2", "v3"] = Field(
+        description="The write API: v2 (`/api/v2/write`) or v3 (`/api/v3/write_lp`)."
+    )
+    org: str | None = Field(
+        default=None, min_length=1, description="The organization; needed with v2, absent with v3."
+    )
+    token: SecretReference | None = Field(
+        default=None, description="The API token; none if the server asks for none."
+    )
+    timeout_seconds: float = Field(
+        default=10, gt=0, le=300, description="How long one request may take, in seconds."
+    )
+    batch_points: int = Field(
+        default=5000, ge=1, le=100_000, description="Points in one request, at the most."
+    )
+    gzip: bool = Field(default=True, description="Whether requests are compressed.")
+    ca_file: StatePath | None = Field(
+        default=None,
+        description="Certificates to trust for https, as PEM; the system's own if absent.",
+    )
+    databases: Mapping[str, str] = Field(
+        default_factory=dict,
+        description="Buckets (v2) or databases (v3) that are called other than in the catalogue: "
+        "`{network_metrics: my_bucket}`.",
+    )
+
+    @field_validator("url")
+    @classmethod
+    def _check_url(cls, url: str) -> str:
+        try:
+            parsed = httpx.URL(url)
+        except httpx.InvalidURL:
+            raise ValueError("expected http://host:port or https://host:port") from None
+        if parsed.userinfo:
+            raise ValueError("take user and password out of the url and name a `token`")
+        if parsed.scheme not in ("http", "https") or not parsed.host or parsed.query:
+            raise ValueError("expected http://host:port or https://host:port")
+        return url.rstrip("/")
+
+    @model_validator(mode="after")
+    def _check_org(self) -> InfluxStoreSettings:
+        if (self.org is not None) != (self.api == "v2"):
+            raise ValueError("give `org` with api v2, and only there")
+        return self
+
+
+class WriteApi(Protocol):
+    """What differs between InfluxDB's write APIs."""
+
+    authorization_scheme: str
+    health_path: str
+
+    @property
+    def listing(self) -> tuple[str, dict[str, str]]:
+        """Path and query that list the databases the token may see."""
+        ...
+
+    def names_in(self, listing: Any) -> set[str]:
+        """The databases in a JSON reply to `listing`; KeyError or TypeError if it is no listing."""
+        ...
+
+    def send(self, database: str, lines: bytes, authorization: str | None) -> Reply:
+        """Write `lines`; any answer is a Reply, no answer in time is StoreUnavailable."""
+        ...
+
+    def how_to_create(self, database: str) -> str:
+        """What to do when the server says that `database` is not there."""
+        ...
+
+    def close(self) -> None:
+        """Close the connections; the next use opens them again."""
+        ...
+
+
+@dataclass(slots=True)
+class _Tally:
+    """What became of the points of one write so far."""
+
+    accepted: int = 0
+    rejected: Counter[str] = field(default_factory=Counter)
+    problem: str = ""
+    splits: int = 0
+
+    def refuse(self, reason: str, count: int, problem: str) -> None:
+        self.rejected[reason] += count
+        self.problem = self.problem or problem
+
+    def refuse_all(self, batch: Sequence[Point], reply: Reply) -> None:
+        self.refuse(refusal_reason(reply), len(batch), said(reply))
+
+    def is_split_left(self) -> bool:
+        """Counts this one, too."""
+        self.splits += 1
+        return self.splits <= MAX_SPLITS
+
+
+class InfluxStore:
+    """`PointStore` over InfluxDB's HTTP API; connects at first use."""
+
+    def __init__(self, settings: InfluxStoreSettings, catalog: Catalog) -> None:
+        self._settings = settings
+        self._catalog = catalog
+        self._api = _open_api(settings, self.name)
+        self._check_databases()
+
+    @property
+    def name(self) -> str:
+        """Where it is."""
+        return f"InfluxDB at {self._settings.url}"
+
+    def write(self, points: Sequence[Point]) -> None:
+        """Send all `points`, in batches.
+
+        Raises PartialWrite for the points the server refuses (`field_type_conflict`,
+        `store_rejected`, `too_large`), StoreUnavailable (no answer in time, 429, 5xx) and
+        StoreError (the token, the bucket).
+        """
+        tally = _Tally()
+        for database, group in self._by_database(points, tally).items():
+            for start in range(0, len(group), self._settings.batch_points):
+                self._write_batch(
+                    database, group[start : start + self._settings.batch_points], tally
+                )
+        if tally.rejected:
+            raise PartialWrite(self.name, tally.accepted, tally.rejected, tally.problem)
+
+    def check(self) -> str:
+        """That it is healthy and lets us in, and which of our databases it shows to this token."""
+        health = self._get(self._api.health_path, {})
+        if not is_success(health.status):
+            raise self._error_for(health, "its databases")
+        visible = self._visible_databases()
+        if visible is None:
+            return f"{self.name} is healthy; it does not list its databases"
+        ours = ", ".join(f"{name} {_where(name, visible)}" for name in sorted(self._databases()))
+        return f"{self.name} is healthy; {ours}"
+
+    def close(self) -> None:
+        """Close the connections; the next use opens them again."""
+        self._api.close()
+
+    # --- writing ------------------------------------------------------------------------------
+
+    def _write_batch(self, database: str, batch: Sequence[Point], tally: _Tally) -> None:
+        pending = [batch]
+        while pending:
+            points, lines = _rendered(pending.pop(), tally)
+            if not points:
+                continue
+            reply = self._send(database, lines)
+            if is_success(reply.status):
+                tally.accepted += len(points)
+            elif reply.status in REFUSALS:
+                pending += _left_to_try(reply, points, tally)
+            else:
+                raise self._error_for(reply, database)
+
+    def _send(self, database: str, lines: bytes) -> Reply:
+        token = self._read_token()
+        reply = self._api.send(database, lines, self._authorization(token))
+        return without_secret(reply, token)
+
+    def _by_database(self, points: Iterable[Point], tally: _Tally) -> dict[str, list[Point]]:
+        groups: dict[str, list[Point]] = {}
+        for point in points:
+            measurement = self._catalog.measurements.get(point.measurement)
+            if measurement is None:
+                problem = f"{point.measurement!r} is not in the catalogue, which names the database"
+                tally.refuse("unknown_measurement", 1, problem)
+            else:
+                groups.setdefault(self._database(measurement.database), []).append(point)
+        return groups
+
+    def _database(self, name: str) -> str:
+        return self._settings.databases.get(name, name)
+
+    def _databases(self) -> set[str]:
+        return {self._database(m.database) for m in self._catalog.measurements.values()}
+
+    def _check_databases(self) -> None:
+        known = {m.database for m in self._catalog.measurements.values()}
+        for name in self._settings.databases.keys() - known:
+            raise ConfigurationError(
+                f"store.databases.{name}",
+                "the catalogue has no such database",
+                f"It has {', '.join(sorted(known))}.",
+            )
+
+    # --- asking -------------------------------------------------------------------------------
+
+    def _visible_databases(self) -> set[str] | None:
+        """None where the server does not list them: not everyone who takes points does."""
+        reply = self._get(*self._api.listing)
+        if reply.status in (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN):
+            raise self._error_for(reply, "its databases")
+        try:
+            return self._api.names_in(json.loads(reply.body))
+        except (ValueError, KeyError, TypeError):
+            return None
+
+    def _get(self, path: str, query: dict[str, str]) -> Reply:
+        token = self._read_token()
+        authorization = self._authorization(token)
+        headers = {} if authorization is None else {"Authorization": authorization}
+        url = str(httpx.URL(f"{self._settings.url}{path}", params=query))
+        try:
+            with httpx.Client(verify=_trusted(self._settings.ca_file)) as client:
+                reply = ask(
+                    client,
+                    "influxdb",
+                    path,
+                    self._settings.timeout_seconds,
+                    method="GET",
+                    url=url,
+                    headers=headers,
+                )
+        except SourceError as error:
+            raise StoreUnavailable(self.name, error.problem, error.fix) from error
+        return without_secret(reply, token)
+
+    def _read_token(self) -> str | None:
+        reference = self._settings.token
+        if reference is None:
+            return None
+        try:
+            return reference.read()
+        except ConfigurationError as error:
+            raise StoreError(self.name, str(error), "It is named under store.token") from error
+
+    def _authorization(self, token: str | None) -> str | None:
+        return None if token is None else f"{self._api.authorization_scheme} {token}"
+
+    # --- what a reply means -------------------------------------------------------------------
+
+    def _error_for(self, reply: Reply, database: str) -> StoreError:
+        problem = f"HTTP {reply.status}: {said(reply)}"
+        match reply.status:
+            case HTTPStatus.UNAUTHORIZED | HTTPStatus.FORBIDDEN:
+                return StoreError(self.name, problem, self._how_to_be_let_in(database))
+            case HTTPStatus.NOT_FOUND:
+                return StoreError(self.name, problem, f"{self._api.how_to_create(database)}.")
+            case HTTPStatus.TOO_MANY_REQUESTS | HTTPStatus.REQUEST_TIMEOUT:
+                return self._unavailable(reply, problem, "Write less often, or raise its limits.")
+            case status if status >= HTTPStatus.INTERNAL_SERVER_ERROR:
+                return self._unavailable(reply, problem, "It is ill; its own log says why.")
+            case status if is_redirection(status):
+                where = reply.headers.get("location", "somewhere else")
+                return StoreError(self.name, problem, f"Set the url it points to: {where}.")
+        return StoreError(self.name, problem, "Check the url and the api (v2 or v3).")
+
+    def _how_to_be_let_in(self, database: str) -> str:
+        if self._settings.token is None:
+            return "Name a token under store.token."
+        return f"Check the token in {self._settings.token}: it needs write access to {database}."
+
+    def _unavailable(self, reply: Reply, problem: str, fix: str) -> StoreUnavailable:
+        wait = retry_after_seconds(reply.headers, datetime.now(UTC))
+        return StoreUnavailable(self.name, problem, fix, wait)
+
+
+def _open_api(settings: InfluxStoreSettings, store: str) -> WriteApi:
+    ca_file = None if settings.ca_file is None else str(settings.ca_file)
+    timeout_seconds, gzip = settings.timeout_seconds, settings.gzip
+    if settings.org is None:
+        return V3Api(
+            store=store,
+            url=settings.url,
+            timeout_seconds=timeout_seconds,
+            gzip=gzip,
+            ca_file=ca_file,
+        )
+    return V2Api(
+        store=store,
+        url=settings.url,
+        org=settings.org,
+        timeout_seconds=timeout_seconds,
+        gzip=gzip,
+        ca_file=ca_file,
+    )
+
+
+def _rendered(batch: Sequence[Point], tally: _Tally) -> tuple[Sequence[Point], bytes]:
+    """The points that line protocol can say, and their lines; the others are counted."""
+    try:
+        return batch, render(batch)
+    except InvalidPoint:
+        writable = [point for point in batch if _is_writable(point, tally)]
+        return writable, render(writable)
+
+
+def _is_writable(point: Point, tally: _Tally) -> bool:
+    try:
+        render([point])
+    except InvalidPoint as error:
+        tally.refuse(error.reason, 1, error.detail)
+        return False
+    return True
+
+
+def _left_to_try(reply: Reply, batch: Sequence[Point], tally: _Tally) -> list[Sequence[Point]]:
+    """Counts what `reply` decides about `batch`, and gives back the parts to send again."""
+    partly = partly_refused(reply)
+    if partly is not None:
+        tally.accepted += max(0, len(batch) - sum(partly.rejected.values()))
+        for reason, count in partly.rejected.items():
+            tally.refuse(reason, count, said(reply))
+        return []
+    if len(batch) == 1 or not tally.is_split_left():
+        tally.refuse_all(batch, reply)
+        return []
+    middle = len(batch) // 2
+    return [batch[middle:], batch[:middle]]
+
+
+def _where(database: str, visible: set[str]) -> str:
+    return "is there" if database in visible else "is not there, or not shown to this token"
+
+
+def _trusted(ca_file: Path | None) -> ssl.SSLContext:
+    return ssl.create_default_context(cafile=ca_file)

@@ -1,0 +1,109 @@
+"""What a reply of InfluxDB's write API means: which points were refused, why, and in what words.
+
+Seen on InfluxDB 1.6.7 (the tests run it), and from the documentation and sources of 2.7 and 3:
+
+- 1 and 2 keep the good points of a batch and answer 400 or 422 with `partial write: … dropped=N`.
+  Lines that could not be parsed are listed, one `unable to parse` each, and not in N.
+- 3 keeps the good lines and answers 400 with `{"error": "partial write of line protocol
+  occurred", "data": [{"original_line", "line_number", "error_message"}, …]}`.
+- Any other 400 refuses the whole batch.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from http import HTTPStatus
+from typing import Any
+
+from metrics_pipeline.access.http import Reply
+from metrics_pipeline.core.errors import excerpt
+
+REFUSALS = (
+    HTTPStatus.BAD_REQUEST,
+    HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
+    HTTPStatus.UNPROCESSABLE_ENTITY,
+)
+"""Statuses that are about what was sent, not about who sent it or how the server is."""
+
+TYPE_CONFLICTS = ("field type conflict", "invalid column type")
+"""The words of InfluxDB 1 and 2, and of 3."""
+
+_DROPPED = re.compile(r"dropped=(\d+)")
+
+
+@dataclass(frozen=True, slots=True)
+class PartlyRefused:
+    """A reply that says how many points of the batch were refused, by reason."""
+
+    rejected: Mapping[str, int]
+
+
+def is_success(status: int) -> bool:
+    """Whether `status` is one of 200 to 299."""
+    return HTTPStatus.OK <= status < HTTPStatus.MULTIPLE_CHOICES
+
+
+def is_redirection(status: int) -> bool:
+    """Whether `status` is one of 300 to 399."""
+    return HTTPStatus.MULTIPLE_CHOICES <= status < HTTPStatus.BAD_REQUEST
+
+
+def partly_refused(reply: Reply) -> PartlyRefused | None:
+    """How many points were refused while the others were kept; None if that is not what it says."""
+    text = said(reply)
+    if reply.status == HTTPStatus.REQUEST_ENTITY_TOO_LARGE or "partial write" not in text:
+        return None
+    lines = _refused_lines(reply.body)
+    if lines is not None:
+        reasons = [_reason(line) for line in lines]
+        return PartlyRefused({reason: reasons.count(reason) for reason in set(reasons)})
+    dropped = _DROPPED.search(text)
+    count = int(dropped[1]) if dropped else 0
+    return PartlyRefused({_reason(text): max(1, count + text.count("unable to parse"))})
+
+
+def refusal_reason(reply: Reply) -> str:
+    """The label for points of a batch that was refused as a whole."""
+    if reply.status == HTTPStatus.REQUEST_ENTITY_TOO_LARGE:
+        return "too_large"
+    return _reason(said(reply))
+
+
+def said(reply: Reply) -> str:
+    """The server's own words: its JSON `message` or `error`, else the start of the reply."""
+    document = _json(reply.body)
+    if isinstance(document, dict):
+        text = document.get("message") or document.get("error")
+        if isinstance(text, str):
+            return text
+    return excerpt(reply.body)
+
+
+def without_secret(reply: Reply, secret: str | None) -> Reply:
+    """`reply` with `secret` made unreadable, should a server or proxy repeat the request."""
+    if not secret:
+        return reply
+    return Reply(reply.status, reply.headers, reply.body.replace(secret.encode(), b"***"))
+
+
+def _refused_lines(body: bytes) -> list[str] | None:
+    document = _json(body)
+    data = document.get("data") if isinstance(document, dict) else None
+    if not isinstance(data, list) or not data:
+        return None
+    return [str(line.get("error_message")) if isinstance(line, dict) else "" for line in data]
+
+
+def _reason(text: str) -> str:
+    is_conflict = any(words in text for words in TYPE_CONFLICTS)
+    return "field_type_conflict" if is_conflict else "store_rejected"
+
+
+def _json(body: bytes) -> Any:
+    try:
+        return json.loads(body)
+    except ValueError:
+        return None

@@ -1,0 +1,110 @@
+"""InfluxDB 2's write API through `influxdb-client`; InfluxDB 1.8 and VictoriaMetrics speak it too.
+
+The client writes synchronously and never retries: its batching mode loses data without raising,
+and retries belong to the writer. It is handed ready line protocol.
+"""
+
+from __future__ import annotations
+
+from http import HTTPStatus
+from typing import Any
+
+from metrics_pipeline.access.http import Reply
+from metrics_pipeline.core.errors import StoreUnavailable
+
+NO_CONNECTION = "Check its url, the network and TLS (ca_file)."
+
+
+class V2Api:
+    """`POST /api/v2/write`; a `database` is a bucket of the organization `org`."""
+
+    health_path = "/ping"
+    authorization_scheme = "Token"
+
+    def __init__(
+        self,
+        *,
+        store: str,
+        url: str,
+        org: str,
+        timeout_seconds: float,
+        gzip: bool,
+        ca_file: str | None,
+    ) -> None:
+        self._store = store
+        self._url = url
+        self._org = org
+        self._timeout_seconds = timeout_seconds
+        self._gzip = gzip
+        self._ca_file = ca_file
+        self._client: Any = None  # its methods have no annotations
+
+    def send(self, database: str, lines: bytes, authorization: str | None) -> Reply:
+        """Write `lines`; any answer is a Reply, none within the time limit StoreUnavailable."""
+        # Loaded at first use: the client takes 0.3 s, which the embedded store need not pay.
+        import urllib3  # noqa: PLC0415
+        from influxdb_client.client.write_api import SYNCHRONOUS  # noqa: PLC0415
+        from influxdb_client.domain.write_precision import WritePrecision  # noqa: PLC0415
+        from influxdb_client.rest import ApiException  # noqa: PLC0415
+
+        precision: Any = WritePrecision.NS
+        client = self._opened(authorization)
+        try:
+            client.write_api(write_options=SYNCHRONOUS).write(database, self._org, lines, precision)
+        except ApiException as error:
+            return self._reply(error)
+        except urllib3.exceptions.TimeoutError as error:
+            raise self._unavailable(f"no answer within {self._timeout_seconds:g} s") from error
+        except urllib3.exceptions.HTTPError as error:
+            raise self._unavailable(f"no answer ({error})") from error
+        except UnicodeDecodeError as error:
+            raise self._unavailable("its answer is not text") from error
+        return Reply(HTTPStatus.NO_CONTENT, {}, b"")
+
+    @property
+    def listing(self) -> tuple[str, dict[str, str]]:
+        """Path and query of the first 100 buckets."""
+        return "/api/v2/buckets", {"org": self._org, "limit": "100"}
+
+    def names_in(self, listing: Any) -> set[str]:
+        """The buckets in a JSON reply to `listing`."""
+        return {bucket["name"] for bucket in listing["buckets"]}
+
+    def how_to_create(self, database: str) -> str:
+        """What to do about a bucket that is missing."""
+        return (
+            f"Create the bucket: influx bucket create --org {self._org} --name {database}, and "
+            "check that the url is that of an InfluxDB 2"
+        )
+
+    def close(self) -> None:
+        """Close the connections."""
+        if self._client is not None:
+            self._client.close()
+            self._client = None
+
+    def _opened(self, authorization: str | None) -> Any:
+        from influxdb_client.client.influxdb_client import InfluxDBClient  # noqa: PLC0415
+
+        if self._client is None:
+            self._client = InfluxDBClient(
+                self._url,
+                token="",  # set below
+                org=self._org,
+                timeout=int(self._timeout_seconds * 1000),
+                enable_gzip=self._gzip,
+                ssl_ca_cert=self._ca_file,
+                retries=False,
+            )
+        if authorization is not None:
+            # At every write, so that a token that was changed is used without a restart.
+            self._client.api_client.set_default_header("Authorization", authorization)
+        return self._client
+
+    def _reply(self, error: Any) -> Reply:
+        if not error.status:  # what the client makes of a failed TLS handshake
+            raise self._unavailable(f"no TLS connection ({error.reason})") from error
+        return Reply(error.status, error.headers, (error.body or "").encode())
+
+    def _unavailable(self, problem: str) -> StoreUnavailable:
+        return StoreUnavailable(self._store, problem, NO_CONNECTION)

@@ -1,0 +1,135 @@
+"""Real servers for tests: each on a port of its own, in a folder of its own, always stopped."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import httpx
+import pytest
+
+REQUIRE_REAL_SERVERS = "METRICS_PIPELINE_REQUIRE_REAL_SERVERS"
+"""Environment variable: with 1, a server that is not installed fails the test (as in CI)."""
+
+START_SECONDS = 30.0
+STOP_SECONDS = 10.0
+LOG_TAIL_CHARACTERS = 2000
+
+_LISTENING = "0A"  # the state in /proc/net/tcp, see proc(5)
+
+
+def require(program: str) -> str:
+    """The path of `program`; without it the test is skipped, or fails where CI asks for all."""
+    path = shutil.which(program)
+    if path is not None:
+        return path
+    message = f"{program} is not installed (.ci/run installs what the tests need)"
+    if os.environ.get(REQUIRE_REAL_SERVERS) == "1":
+        pytest.fail(message)
+    pytest.skip(message)
+
+
+@contextmanager
+def running(argv: Sequence[str], ready: Callable[[], bool] | None = None) -> Iterator[int]:
+    """Runs `argv` for the length of the `with`; gives its process id once `ready` says so."""
+    with tempfile.TemporaryFile() as log:
+        process = subprocess.Popen(argv, stdout=log, stderr=subprocess.STDOUT)
+        try:
+            wait_until(ready or (lambda: True), f"{argv[0]} is ready", process, log.fileno())
+            yield process.pid
+        finally:
+            _stop(process)
+
+
+def wait_until(
+    condition: Callable[[], bool],
+    what: str,
+    process: subprocess.Popen[bytes] | None = None,
+    log: int | None = None,
+) -> None:
+    """Returns once `condition` holds; fails the test when it does not, or `process` has ended."""
+    deadline = time.monotonic() + START_SECONDS
+    while not condition():
+        has_ended = process is not None and process.poll() is not None
+        if has_ended or time.monotonic() > deadline:
+            pytest.fail(f"waited in vain until {what}: {_tail(log)}")
+        time.sleep(0.01)
+
+
+def listening_ports(pid: int) -> set[int]:
+    """The TCP ports over IPv4 on which process `pid` listens (from /proc, so on Linux)."""
+    sockets = {_link(entry) for entry in Path(f"/proc/{pid}/fd").iterdir()}
+    rows = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
+    return {
+        int(row[1].rpartition(":")[2], base=16)
+        for row in rows
+        if row[3] == _LISTENING and f"socket:[{row[9]}]" in sockets
+    }
+
+
+@contextmanager
+def victoria_metrics(folder: Path) -> Iterator[str]:
+    """VictoriaMetrics with its data in `folder`; gives its URL.
+
+    One sample a millisecond and series is kept: without that it keeps what is written twice.
+    """
+    argv = [
+        require("victoria-metrics"),
+        f"-storageDataPath={folder}",
+        "-httpListenAddr=127.0.0.1:0",
+        "-retentionPeriod=100y",
+        "-dedup.minScrapeInterval=1ms",
+        "-search.latencyOffset=0s",
+    ]
+    with running(argv) as pid:
+        yield answering_url(pid, "/health")
+
+
+def answering_url(pid: int, path: str) -> str:
+    """`http://127.0.0.1:port` of the port of `pid` that answers to GET `path` with a 2xx."""
+    found: list[str] = []
+
+    def look() -> bool:
+        urls = (f"http://127.0.0.1:{port}" for port in sorted(listening_ports(pid)))
+        found.extend(url for url in urls if _answers(url + path))
+        return bool(found)
+
+    wait_until(look, f"process {pid} answers to {path}")
+    return found[0]
+
+
+def _answers(url: str) -> bool:
+    try:
+        return httpx.get(url, timeout=1).is_success
+    except httpx.HTTPError:
+        return False
+
+
+def _link(entry: Path) -> str:
+    try:
+        return str(entry.readlink())
+    except OSError:  # closed in the meantime
+        return ""
+
+
+def _stop(process: subprocess.Popen[bytes]) -> None:
+    process.terminate()
+    try:
+        process.wait(STOP_SECONDS)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+
+
+def _tail(log: int | None) -> str:
+    if log is None:
+        return "no output"
+    size = os.fstat(log).st_size
+    start = max(0, size - LOG_TAIL_CHARACTERS)
+    return os.pread(log, LOG_TAIL_CHARACTERS, start).decode(errors="replace") or "no output"
