@@ -7,6 +7,7 @@ import dagster as dg
 
 from metrics_pipeline.orchestration.assets.fleet import build_fleet_assets
 from metrics_pipeline.orchestration.assets.sources import build_source_assets
+from metrics_pipeline.orchestration.code_references import with_code_references
 from metrics_pipeline.orchestration.resources import build_resources
 from metrics_pipeline.orchestration.schedules import build_fleet_job, build_fleet_schedule
 from metrics_pipeline.settings import Settings
@@ -18,7 +19,7 @@ def build_definitions(settings: Settings) -> dg.Definitions:
     fleet = settings.fleet
     assets = build_fleet_assets(settings.fleet_assets(), fleet) if fleet else []
     return dg.Definitions(
-        assets=[*build_source_assets(settings), *dg.with_source_code_references(assets)],
+        assets=[*build_source_assets(settings), *with_code_references(assets)],
         jobs=[build_fleet_job(fleet)] if fleet else [],
         schedules=[build_fleet_schedule(fleet)] if fleet else [],
         resources=build_resources(settings),

@@ -3,12 +3,14 @@
 The one switch between development and production. `dagster.yaml` names `StorageByEnvironment`.
 """
 
+import fcntl
 import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
-from dagster import ConsolidatedSqliteEventLogStorage
 from dagster._core.storage.base_storage import DagsterStorage
+from dagster._core.storage.event_log import ConsolidatedSqliteEventLogStorage
 from dagster._core.storage.sqlite_storage import DagsterSqliteStorage, SqliteStorageConfig
 from dagster._serdes import ConfigurableClassData
 
@@ -36,12 +38,23 @@ class StorageByEnvironment(DagsterSqliteStorage):
     ) -> DagsterStorage:
         """The storage; ConfigurationError if a variable names a file that cannot be read."""
         url = postgres_url(os.environ)
-        if url is None:
-            return ConsolidatedSqliteStorage.from_local(config_value["base_dir"], inst_data)
-        return _open_postgres(url, inst_data)
+        if url is not None:
+            return _open_postgres(url, inst_data)
+        base_dir = config_value["base_dir"]
+        with _alone_in(Path(base_dir)):
+            return ConsolidatedSqliteStorage.from_local(base_dir, inst_data)
 
 
-def postgres_url(environment: Any) -> str | None:
+@contextmanager
+def _alone_in(folder: Path) -> Iterator[None]:
+    """Two processes that make the same database at once leave it with two version rows."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / ".creation_lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def postgres_url(environment: Mapping[str, str]) -> str | None:
     """The URL of Dagster's PostgreSQL, or None where the environment names none."""
     if file := environment.get(FILE_VARIABLE):
         try:

@@ -1,6 +1,7 @@
 """Jobs and the schedules that run them; on by default, skipped while the last run is in flight."""
 
 import dagster as dg
+from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition
 
 from metrics_pipeline.core.fleet import GROUP, JOB
 from metrics_pipeline.orchestration.in_flight import launch_unless_in_flight
@@ -9,7 +10,7 @@ from metrics_pipeline.settings import FleetSettings
 MAX_RUNTIME_TAG = "dagster/max_runtime"
 
 
-def build_fleet_job(fleet: FleetSettings) -> dg.UnresolvedAssetJobDefinition:
+def build_fleet_job(fleet: FleetSettings) -> UnresolvedAssetJobDefinition:
     """The job that counts the fleet; Dagster ends a run that takes too long."""
     return dg.define_asset_job(
         JOB,

@@ -25,14 +25,17 @@ mutation ($location: String!, $repository: String!, $job: String!) {
     repositoryLocationName: $location, repositoryName: $repository, jobName: $job}}) {
     __typename
     ... on LaunchRunSuccess { run { runId } }
-    ... on PythonError { message }
-    ... on JobNotFoundError { message } } }
+    ... on Error { message } } }
 """
 STATUSES = """
 query ($ids: [String!]!) { runsOrError(filter: {runIds: $ids}) { ... on Runs {
   results { runId status } } } }
 """
 ENDED = ("SUCCESS", "FAILURE", "CANCELED")
+
+
+class WebserverSilent(MetricsPipelineError):
+    """No answer; while the webserver starts this is to be expected."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +48,7 @@ class WebserverClient:
         """Whether it answers, and has loaded our definitions; raises if these are broken."""
         try:
             data = self._ask(LOCATIONS, {})
-        except httpx.HTTPError:
+        except WebserverSilent:
             return False
         return any(_is_loaded(entry) for entry in data["workspaceOrError"]["locationEntries"])
 
@@ -65,12 +68,15 @@ class WebserverClient:
         return all(run["status"] in ENDED for run in found)
 
     def _ask(self, query: str, variables: dict[str, Any]) -> dict[str, Any]:
-        response = httpx.post(
-            f"{self.url}/graphql",
-            json={"query": query, "variables": variables},
-            timeout=TIMEOUT_SECONDS,
-        )
-        response.raise_for_status()
+        question = {"query": query, "variables": variables}
+        try:
+            response = httpx.post(f"{self.url}/graphql", json=question, timeout=TIMEOUT_SECONDS)
+        except httpx.HTTPError as error:
+            raise WebserverSilent(f"{self.url} does not answer: {error}") from error
+        if not response.is_success:
+            raise MetricsPipelineError(
+                f"{self.url} answers {response.status_code}: {response.text}"
+            )
         data: dict[str, Any] = response.json()["data"]
         return data
 
