@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator
 from typing import Any
 
@@ -35,6 +36,12 @@ def simulator() -> Iterator[AwsIotSimulator]:
         yield running
 
 
+@functools.cache
+def session() -> Any:
+    """One for all tests: it reads the models of AWS's services once."""
+    return boto3.session.Session()
+
+
 def client(simulator: AwsIotSimulator, service: str, **changes: str) -> Any:
     account = simulator.account
     keys = {
@@ -44,8 +51,7 @@ def client(simulator: AwsIotSimulator, service: str, **changes: str) -> Any:
     }
     config = Config(retries={"total_max_attempts": 1})
     url = simulator.url
-    session: Any = boto3.session.Session()
-    return session.client(service, endpoint_url=url, config=config, **{**keys, **changes})
+    return session().client(service, endpoint_url=url, config=config, **{**keys, **changes})
 
 
 def all_rows(client: Any, operation: str, key: str, **parameters: Any) -> list[Any]:
