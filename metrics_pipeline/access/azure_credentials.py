@@ -205,11 +205,11 @@ def make_token_credential(settings: EntraIdSettings, timeout_seconds: float) -> 
         DefaultAzureCredential,
     )
 
-    # Retries are ours, within the deadline of the whole reading.
+    # One retry of its own; the others are ours, within the deadline of the whole reading.
     limits = {
         "connection_timeout": timeout_seconds,
         "read_timeout": timeout_seconds,
-        "retry_total": 0,
+        "retry_total": 1,
     }
     if settings.client_secret is None:
         known = {

@@ -167,11 +167,11 @@ def _failed_count(configuration: Any, target: str) -> int:
 def _dig(document: Any, target: str, *path: str) -> Any:
     """The value at `path`, None where something on the way is missing or null."""
     for name in path:
-        if document is None:
-            return None
         if not isinstance(document, dict):
             raise _unexpected([document], target, f"expected an object that may hold {name}")
         document = document.get(name)
+        if document is None:
+            return None
     return document
 
 
@@ -180,7 +180,7 @@ def _is_integer(value: object) -> bool:
 
 
 def _unexpected(rows: Sequence[Any], target: str, problem: str) -> UnexpectedReply:
-    return UnexpectedReply(NAME, target, problem, json.dumps(rows, ensure_ascii=False).encode())
+    return UnexpectedReply(NAME, target, problem, json.dumps(rows).encode())
 
 
 # --- asking ---------------------------------------------------------------------------------
@@ -225,9 +225,12 @@ class AzureIotHub:
         return total
 
     def close(self) -> None:
-        """Close the connections."""
-        if "_client" in self.__dict__:
-            self._client.close()
+        """Close the connections, so far as there are any; not those of a given credential."""
+        opened = self.__dict__
+        if "_client" in opened:
+            opened["_client"].close()
+        if "_own_token_credential" in opened:
+            opened["_own_token_credential"].close()
 
     def _session(self) -> IotHubSession:
         settings = self._settings
@@ -246,16 +249,15 @@ class AzureIotHub:
 
     def _credential(self) -> Credential:
         if self._settings.entra_id is not None:
-            return EntraId(self._settings.entra_id.host, self._token_credential)
+            token_credential = self._given_token_credential or self._own_token_credential
+            return EntraId(self._settings.entra_id.host, token_credential)
         reference = self._settings.connection_string
         assert reference is not None
         expiry = int(self._epoch_seconds()) + SAS_LIFETIME_SECONDS
         return parse_connection_string(reference.read(), str(reference), expiry)
 
     @functools.cached_property
-    def _token_credential(self) -> TokenCredential:
-        if self._given_token_credential is not None:
-            return self._given_token_credential
+    def _own_token_credential(self) -> TokenCredential:
         assert self._settings.entra_id is not None
         return make_token_credential(
             self._settings.entra_id, self._settings.request_timeout_seconds

@@ -214,6 +214,7 @@ def test_a_configuration_without_failed_edge_deployments_counts_zero(
         {"content": "none"},
         "configuration",
         12,
+        None,
     ],
 )
 def test_a_configuration_of_another_shape_is_an_unexpected_reply(
@@ -279,6 +280,7 @@ def test_pages_without_end_are_an_unexpected_reply(hub: IotHubSimulator, tmp_pat
         b'[{"totalNumber": null}]',
         b'[{"totalNumber": NaN}]',
         b"[12]",
+        b'["\\ud800"]',
         b'{"totalNumber": 12}',
         b'[{"totalNumber": 1',
         b"<html><body>Sign in</body></html>",
