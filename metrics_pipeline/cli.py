@@ -27,14 +27,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run one subcommand and return its exit status."""
     options = build_parser().parse_args(arguments)
     _export_choices(options)
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
-    logging.getLogger("httpx").setLevel(logging.WARNING)  # it tells every request
+    _set_up_logging()
     try:
         status: int = options.command(options)
     except MetricsPipelineError as error:
         print(error, file=sys.stderr)
         return 1
     return status
+
+
+def _set_up_logging() -> None:
+    """Our own news, and of the libraries only what is wrong."""
+    logging.basicConfig(
+        level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
+    )
+    logging.getLogger("metrics_pipeline").setLevel(logging.INFO)
 
 
 def build_parser() -> argparse.ArgumentParser:

@@ -26,7 +26,7 @@ class ConsolidatedSqliteStorage(DagsterSqliteStorage):
     def __init__(self, base_dir: str, inst_data: ConfigurableClassData | None = None) -> None:
         super().__init__(base_dir, inst_data)
         event_log_dir = str(Path(base_dir) / "history" / "events")
-        self._event_log_storage = ConsolidatedSqliteEventLogStorage(event_log_dir)
+        self._event_log_storage = ConsolidatedSqliteEventLogStorage(event_log_dir)  # type: ignore[assignment]
 
 
 class StorageByEnvironment(DagsterSqliteStorage):

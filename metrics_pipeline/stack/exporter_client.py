@@ -6,6 +6,7 @@ import ssl
 
 import httpx
 
+from metrics_pipeline.core.catalog import LAST_SUCCESS
 from metrics_pipeline.settings import ExporterSettings
 
 TIMEOUT_SECONDS = 10.0
@@ -34,6 +35,10 @@ class ExporterClient:
         except httpx.HTTPError:
             return {}
         return dict(line.rsplit(" ", 1) for line in lines if line and not line.startswith("#"))
+
+    def counted_at(self, asset: str) -> float:
+        """When the asset was last counted in full, in seconds since the epoch; 0 for never."""
+        return float(self.values().get(f'{LAST_SUCCESS.name}{{asset="{asset}"}}', 0))
 
     def _get(self, path: str) -> httpx.Response:
         auth = self._settings.basic_auth

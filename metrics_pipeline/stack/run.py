@@ -57,41 +57,53 @@ def _run(stack: Stack, *, with_simulator: bool, until: float | None) -> Sequence
         stack.start_simulator()
     stack.start()
     _tell_what_is_where(stack)
-    run_ids = [stack.webserver.launch(JOB)] if stack.settings.fleet else []
-    expected = [m.family.name for asset in stack.settings.fleet_assets() for m in asset.metrics]
-    stack.say(f"the first count has started; {len(expected)} gauges to come")
-    missing = _await_gauges(stack, run_ids, expected, until)
+    missing = _count_once(stack, until)
     while until is None or time.monotonic() < until:
         stack.look()
         time.sleep(LOOK_EVERY_SECONDS)
     return missing
 
 
-def _await_gauges(
-    stack: Stack, run_ids: Sequence[str], expected: Sequence[str], until: float | None
-) -> Sequence[str]:
-    """Show every gauge as it comes, as long as more may come; those that did not."""
-    missing = list(expected)
-    give_up = until
-    while missing and (give_up is None or time.monotonic() < give_up):
-        values = stack.exporter.values()
-        for name in [name for name in missing if name in values]:
+def _count_once(stack: Stack, until: float | None) -> Sequence[str]:
+    """Run every job once and tell what came of it; the gauges that have no value."""
+    assets = stack.settings.fleet_assets()
+    began_seconds = time.time()
+    run_ids = [stack.webserver.launch(JOB)] if assets else []
+    stack.say(f"first run of {JOB} started" if assets else "nothing to count: no `fleet` section")
+    _await_assets(stack, [asset.key for asset in assets], run_ids, began_seconds, until)
+    values = stack.exporter.values()
+    gauges = [metric.family.name for asset in assets for metric in asset.metrics]
+    for name in gauges:
+        if name in values:
             stack.say(f"  {name} {float(values[name]):g}")
-            missing.remove(name)
-        if give_up is until and stack.webserver.have_ended(run_ids):
-            give_up = time.monotonic() + 2 * stack.settings.exporter.refresh_seconds
-        stack.look()
-        time.sleep(LOOK_EVERY_SECONDS)
-    _tell_outcome(stack, missing)
-    return missing
-
-
-def _tell_outcome(stack: Stack, missing: Sequence[str]) -> None:
+    missing = [name for name in gauges if name not in values]
     if missing:
         stack.say(f"no value for {', '.join(missing)}")
         stack.say(f"{stack.layout.webserver_url}/runs says why; try `metrics-pipeline check`")
-    else:
-        stack.say("all gauges are there; from now on the schedules count. Ctrl-C ends everything.")
+    stack.say("from now on the schedules count; Ctrl-C ends everything")
+    return missing
+
+
+def _await_assets(
+    stack: Stack,
+    keys: Sequence[str],
+    run_ids: Sequence[str],
+    began_seconds: float,
+    until: float | None,
+) -> None:
+    """Return when the page shows each asset as counted since `began_seconds`, or none more will."""
+    waiting = list(keys)
+    while waiting and (until is None or time.monotonic() < until):
+        has_ended = stack.webserver.have_ended(run_ids)
+        if has_ended:
+            time.sleep(2 * stack.settings.exporter.refresh_seconds)
+        for key in [key for key in waiting if stack.exporter.counted_at(key) >= began_seconds]:
+            stack.say(f"{key} is counted")
+            waiting.remove(key)
+        if has_ended:
+            break
+        stack.look()
+        time.sleep(LOOK_EVERY_SECONDS)
 
 
 def _tell_what_is_where(stack: Stack) -> None:
