@@ -13,7 +13,8 @@ Greengrass v2 (2020-11-30), and botocore's models of both.
 - AWS has no convention for concentrators, so none are counted.
 
 SearchIndex and not GetStatistics counts the connected: only names let core devices be taken out.
-It costs a call for each 100 connected things, where the quota is about ten calls a second.
+It costs a call for each 100 connected things, one after the other, so that a fleet of 100,000
+needs a longer deadline and perhaps a higher quota.
 
 botocore finds the credentials, signs and knows the host names; the requests are sent by
 `access.http`. botocore's own client reads a reply that is half a JSON as an empty one, which would
@@ -213,11 +214,11 @@ CONNECTED_THINGS = Listing(
 INDEXING = Call("iot:GetIndexingConfiguration", "GET", "/indexing/config")
 
 INDEXING_FIX = (
-    "Only connected_device_count needs fleet indexing. Turn it on: aws iot "
-    "update-indexing-configuration --thing-indexing-configuration "
-    "thingIndexingMode=REGISTRY,thingConnectivityIndexingMode=STATUS; the index is ready after "
-    "a minute or more."
+    "Only connected_device_count needs fleet indexing. Turn it on with aws iot "
+    "update-indexing-configuration: thingConnectivityIndexingMode=STATUS, and thingIndexingMode as "
+    "it is, or REGISTRY where it is OFF. The index is ready after a minute or more."
 )
+"""Names no whole command: it replaces the configuration, and could end the indexing of shadows."""
 
 
 # --- what comes back --------------------------------------------------------------------------
@@ -525,7 +526,8 @@ class _Fleet:
     def connected(self) -> Mapping[str, str]:
         """The connected things. None at all is believed only where connectivity is indexed.
 
-        AWS answers this query with no rows where it is not, which is not the same as zero.
+        The API reference does not say that the query fails where only the registry is indexed;
+        no rows for that reason must not become a zero.
         """
         found = self.statuses(CONNECTED_THINGS)
         if not found and not parse_is_connectivity_indexed(self._send(INDEXING, {})):
@@ -594,9 +596,10 @@ class AwsIot:
         self._identity = Identity(settings)
 
     def read(self, metrics: Sequence[Metric], time_ns: int) -> Reading:
-        """One point with one integer field for each of `metrics`, all within `deadline_seconds`.
+        """One point with one integer field for each of `metrics`.
 
-        A listing that fails is the failure of every metric that needs it; the others are kept. A
+        No request begins after `deadline_seconds`, and none may take longer than is left then. A
+        listing that fails is the failure of every metric that needs it; the others are kept. A
         metric this source cannot give is a SourceRefused.
         """
         deadline = self._timing.monotonic() + self._settings.deadline_seconds

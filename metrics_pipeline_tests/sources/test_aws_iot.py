@@ -295,6 +295,7 @@ def test_nobody_connected_is_no_zero_where_connectivity_is_not_indexed(
     failure = failures(reading)["connected_device_count"]
     assert isinstance(failure, SourceRefused)
     assert "thingConnectivityIndexingMode=STATUS" in failure.fix
+    assert "connectivity is not indexed" in failure.problem
     assert len(reading.points) == 4
 
 
@@ -510,6 +511,19 @@ def test_tries_and_waits_end_at_the_deadline(simulator: AwsIotSimulator, clock: 
     reading = read(simulator, clock, deadline_seconds=3, tries=10)
     assert len(reading.failures) == 5
     assert sum(clock.slept) <= 3
+
+
+def test_a_service_that_hangs_uses_up_the_deadline_and_nothing_more_is_asked(
+    simulator: AwsIotSimulator,
+) -> None:
+    for operation in OPERATIONS:
+        simulator.always(operation, NoAnswer())
+    source = AwsIot(settings_for(simulator, deadline_seconds=0.3))
+    reading = source.read(SPEC.answers, TIME_NS)
+    source.close()
+    assert {type(failure) for failure in reading.failures} == {SourceUnreachable}
+    assert len(reading.failures) == 5
+    assert simulator.asked == ["ListCoreDevices"]
 
 
 def test_pages_without_end_are_left_at_the_deadline(simulator: AwsIotSimulator) -> None:
