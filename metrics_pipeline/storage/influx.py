@@ -282,9 +282,14 @@ class InfluxStore:
         if reference is None:
             return None
         try:
-            return reference.read()
+            token = reference.read()
         except ConfigurationError as error:
-            raise StoreError(self.name, str(error), "It is named under store.token") from error
+            raise StoreError(self.name, f"no token: {error}", "See store.token.") from error
+        if not (token.isascii() and token.isprintable()):
+            # Both HTTP clients would show the header, and so the token, in their error.
+            problem = f"the token in {reference} holds characters that no HTTP header may"
+            raise StoreError(self.name, problem, "Copy it again, without line breaks.")
+        return token
 
     def _authorization(self, token: str | None) -> str | None:
         return None if token is None else f"{self._api.authorization_scheme} {token}"

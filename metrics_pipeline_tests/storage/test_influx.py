@@ -1,0 +1,416 @@
+"""The InfluxDB store: the contract over real servers, and whatever the labelled stub answers."""
+
+from __future__ import annotations
+
+import json
+import socket
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+
+from metrics_pipeline.core.errors import (
+    ConfigurationError,
+    PartialWrite,
+    StoreError,
+    StoreUnavailable,
+)
+from metrics_pipeline.core.line_protocol import render
+from metrics_pipeline.core.points import FieldValue, Point, SeriesKey
+from metrics_pipeline.simulators.loopback_server import Answer, NoAnswer
+from metrics_pipeline.storage.influx import MAX_SPLITS, InfluxStore, InfluxStoreSettings
+from metrics_pipeline_tests.servers import PLAIN_HTTP, victoria_metrics
+from metrics_pipeline_tests.storage.contract import (
+    CATALOG,
+    MS,
+    TIME_NS,
+    ExactStoreContract,
+    PointStoreContract,
+    StoreUnderTest,
+    poll,
+)
+from metrics_pipeline_tests.storage.influx_stub import POISON, InfluxStub
+from metrics_pipeline_tests.storage.influx_stub import TOKEN as STUB_TOKEN
+from metrics_pipeline_tests.storage.influxdb_1_engine_shim import TOKEN as ENGINE_TOKEN
+from metrics_pipeline_tests.storage.influxdb_1_engine_shim import influxdb_1_engine
+
+
+def victoria_metrics_points(url: str, measurement: str) -> list[Point]:
+    """All points of `measurement`: VictoriaMetrics keeps a series for each field."""
+    PLAIN_HTTP.get(f"{url}/internal/force_flush").raise_for_status()
+    exported = PLAIN_HTTP.get(
+        f"{url}/api/v1/export",
+        params={"match[]": f'{{__name__=~"{measurement}_.+"}}', "start": 1},
+    ).raise_for_status()
+    found: dict[tuple[SeriesKey, int], dict[str, FieldValue]] = {}
+    for line in exported.text.splitlines():
+        series = json.loads(line)
+        tags = series["metric"]
+        field = tags.pop("__name__").removeprefix(f"{measurement}_")
+        for time_ms, value in zip(series["timestamps"], series["values"], strict=True):
+            key = (measurement, tuple(sorted(tags.items()))), time_ms * MS
+            found.setdefault(key, {})[field] = value
+    return [Point(name, dict(tags), f, t) for ((name, tags), t), f in found.items()]
+
+
+class TestVictoriaMetrics(PointStoreContract):
+    @pytest.fixture
+    def tested(self, tmp_path: Path) -> Iterator[StoreUnderTest]:
+        with victoria_metrics(tmp_path / "data") as url:
+            settings = InfluxStoreSettings(kind="influxdb", url=url, api="v2", org="any")
+            store = InfluxStore(settings, CATALOG)
+            yield StoreUnderTest(
+                store, lambda measurement: victoria_metrics_points(url, measurement)
+            )
+            store.close()
+
+
+class TestInfluxdb1Engine(ExactStoreContract):
+    @pytest.fixture
+    def tested(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[StoreUnderTest]:
+        monkeypatch.setenv("ENGINE_TOKEN", ENGINE_TOKEN)
+        with influxdb_1_engine(tmp_path / "engine") as shim:
+            settings = InfluxStoreSettings.model_validate(
+                {
+                    "kind": "influxdb",
+                    "url": shim.url,
+                    "api": "v2",
+                    "org": "any",
+                    "token": {"env": "ENGINE_TOKEN"},
+                }
+            )
+            store = InfluxStore(settings, CATALOG)
+            yield StoreUnderTest(store, shim.read)
+            store.close()
+
+
+# --- the labelled stub ----------------------------------------------------------------------------
+
+
+@pytest.fixture
+def stub(monkeypatch: pytest.MonkeyPatch) -> Iterator[InfluxStub]:
+    monkeypatch.setenv("STUB_TOKEN", STUB_TOKEN)
+    with InfluxStub() as server:
+        yield server
+
+
+@pytest.fixture(params=["v2", "v3"])
+def api(request: pytest.FixtureRequest) -> str:
+    """Most tests run over both write APIs."""
+    return str(request.param)
+
+
+def settings_for(url: str, api: str, **changes: Any) -> InfluxStoreSettings:
+    given = {"kind": "influxdb", "url": url, "api": api, "token": {"env": "STUB_TOKEN"}}
+    if api == "v2":
+        given["org"] = "any"
+    return InfluxStoreSettings.model_validate({**given, **changes})
+
+
+@contextmanager
+def opened(stub: InfluxStub, api: str, **changes: Any) -> Iterator[InfluxStore]:
+    store = InfluxStore(settings_for(stub.url, api, **changes), CATALOG)
+    try:
+        yield store
+    finally:
+        store.close()
+
+
+def polls(count: int) -> list[Point]:
+    return [poll({"value": i + 0.5}, TIME_NS + i) for i in range(count)]
+
+
+def poisoned(time_ns: int) -> Point:
+    return poll({"value": 1.5}, time_ns, device_id=POISON.decode())
+
+
+def kept(stub: InfluxStub, database: str = "tests") -> set[bytes]:
+    return {line for name, line in stub.lines if name == database}
+
+
+def test_a_line_arrives_as_it_was_rendered(stub: InfluxStub, api: str) -> None:
+    with opened(stub, api) as store:
+        store.write([poll({"value": 1.5})])
+    assert stub.lines == {("tests", render([poll({"value": 1.5})])): 1}
+
+
+@pytest.mark.parametrize("is_compressed", [True, False])
+def test_requests_are_compressed_where_the_settings_say_so(
+    stub: InfluxStub, api: str, is_compressed: bool
+) -> None:
+    with opened(stub, api, gzip=is_compressed) as store:
+        store.write(polls(3))
+    (request,) = stub.requests
+    assert (request.headers.get("content-encoding") == "gzip") is is_compressed
+    assert len(kept(stub)) == 3
+
+
+def test_a_database_can_be_called_otherwise(stub: InfluxStub, api: str) -> None:
+    with opened(stub, api, databases={"tests": "renamed"}) as store:
+        store.write(polls(3))
+        assert "renamed is there" in store.check()
+    assert len(kept(stub, "renamed")) == 3
+
+
+def test_renaming_a_database_that_no_metric_has_is_a_configuration_error(api: str) -> None:
+    settings = settings_for("http://127.0.0.1:1", api, databases={"test": "renamed"})
+    with pytest.raises(ConfigurationError, match=r"no such database\. It has tests"):
+        InfluxStore(settings, CATALOG)
+
+
+def test_points_are_sent_in_batches(stub: InfluxStub, api: str) -> None:
+    with opened(stub, api, batch_points=4) as store:
+        store.write(polls(10))
+    assert len(stub.requests) == 3
+    assert set(stub.lines.values()) == {1}
+    assert len(kept(stub)) == 10
+
+
+def test_a_batch_that_is_too_large_is_halved_until_it_fits(stub: InfluxStub, api: str) -> None:
+    stub.max_lines = 3
+    with opened(stub, api) as store:
+        store.write(polls(20))
+    assert len(kept(stub)) == 20
+    assert set(stub.lines.values()) == {1}
+
+
+def test_a_point_that_is_too_large_alone_is_refused(stub: InfluxStub, api: str) -> None:
+    stub.max_lines = 0
+    with opened(stub, api) as store, pytest.raises(PartialWrite) as caught:
+        store.write(polls(2))
+    assert caught.value.rejected == {"too_large": 2}
+
+
+@pytest.mark.parametrize(
+    ("api_name", "reason"), [("v2", "store_rejected"), ("v3", "field_type_conflict")]
+)
+def test_the_good_points_of_a_batch_are_kept(stub: InfluxStub, api_name: str, reason: str) -> None:
+    points = polls(500)
+    points[17:17] = [poisoned(1)]
+    points[400:400] = [poisoned(2), poisoned(3)]
+    with opened(stub, api_name) as store, pytest.raises(PartialWrite) as caught:
+        store.write(points)
+    assert caught.value.accepted == 500
+    assert caught.value.rejected == {reason: 3}
+    assert len(kept(stub)) == 500
+
+
+def test_a_server_that_refuses_everything_is_not_asked_without_end(stub: InfluxStub) -> None:
+    with opened(stub, "v2") as store, pytest.raises(PartialWrite) as caught:
+        store.write([poisoned(i) for i in range(4000)])
+    assert caught.value.accepted == 0
+    assert caught.value.rejected == {"store_rejected": 4000}
+    assert len(stub.requests) <= 2 * MAX_SPLITS + 1
+
+
+def test_a_measurement_that_is_not_in_the_catalogue_is_refused(stub: InfluxStub, api: str) -> None:
+    with opened(stub, api) as store, pytest.raises(PartialWrite) as caught:
+        store.write([Point("unknown", {}, {"value": 1.5}, TIME_NS), *polls(1)])
+    assert caught.value.rejected == {"unknown_measurement": 1}
+    assert len(kept(stub)) == 1
+
+
+@pytest.mark.parametrize("status", [429, 503])
+def test_being_asked_to_wait_is_passed_on(stub: InfluxStub, api: str, status: int) -> None:
+    stub.faults.append(Answer(status, b"", {"Retry-After": "7"}))
+    with opened(stub, api) as store:
+        with pytest.raises(StoreUnavailable, match=f"HTTP {status}") as caught:
+            store.write(polls(1))
+        assert caught.value.retry_after_seconds == 7
+        store.write(polls(1))
+    assert len(kept(stub)) == 1
+
+
+@pytest.mark.parametrize("status", [408, 500, 502, 504, 599])
+def test_a_server_that_is_ill_is_unavailable(stub: InfluxStub, api: str, status: int) -> None:
+    stub.faults.append(Answer(status, b"<html>Bad Gateway</html>"))
+    with opened(stub, api) as store, pytest.raises(StoreUnavailable) as caught:
+        store.write(polls(1))
+    assert caught.value.retry_after_seconds is None
+    assert "Bad Gateway" in str(caught.value)
+
+
+def test_one_write_is_one_try(stub: InfluxStub, api: str) -> None:
+    stub.faults.append(Answer(503, b""))
+    with opened(stub, api) as store, pytest.raises(StoreUnavailable):
+        store.write(polls(1))
+    assert len(stub.requests) == 1
+
+
+def test_a_server_that_accepts_and_hangs_is_unavailable(stub: InfluxStub, api: str) -> None:
+    stub.faults.append(NoAnswer())
+    with (
+        opened(stub, api, timeout_seconds=0.2) as store,
+        pytest.raises(StoreUnavailable, match=r"no answer within 0\.2 s"),
+    ):
+        store.write(polls(1))
+
+
+def test_an_answer_that_is_not_text_is_no_crash(stub: InfluxStub, api: str) -> None:
+    stub.faults.append(Answer(500, b"\xff\xfe\x00"))
+    with opened(stub, api) as store, pytest.raises(StoreUnavailable):
+        store.write(polls(1))
+
+
+def test_nobody_listening_is_unavailable(api: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("STUB_TOKEN", STUB_TOKEN)
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))  # bound and not listening: refused, and nobody else's
+        url = f"http://127.0.0.1:{taken.getsockname()[1]}"
+        store = InfluxStore(settings_for(url, api), CATALOG)
+        with pytest.raises(StoreUnavailable, match="Check its url"):
+            store.write(polls(1))
+        with pytest.raises(StoreUnavailable):
+            store.check()
+        store.close()
+
+
+def test_the_batches_before_a_failure_are_kept_and_may_be_written_again(
+    stub: InfluxStub, api: str
+) -> None:
+    stub.faults.extend([None, Answer(503, b"")])
+    with opened(stub, api, batch_points=5) as store:
+        with pytest.raises(StoreUnavailable):
+            store.write(polls(10))
+        assert len(kept(stub)) == 5
+        store.write(polls(10))
+    assert len(kept(stub)) == 10
+
+
+def test_a_redirection_is_not_followed_with_our_token(stub: InfluxStub, api: str) -> None:
+    with InfluxStub() as elsewhere:
+        stub.faults.append(Answer(307, b"", {"Location": f"{elsewhere.url}/api/v2/write"}))
+        with opened(stub, api) as store, pytest.raises(StoreError, match=elsewhere.url):
+            store.write(polls(1))
+        assert not elsewhere.requests
+
+
+@pytest.mark.parametrize("status", [401, 403])
+def test_a_refused_token_is_named_and_never_shown(stub: InfluxStub, api: str, status: int) -> None:
+    echo = json.dumps({"message": f"bad header: Token {STUB_TOKEN}"}).encode()
+    stub.faults.append(Answer(status, echo))
+    with opened(stub, api) as store, pytest.raises(StoreError) as caught:
+        store.write(polls(1))
+    assert type(caught.value) is StoreError
+    assert "environment variable STUB_TOKEN" in str(caught.value)
+    assert STUB_TOKEN not in everything_shown(caught.value)
+
+
+def test_a_missing_bucket_says_how_to_create_it(stub: InfluxStub) -> None:
+    with (
+        opened(stub, "v2", databases={"tests": "missing"}) as store,
+        pytest.raises(StoreError, match="influx bucket create --org any --name missing"),
+    ):
+        store.write(polls(1))
+
+
+def test_a_server_without_the_v3_api_says_so(stub: InfluxStub) -> None:
+    stub.faults.append(Answer(404, b"404 page not found"))
+    with opened(stub, "v3") as store, pytest.raises(StoreError, match="for an InfluxDB 2 set"):
+        store.write(polls(1))
+
+
+def test_a_token_that_changes_is_used_at_the_next_write(
+    stub: InfluxStub, api: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with opened(stub, api) as store:
+        monkeypatch.setenv("STUB_TOKEN", "an-old-one")
+        with pytest.raises(StoreError, match="HTTP 401"):
+            store.write(polls(1))
+        monkeypatch.setenv("STUB_TOKEN", STUB_TOKEN)
+        store.write(polls(1))
+    assert len(kept(stub)) == 1
+
+
+def test_a_token_that_is_not_there_is_a_store_error(
+    stub: InfluxStub, api: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("STUB_TOKEN")
+    with opened(stub, api) as store, pytest.raises(StoreError, match="STUB_TOKEN"):
+        store.write(polls(1))
+
+
+@pytest.mark.parametrize("token", ["two\nlines", "nul\x7f", "schlüssel"])
+def test_a_token_that_no_header_can_hold_is_not_shown(
+    stub: InfluxStub, api: str, monkeypatch: pytest.MonkeyPatch, token: str
+) -> None:
+    monkeypatch.setenv("STUB_TOKEN", token)
+    with opened(stub, api) as store, pytest.raises(StoreError) as caught:
+        store.write(polls(1))
+    assert token not in everything_shown(caught.value)
+    assert "Copy it again" in str(caught.value)
+
+
+def test_a_healthy_server_shows_our_databases(stub: InfluxStub, api: str) -> None:
+    with opened(stub, api) as store:
+        assert store.check() == f"InfluxDB at {stub.url} is healthy; tests is there"
+
+
+def test_a_database_that_is_not_shown_is_said_to_be_so(stub: InfluxStub, api: str) -> None:
+    with opened(stub, api, databases={"tests": "missing"}) as store:
+        assert "missing is not there, or not shown to this token" in store.check()
+
+
+def test_a_check_with_a_wrong_token_fails(
+    stub: InfluxStub, api: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("STUB_TOKEN", "wrong")
+    with opened(stub, api) as store, pytest.raises(StoreError, match="STUB_TOKEN"):
+        store.check()
+
+
+@pytest.mark.parametrize("body", [b"", b"<html>", b"[]", b'{"buckets": 1}', b"[1]", b'"a"'])
+def test_a_server_that_does_not_list_its_databases_is_healthy_all_the_same(
+    stub: InfluxStub, api: str, body: bytes
+) -> None:
+    stub.faults.extend([None, Answer(404, body)])
+    with opened(stub, api) as store:
+        assert store.check().startswith(f"InfluxDB at {stub.url} is healthy")
+
+
+def test_a_check_of_a_server_that_is_ill_is_unavailable(stub: InfluxStub, api: str) -> None:
+    stub.faults.append(Answer(503, b"starting"))
+    with opened(stub, api) as store, pytest.raises(StoreUnavailable):
+        store.check()
+
+
+def test_no_repr_shows_the_token(stub: InfluxStub, api: str) -> None:
+    with opened(stub, api) as store:
+        store.write(polls(1))
+        assert STUB_TOKEN not in repr(store) + repr(vars(store)) + store.name
+        assert STUB_TOKEN not in repr(settings_for(stub.url, api))
+
+
+# --- settings -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("changes", "problem"),
+    [
+        ({"url": "http://user:secret@host:8086"}, "take user and password out of the url"),
+        ({"url": "host:8086"}, "expected http://host:port"),
+        ({"url": "ftp://host"}, "expected http://host:port"),
+        ({"url": "http://host:port"}, "expected http://host:port"),
+        ({"url": "http://host:8086?db=a"}, "expected http://host:port"),
+        ({"token": "secret"}, "a secret is never written here"),
+        ({"api": "v3"}, "give `org` with api v2, and only there"),
+        ({"org": None}, "give `org` with api v2, and only there"),
+        ({"timeout": 5}, "Extra inputs are not permitted"),
+    ],
+)
+def test_wrong_settings_are_refused_with_a_reason(changes: dict[str, Any], problem: str) -> None:
+    with pytest.raises(ValidationError, match=problem):
+        settings_for(**{"url": "http://host:8086", "api": "v2", "org": "any", **changes})
+
+
+def test_a_slash_at_the_end_of_the_url_does_not_matter() -> None:
+    assert settings_for("http://host:8086/influx/", "v2").url == "http://host:8086/influx"
+
+
+def everything_shown(error: BaseException) -> str:
+    """The traceback as it would be logged, with its causes."""
+    return "".join(traceback.format_exception(error))
