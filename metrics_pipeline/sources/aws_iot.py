@@ -29,9 +29,7 @@ from __future__ import annotations
 import ipaddress
 import json
 import logging
-import random
 import ssl
-import time
 from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -46,6 +44,7 @@ from pydantic import BaseModel, Field, field_validator, model_validator
 from metrics_pipeline.access.http import Reply, ask, retry_after_seconds
 from metrics_pipeline.access.secrets import SecretReference
 from metrics_pipeline.access.state_path import StatePath
+from metrics_pipeline.access.system_timing import SYSTEM_TIMING
 from metrics_pipeline.core.backoff import Backoff, Timing, call_with_retries
 from metrics_pipeline.core.catalog import (
     CONNECTED_DEVICE_COUNT,
@@ -72,7 +71,6 @@ from metrics_pipeline.sources.spec import SourceSpec
 NAME = "aws_iot"
 BASE_WAIT_SECONDS = 0.5
 LONGEST_WAIT_SECONDS = 20.0
-SYSTEM_TIMING = Timing(time.monotonic, time.sleep, random.random)
 
 
 class AwsIotSettings(BaseModel, frozen=True, extra="forbid"):

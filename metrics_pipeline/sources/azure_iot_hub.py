@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import functools
 import json
-import random
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal
@@ -35,6 +34,7 @@ from metrics_pipeline.access.azure_credentials import (
 from metrics_pipeline.access.iot_hub_session import IotHubSession, RowsRequest, open_client
 from metrics_pipeline.access.secrets import SecretReference
 from metrics_pipeline.access.state_path import StatePath
+from metrics_pipeline.access.system_timing import SYSTEM_TIMING
 from metrics_pipeline.core.backoff import Backoff, Timing
 from metrics_pipeline.core.catalog import (
     CONCENTRATOR_COUNT,
@@ -59,7 +59,6 @@ NAME = "azure_iot_hub"
 MAX_CONFIGURATIONS = 1000
 """More than a hub can have (100); the service lowers it to its own limit. It does not page."""
 
-SYSTEM_TIMING = Timing(time.monotonic, time.sleep, random.random)
 RETRY_BASE_SECONDS = 0.5
 RETRY_CAP_SECONDS = 30.0
 

@@ -8,7 +8,6 @@ Prometheus sees.
 from __future__ import annotations
 
 import itertools
-import random
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -16,6 +15,7 @@ from dataclasses import dataclass
 
 import sqlalchemy as sa
 
+from metrics_pipeline.access.system_timing import SYSTEM_TIMING
 from metrics_pipeline.core.backoff import Backoff, Timing, call_with_retries
 from metrics_pipeline.core.catalog import POINTS_REJECTED, POINTS_WRITTEN, Catalog
 from metrics_pipeline.core.errors import InvalidPoint, PartialWrite
@@ -31,8 +31,6 @@ LONGEST_WAIT_SECONDS = 60.0
 
 MAX_EXAMPLES = 5
 _Keep = Callable[[sa.Connection, int], snapshots.Snapshot]
-
-REAL_TIMING = Timing(time.monotonic, time.sleep, random.random)
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +59,7 @@ class Writer:
         operational: OperationalDatabase,
         catalog: Catalog,
         clock_ns: Callable[[], int] = time.time_ns,
-        timing: Timing = REAL_TIMING,
+        timing: Timing = SYSTEM_TIMING,
     ) -> None:
         self._store = store
         self._operational = operational
