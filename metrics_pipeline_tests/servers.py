@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import datetime
+import ipaddress
 import os
 import shutil
 import subprocess
@@ -13,6 +15,9 @@ from pathlib import Path
 
 import httpx
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
 
 REQUIRE_REAL_SERVERS = "METRICS_PIPELINE_REQUIRE_REAL_SERVERS"
 """Environment variable: with 1, a server that is not installed fails the test (as in CI)."""
@@ -92,6 +97,29 @@ def victoria_metrics(folder: Path) -> Iterator[str]:
     ]
     with running(argv) as pid:
         yield answering_url(pid, "/health")
+
+
+def self_signed(folder: Path) -> Path:
+    """A certificate for 127.0.0.1 that vouches for itself, and its key, in one PEM file."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "a test's server")])
+    loopback = x509.IPAddress(ipaddress.ip_address("127.0.0.1"))
+    now, hour = datetime.datetime.now(datetime.UTC), datetime.timedelta(hours=1)
+    certificate = (
+        x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number())
+        .not_valid_before(now - hour)
+        .not_valid_after(now + hour)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+        .add_extension(x509.SubjectAlternativeName([loopback]), critical=False)
+        .sign(key, hashes.SHA256())
+    )
+    pem = serialization.Encoding.PEM
+    private = key.private_bytes(
+        pem, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )
+    path = folder / "server.pem"
+    path.write_bytes(certificate.public_bytes(pem) + private)
+    return path
 
 
 def answering_url(pid: int, path: str) -> str:

@@ -159,7 +159,8 @@ class InfluxStore:
     def __init__(self, settings: InfluxStoreSettings, catalog: Catalog) -> None:
         self._settings = settings
         self._catalog = catalog
-        self._api = _open_api(settings, self.name)
+        self._tls = _trusted(settings.ca_file)
+        self._api = _open_api(settings, self.name, self._tls)
         self._check_databases()
 
     @property
@@ -263,7 +264,7 @@ class InfluxStore:
         headers = {} if authorization is None else {"Authorization": authorization}
         url = str(httpx.URL(f"{self._settings.url}{path}", params=query))
         try:
-            with httpx.Client(verify=_trusted(self._settings.ca_file)) as client:
+            with httpx.Client(verify=self._tls) as client:
                 reply = ask(
                     client,
                     "influxdb",
@@ -322,24 +323,17 @@ class InfluxStore:
         return StoreUnavailable(self.name, problem, fix, wait)
 
 
-def _open_api(settings: InfluxStoreSettings, store: str) -> WriteApi:
-    ca_file = None if settings.ca_file is None else str(settings.ca_file)
-    timeout_seconds, gzip = settings.timeout_seconds, settings.gzip
+def _open_api(settings: InfluxStoreSettings, store: str, tls: ssl.SSLContext) -> WriteApi:
+    url, timeout_seconds, gzip = settings.url, settings.timeout_seconds, settings.gzip
     if settings.org is None:
-        return V3Api(
-            store=store,
-            url=settings.url,
-            timeout_seconds=timeout_seconds,
-            gzip=gzip,
-            ca_file=ca_file,
-        )
+        return V3Api(store=store, url=url, timeout_seconds=timeout_seconds, gzip=gzip, tls=tls)
     return V2Api(
         store=store,
-        url=settings.url,
+        url=url,
         org=settings.org,
         timeout_seconds=timeout_seconds,
         gzip=gzip,
-        ca_file=ca_file,
+        tls=tls,
     )
 
 
@@ -381,4 +375,11 @@ def _where(database: str, visible: set[str]) -> str:
 
 
 def _trusted(ca_file: Path | None) -> ssl.SSLContext:
-    return ssl.create_default_context(cafile=ca_file)
+    try:
+        return ssl.create_default_context(cafile=ca_file)
+    except OSError as error:  # ssl.SSLError is one, too
+        raise ConfigurationError(
+            "store.ca_file",
+            f"{ca_file} cannot be read ({error.strerror or error})",
+            "Name a file of certificates in PEM form.",
+        ) from error

@@ -6,6 +6,7 @@ and retries belong to the writer. It is handed ready line protocol.
 
 from __future__ import annotations
 
+import ssl
 from http import HTTPStatus
 from typing import Any
 
@@ -29,14 +30,14 @@ class V2Api:
         org: str,
         timeout_seconds: float,
         gzip: bool,
-        ca_file: str | None,
+        tls: ssl.SSLContext,
     ) -> None:
         self._store = store
         self._url = url
         self._org = org
         self._timeout_seconds = timeout_seconds
         self._gzip = gzip
-        self._ca_file = ca_file
+        self._tls = tls
         self._client: Any = None  # its methods have no annotations
 
     def send(self, database: str, lines: bytes, authorization: str | None) -> Reply:
@@ -93,7 +94,7 @@ class V2Api:
                 org=self._org,
                 timeout=int(self._timeout_seconds * 1000),
                 enable_gzip=self._gzip,
-                ssl_ca_cert=self._ca_file,
+                ssl_context=self._tls,
                 retries=False,
             )
         if authorization is not None:

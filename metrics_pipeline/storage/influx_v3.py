@@ -26,13 +26,13 @@ class V3Api:
     authorization_scheme = "Bearer"
 
     def __init__(
-        self, *, store: str, url: str, timeout_seconds: float, gzip: bool, ca_file: str | None
+        self, *, store: str, url: str, timeout_seconds: float, gzip: bool, tls: ssl.SSLContext
     ) -> None:
         self._store = store
         self._url = url
         self._timeout_seconds = timeout_seconds
         self._gzip = gzip
-        self._ca_file = ca_file
+        self._tls = tls
         self._client: httpx.Client | None = None
 
     def send(self, database: str, lines: bytes, authorization: str | None) -> Reply:
@@ -80,8 +80,7 @@ class V3Api:
 
     def _opened(self) -> httpx.Client:
         if self._client is None:
-            verify = ssl.create_default_context(cafile=self._ca_file)
-            self._client = httpx.Client(timeout=self._timeout_seconds, verify=verify)
+            self._client = httpx.Client(timeout=self._timeout_seconds, verify=self._tls)
         return self._client
 
     def _unavailable(self, problem: str) -> StoreUnavailable:

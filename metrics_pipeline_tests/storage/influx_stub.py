@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import ssl
 from collections import Counter
 from collections.abc import Callable
 from http import HTTPStatus
@@ -27,8 +28,9 @@ POISON = b"poison"
 class InfluxStub(LoopbackServer):
     """Keeps the lines it accepts; `max_lines` is the most it takes in one request."""
 
-    def __init__(self) -> None:
-        super().__init__()
+    def __init__(self, tls: ssl.SSLContext | None = None) -> None:
+        super().__init__(tls=tls)
+        self._scheme = "http" if tls is None else "https"
         self.lines: Counter[tuple[str, bytes]] = Counter()
         """How often each line was written to each database."""
         self.max_lines: int | None = None
@@ -46,7 +48,7 @@ class InfluxStub(LoopbackServer):
 
     @property
     def url(self) -> str:
-        return f"http://{self.host}"
+        return f"{self._scheme}://{self.host}"
 
     def respond(self, request: Request) -> Answer:
         if request.path == "/ping":

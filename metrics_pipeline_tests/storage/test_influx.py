@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import socket
+import ssl
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,8 +12,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from pydantic import ValidationError
 
+from metrics_pipeline.access.http import Reply
 from metrics_pipeline.core.errors import (
     ConfigurationError,
     PartialWrite,
@@ -23,7 +27,8 @@ from metrics_pipeline.core.line_protocol import render
 from metrics_pipeline.core.points import FieldValue, Point, SeriesKey
 from metrics_pipeline.simulators.loopback_server import Answer, NoAnswer
 from metrics_pipeline.storage.influx import MAX_SPLITS, InfluxStore, InfluxStoreSettings
-from metrics_pipeline_tests.servers import PLAIN_HTTP, victoria_metrics
+from metrics_pipeline.storage.influx_replies import partly_refused, refusal_reason, said
+from metrics_pipeline_tests.servers import PLAIN_HTTP, self_signed, victoria_metrics
 from metrics_pipeline_tests.storage.contract import (
     CATALOG,
     MS,
@@ -383,6 +388,114 @@ def test_no_repr_shows_the_token(stub: InfluxStub, api: str) -> None:
         store.write(polls(1))
         assert STUB_TOKEN not in repr(store) + repr(vars(store)) + store.name
         assert STUB_TOKEN not in repr(settings_for(stub.url, api))
+
+
+# --- TLS ----------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def certificate(tmp_path: Path) -> Path:
+    return self_signed(tmp_path)
+
+
+@pytest.fixture
+def tls_stub(certificate: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[InfluxStub]:
+    monkeypatch.setenv("STUB_TOKEN", STUB_TOKEN)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate)
+    with InfluxStub(context) as server:
+        yield server
+
+
+def test_a_private_certificate_is_trusted_through_ca_file(
+    tls_stub: InfluxStub, api: str, certificate: Path
+) -> None:
+    with opened(tls_stub, api, ca_file=str(certificate)) as store:
+        store.write(polls(1))
+        assert "is healthy" in store.check()
+    assert len(kept(tls_stub)) == 1
+
+
+def test_a_certificate_nobody_vouches_for_gets_no_token(tls_stub: InfluxStub, api: str) -> None:
+    with opened(tls_stub, api) as store:
+        with pytest.raises(StoreUnavailable, match=r"(?i)certificate.*ca_file"):
+            store.write(polls(1))
+        with pytest.raises(StoreUnavailable):
+            store.check()
+    assert not tls_stub.requests
+
+
+@pytest.mark.parametrize("content", [None, "not a certificate"])
+def test_a_ca_file_that_is_none_is_a_configuration_error(
+    tmp_path: Path, api: str, content: str | None
+) -> None:
+    ca_file = tmp_path / "ca.pem"
+    if content is not None:
+        ca_file.write_text(content)
+    with pytest.raises(ConfigurationError, match=r"store\.ca_file"):
+        InfluxStore(settings_for("https://127.0.0.1:1", api, ca_file=str(ca_file)), CATALOG)
+
+
+# --- what real servers of version 2 say -----------------------------------------------------------
+
+# From models/points.go and tsdb/shard.go of InfluxDB 1.8 and 2.7: the engine is the same.
+CONFLICT = (
+    "failure writing points to database: partial write: field type conflict: input field "
+    '"value" on measurement "polls" is type integer, already exists as type float dropped=2'
+)
+TOO_OLD = "partial write: points beyond retention policy dropped=3"
+UNPARSED = (
+    "partial write: unable to parse 'polls': missing fields\nunable to parse 'x': y dropped=0"
+)
+
+
+@pytest.mark.parametrize(
+    ("status", "document", "rejected"),
+    [
+        (422, {"code": "unprocessable entity", "message": CONFLICT}, {"field_type_conflict": 2}),
+        (400, {"error": CONFLICT}, {"field_type_conflict": 2}),
+        (400, {"error": TOO_OLD}, {"store_rejected": 3}),
+        (400, {"error": UNPARSED}, {"store_rejected": 2}),
+    ],
+)
+def test_a_partial_write_is_counted_as_the_server_says(
+    stub: InfluxStub, status: int, document: dict[str, str], rejected: dict[str, int]
+) -> None:
+    stub.faults.append(Answer(status, json.dumps(document).encode()))
+    with opened(stub, "v2") as store, pytest.raises(PartialWrite) as caught:
+        store.write(polls(5))
+    assert caught.value.rejected == rejected
+    assert caught.value.accepted == 5 - sum(rejected.values())
+    assert len(stub.requests) == 1
+
+
+def test_the_lines_of_version_3_are_counted_each_by_its_reason() -> None:
+    lines = ["invalid column type for column 'value'", "No fields were provided", "else"]
+    document = {
+        "error": "partial write of line protocol occurred",
+        "data": [{"line_number": n, "error_message": text} for n, text in enumerate(lines)],
+    }
+    found = partly_refused(Reply(400, {}, json.dumps(document).encode()))
+    assert found is not None
+    assert found.rejected == {"field_type_conflict": 1, "store_rejected": 2}
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.sampled_from(["partial write", "dropped=1"]),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(st.sampled_from(["error", "message", "data", "error_message"]), inner)
+    ),
+)
+
+
+@given(st.one_of(st.binary(), JSON.map(lambda document: json.dumps(document).encode())))
+def test_no_reply_is_too_strange_to_be_read(body: bytes) -> None:
+    reply = Reply(400, {}, body)
+    found = partly_refused(reply)
+    assert found is None or sum(found.rejected.values()) >= 1
+    assert refusal_reason(reply) in ("store_rejected", "field_type_conflict")
+    assert isinstance(said(reply), str)
 
 
 # --- settings -------------------------------------------------------------------------------------
