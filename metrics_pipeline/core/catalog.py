@@ -102,8 +102,8 @@ CONNECTED_EDGE_DEVICE_COUNT = _fleet_count(
 )
 FAILED_DEPLOYMENT_COUNT = _fleet_count(
     "failed_deployment_count",
-    "Failed edge deployments, counted as pairs of device and deployment: a device on which two "
-    "deployments failed counts twice.",
+    "Failed edge deployments: pairs of device and deployment that failed (IoT Hub; a device on "
+    "which two failed counts twice), or deployments whose latest revision failed (AWS IoT).",
 )
 CONCENTRATOR_COUNT = _fleet_count(
     "concentrator_count", "Registered LoRaWAN concentrators. Absent when LoRa features are off."

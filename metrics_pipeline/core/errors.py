@@ -1,16 +1,17 @@
 """Every error the product raises. Each class answers one question: would trying again help?
 
 MetricsPipelineError
-├── ConfigurationError      wrong before starting                        never
-├── SourceError             reading failed; carries source and target
-│   ├── SourceUnreachable   no answer, or the far side is ill            yes
-│   ├── SourceRefused       the far side says no to who we are           never
-│   ├── SourceThrottled     asked too often                              after `retry_after_seconds`
-│   └── UnexpectedReply     answered, but not what was asked for         never
-├── StoreError              the store says no to this write              never
-│   ├── StoreUnavailable    the store is down, locked, full or busy      after `retry_after_seconds`
-│   └── PartialWrite        some points were kept, some were refused     never
-└── InvalidPoint            one point is wrong; `reason` is a metric label
+├── ConfigurationError         wrong before starting                     never
+├── SourceError                reading failed; carries source and target
+│   ├── SourceUnreachable      no answer, or the far side is ill         yes
+│   ├── SourceRefused          the far side says no to what we ask       never
+│   │   └── CredentialRefused  the far side says no to who we are        never
+│   ├── SourceThrottled        asked too often                           after `retry_after_seconds`
+│   └── UnexpectedReply        answered, but not what was asked for      never
+├── StoreError                 the store says no to this write           never
+│   ├── StoreUnavailable       the store is down, locked, full or busy   after `retry_after_seconds`
+│   └── PartialWrite           some points were kept, some were refused  never
+└── InvalidPoint               one point is wrong; `reason` is a metric label
 
 A message says what was tried, on what, what came back, and what to do. It never holds a secret.
 """
@@ -19,6 +20,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from types import MappingProxyType
+from typing import Self
 
 REPLY_EXCERPT_BYTES = 200
 
@@ -50,6 +52,14 @@ class SourceError(MetricsPipelineError):
         self.problem = problem
         self.fix = fix
 
+    def about(self, target: str) -> Self:
+        """The same error as the failure of `target`, which needed what could not be read."""
+        twin = self.__class__.__new__(self.__class__)
+        vars(twin).update(vars(self))
+        SourceError.__init__(twin, self.source, target, f"{self.target}: {self.problem}", self.fix)
+        twin.__cause__ = self
+        return twin
+
 
 class SourceUnreachable(SourceError):
     """No connection, no answer in time, or a 5xx."""
@@ -59,6 +69,10 @@ class SourceUnreachable(SourceError):
 
 class SourceRefused(SourceError):
     """401, 403, 404 or its like; names the credential and the right that is missing."""
+
+
+class CredentialRefused(SourceRefused):
+    """Nobody is let in with this credential: asking for anything else is pointless."""
 
 
 class SourceThrottled(SourceError):
