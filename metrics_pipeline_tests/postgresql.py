@@ -73,11 +73,10 @@ class PostgresqlServer:
         """Make the cluster; without syncing it to disk, as it is thrown away."""
         password_file = self.folder / "password"
         password_file.write_text(self.password)
-        options: list[str | Path] = ["--pgdata", self.data, "--no-sync"]
-        options += ["--username", SUPERUSER, "--pwfile", password_file, "--auth", "scram-sha-256"]
-        options += ["--encoding", "UTF8", "--locale", "C"]
+        options = ["--pgdata", str(self.data), "--no-sync", "--encoding", "UTF8", "--locale", "C"]
+        options += ["--username", SUPERUSER, "--pwfile", str(password_file)]
         subprocess.run(
-            [str(self.binaries / "initdb"), *options],
+            [str(self.binaries / "initdb"), "--auth", "scram-sha-256", *options],
             check=True,
             capture_output=True,
             cwd=self.folder,
@@ -103,7 +102,7 @@ class PostgresqlServer:
 
     def is_ready(self) -> bool:
         """Whether it takes connections."""
-        command = [self.binaries / "pg_isready", "-q", "-h", LOOPBACK, "-p", str(self.port)]
+        command = [str(self.binaries / "pg_isready"), "-q", "-h", LOOPBACK, "-p", str(self.port)]
         return subprocess.run(command, check=False).returncode == 0
 
     def stop(self) -> None:
@@ -122,7 +121,7 @@ class PostgresqlServer:
     def database(self) -> Iterator[PostgresqlDatabase]:
         """A database of its own, dropped afterwards even while somebody is connected to it."""
         name = f"test_{secrets.token_hex(6)}"
-        self._execute(f"CREATE DATABASE {name}")
+        self.execute(f"CREATE DATABASE {name}")
         try:
             url = self.url(name)
             yield PostgresqlDatabase(
@@ -131,18 +130,20 @@ class PostgresqlServer:
                 password=self.password,
             )
         finally:
-            self._execute(f"DROP DATABASE {name} WITH (FORCE)")
+            self.execute(f"DROP DATABASE {name} WITH (FORCE)")
 
-    def _options(self) -> Sequence[str | Path]:
-        return ["-D", self.data, "-h", LOOPBACK, "-p", str(self.port), "-k", self.folder]
-
-    def _execute(self, statement: str) -> None:
+    def execute(self, *statements: str) -> None:
+        """Run `statements` as the superuser, each in a transaction of its own."""
         engine = sa.create_engine(self.url(SUPERUSER), isolation_level="AUTOCOMMIT")
         try:
             with engine.connect() as connection:
-                connection.exec_driver_sql(statement)
+                for statement in statements:
+                    connection.exec_driver_sql(statement)
         finally:
             engine.dispose()
+
+    def _options(self) -> Sequence[str | Path]:
+        return ["-D", self.data, "-h", LOOPBACK, "-p", str(self.port), "-k", self.folder]
 
 
 @contextmanager
