@@ -48,7 +48,7 @@ from metrics_pipeline.storage.influx_v2 import V2Api
 from metrics_pipeline.storage.influx_v3 import V3Api
 
 MAX_SPLITS = 128
-"""Halvings in one write: enough for nine bad points in 5000, or for batches of 1 % of the size.
+"""Halvings of one batch: enough for nine bad points in 5000, or for parts of 1 % of its size.
 What is refused beyond it is counted as refused without looking for the points at fault."""
 
 
@@ -139,6 +139,7 @@ class _Tally:
     rejected: Counter[str] = field(default_factory=Counter)
     problem: str = ""
     splits: int = 0
+    """Halvings of the present batch."""
 
     def refuse(self, reason: str, count: int, problem: str) -> None:
         self.rejected[reason] += count
@@ -202,6 +203,7 @@ class InfluxStore:
     # --- writing ------------------------------------------------------------------------------
 
     def _write_batch(self, database: str, batch: Sequence[Point], tally: _Tally) -> None:
+        tally.splits = 0
         pending = [batch]
         while pending:
             points, lines = _rendered(pending.pop(), tally)
@@ -249,9 +251,9 @@ class InfluxStore:
     # --- asking -------------------------------------------------------------------------------
 
     def _visible_databases(self) -> set[str] | None:
-        """None where the server does not list them: not everyone who takes points does."""
+        """None where the server does not list them, or not (403) for a token that may only write."""
         reply = self._get(*self._api.listing)
-        if reply.status in (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN):
+        if reply.status == HTTPStatus.UNAUTHORIZED:
             raise self._error_for(reply, "its databases")
         try:
             return self._api.names_in(json.loads(reply.body))

@@ -183,6 +183,13 @@ def test_a_batch_that_is_too_large_is_halved_until_it_fits(stub: InfluxStub, api
     assert set(stub.lines.values()) == {1}
 
 
+def test_every_batch_may_be_halved_as_often_as_it_needs(stub: InfluxStub, api: str) -> None:
+    stub.max_lines = 1
+    with opened(stub, api, batch_points=100) as store:
+        store.write(polls(2 * MAX_SPLITS))
+    assert len(kept(stub)) == 2 * MAX_SPLITS
+
+
 def test_a_point_that_is_too_large_alone_is_refused(stub: InfluxStub, api: str) -> None:
     stub.max_lines = 0
     with opened(stub, api) as store, pytest.raises(PartialWrite) as caught:
@@ -366,6 +373,12 @@ def test_a_check_with_a_wrong_token_fails(
     monkeypatch.setenv("STUB_TOKEN", "wrong")
     with opened(stub, api) as store, pytest.raises(StoreError, match="STUB_TOKEN"):
         store.check()
+
+
+def test_a_token_that_may_only_write_passes_the_check(stub: InfluxStub, api: str) -> None:
+    stub.faults.extend([None, Answer(403, b'{"code": "forbidden"}')])
+    with opened(stub, api) as store:
+        assert "does not list its databases" in store.check()
 
 
 @pytest.mark.parametrize("body", [b"", b"<html>", b"[]", b'{"buckets": 1}', b"[1]", b'"a"'])
