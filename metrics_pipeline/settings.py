@@ -46,6 +46,12 @@ class FleetSettings(BaseModel, frozen=True, extra="forbid"):
     max_runtime_seconds: int = Field(
         default=240, ge=30, description="A run that takes longer is ended."
     )
+    retry_delay_seconds: float = Field(
+        default=10.0,
+        ge=0,
+        description="About this long after none of an asset's counts could be read, and only if "
+        "that may pass by itself, they are asked for once more.",
+    )
     warn_drop_share: float = Field(
         default=0.5,
         gt=0,

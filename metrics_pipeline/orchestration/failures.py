@@ -6,8 +6,10 @@ import dagster as dg
 
 from metrics_pipeline.core.errors import MetricsPipelineError, SourceError
 
-SOURCE_RETRY = dg.RetryPolicy(max_retries=1, delay=10, jitter=dg.Jitter.PLUS_MINUS)
-"""For a source that did not answer at all; the source has tried several times by then."""
+
+def source_retry(delay_seconds: float) -> dg.RetryPolicy:
+    """One more try for a source that did not answer at all; it has tried several times by then."""
+    return dg.RetryPolicy(max_retries=1, delay=delay_seconds, jitter=dg.Jitter.PLUS_MINUS)
 
 
 def failure(errors: Sequence[MetricsPipelineError], kept: int) -> dg.Failure:

@@ -13,7 +13,7 @@ def time_ns(context: dg.AssetExecutionContext, cadence: timedelta) -> int:
     A run that was created more than one cadence after it was due (somebody ran an old one again)
     counts the fleet of now: it gets the time of its creation, and history stays as it was.
     """
-    record = context.instance.get_run_record_by_id(context.run_id)
+    record = context.instance.get_run_record_by_id(context.run.run_id)
     assert record is not None
     created = record.create_timestamp
     due_tag = context.run.tags.get(SCHEDULED_TAG)

@@ -13,7 +13,7 @@ from metrics_pipeline.core.errors import StoreError
 from metrics_pipeline.core.fleet import GROUP, JOB, FleetAsset
 from metrics_pipeline.core.ports import Reading
 from metrics_pipeline.orchestration.checks import CHECK_SPECS, judge
-from metrics_pipeline.orchestration.failures import SOURCE_RETRY, failure
+from metrics_pipeline.orchestration.failures import failure, source_retry
 from metrics_pipeline.orchestration.resources import POINTS_IO_MANAGER, WRITER
 from metrics_pipeline.orchestration.run_time import time_ns
 from metrics_pipeline.settings import FleetSettings
@@ -42,7 +42,7 @@ def _build_asset(asset: FleetAsset, fleet: FleetSettings) -> dg.AssetsDefinition
         io_manager_key=POINTS_IO_MANAGER,
         check_specs=[spec(key) for spec in CHECK_SPECS],
         pool=JOB,
-        retry_policy=SOURCE_RETRY,
+        retry_policy=source_retry(fleet.retry_delay_seconds),
         freshness_policy=dg.FreshnessPolicy.time_window(
             fail_window=3 * cadence, warn_window=2 * cadence
         ),

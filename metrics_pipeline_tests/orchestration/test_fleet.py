@@ -1,0 +1,196 @@
+"""Fleet counts through Dagster: from a hub and a database to history and latest values."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from http import HTTPStatus
+from pathlib import Path
+
+import dagster as dg
+import pytest
+
+from metrics_pipeline.orchestration.run_time import SCHEDULED_TAG
+from metrics_pipeline.simulators.iot_hub import error_answer, json_answer, throttled
+from metrics_pipeline_tests.orchestration.pipeline import (
+    COUNTS,
+    FLEET,
+    failure_text,
+    list_concentrators,
+    pipeline,
+)
+
+UNAVAILABLE = error_answer(HTTPStatus.SERVICE_UNAVAILABLE, "ServiceUnavailable")
+KEY = dg.AssetKey(["fleet", "device_counts"])
+
+
+def test_every_count_reaches_the_history_and_the_latest_values(tmp_path: Path) -> None:
+    with pipeline(tmp_path) as it:
+        assert it.run().success
+        assert it.latest() == COUNTS
+        history = {k: v for point in it.history() for k, v in point.fields.items()}
+    assert history == COUNTS
+    assert all(type(value) is int for value in history.values())
+
+
+def test_points_name_the_source_they_are_from(tmp_path: Path) -> None:
+    with pipeline(tmp_path) as it:
+        it.run()
+        providers = {f: p.tags["provider"] for p in it.latest_points() for f in p.fields}
+    assert providers.pop("concentrator_count") == "inventory"
+    assert set(providers.values()) == {"azure_iot_hub"}
+
+
+def test_a_count_that_falls_is_followed_down_to_zero(tmp_path: Path) -> None:
+    with pipeline(tmp_path) as it:
+        seen = []
+        for count in (15, 8, 0):
+            it.fleet.put(replace(FLEET, devices=FLEET.devices[:count]))
+            assert it.run("device_counts").success
+            seen.append(it.latest()["device_count"])
+    assert seen == [15, 8, 0]
+
+
+def test_a_hub_that_is_gone_changes_no_value_and_shows_no_zero(tmp_path: Path) -> None:
+    with pipeline(tmp_path) as it:
+        it.run()
+        before = it.history()
+        it.lose_hub()
+        result = it.run("device_counts", "edge_device_counts")
+        assert not result.success
+        assert it.latest() == COUNTS
+        assert it.history() == before
+    assert "azure_iot_hub: reading device_count" in failure_text(result)
+
+
+def test_the_inventory_is_counted_while_the_hub_is_gone(tmp_path: Path) -> None:
+    with pipeline(tmp_path) as it:
+        it.run()
+        it.lose_hub()
+        list_concentrators(it.settings, FLEET.concentrators[:1])
+        assert not it.run().success
+        assert it.latest() == {**COUNTS, "concentrator_count": 1}
+
+
+def test_one_count_that_is_throttled_does_not_lose_the_others(tmp_path: Path) -> None:
+    with pipeline(tmp_path) as it:
+        it.hub.faults.extend([None, throttled(600)])
+        result = it.run("edge_device_counts")
+        event = it.instance.get_latest_materialization_event(
+            dg.AssetKey(["fleet", "edge_device_counts"])
+        )
+        latest = it.latest()
+    assert not result.success
+    assert latest == {"edge_device_count": 4, "failed_deployment_count": 2}
+    assert event is not None
+    assert event.asset_materialization is not None
+    assert event.asset_materialization.metadata["points_stored"].value == 2
+    assert "connected_edge_device_count" in failure_text(result)
+    assert "429" in failure_text(result)
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [
+        json_answer([{"totalNumber": "15"}]),
+        json_answer([{"totalNumber": -1}]),
+        json_answer([]),
+        json_answer([{"totalNumber": 1}, {"totalNumber": 2}]),
+        replace(json_answer([]), body=b"<html>maintenance</html>"),
+        replace(json_answer([]), body=b'[{"totalNumber": 1'),
+        error_answer(HTTPStatus.UNAUTHORIZED, "Unauthorized"),
+    ],
+    ids=["string", "negative", "no row", "two rows", "html", "half a json", "unauthorized"],
+)
+def test_a_wrong_answer_fails_the_step_and_the_last_good_value_stays(
+    tmp_path: Path, reply: object
+) -> None:
+    with pipeline(tmp_path) as it:
+        it.run("device_counts")
+        it.hub.faults.extend([reply, reply])  # type: ignore[list-item]
+        result = it.run("device_counts")
+        assert not result.success
+        assert it.latest() == {"device_count": 15, "connected_device_count": 9}
+    assert "azure_iot_hub: reading" in failure_text(result)
+
+
+def test_a_hub_that_did_not_answer_at_all_is_asked_once_more(tmp_path: Path) -> None:
+    with pipeline(tmp_path) as it:
+        it.hub.faults.extend([UNAVAILABLE, UNAVAILABLE])
+        assert it.run("device_counts").success
+        assert it.latest() == {"device_count": 15, "connected_device_count": 9}
+        assert len(it.hub.requests) == 4
+
+
+def test_a_refusal_is_not_asked_again(tmp_path: Path) -> None:
+    with pipeline(tmp_path) as it:
+        it.hub.faults.append(error_answer(HTTPStatus.UNAUTHORIZED, "Unauthorized"))
+        assert not it.run("device_counts").success
+        assert len(it.hub.requests) == 1
+
+
+def test_without_lora_there_is_no_concentrator_asset_and_no_value(tmp_path: Path) -> None:
+    with pipeline(tmp_path, fleet={"lora_enabled": False}) as it:
+        assert it.run().success
+        assert not [name for name in it.latest() if "concentrator" in name]
+
+
+def test_a_store_that_is_gone_fails_the_step_without_asking_the_hub_again(tmp_path: Path) -> None:
+    store = {"kind": "embedded", "path": "store/points.sqlite"}
+    with pipeline(tmp_path, store=store) as it:
+        it.run("device_counts")
+        shutil.rmtree(tmp_path / "store")
+        (tmp_path / "store").write_text("a file where the folder was")
+        asked = len(it.hub.requests)
+        result = it.run("device_counts")
+        assert not result.success
+        assert len(it.hub.requests) - asked == 2
+        assert it.latest()["device_count"] == 15
+    assert "store" in failure_text(result)
+
+
+def test_the_metadata_shows_the_values_and_where_they_are(tmp_path: Path) -> None:
+    with pipeline(tmp_path) as it:
+        it.run("device_counts")
+        event = it.instance.get_latest_materialization_event(KEY)
+    assert event is not None
+    assert event.asset_materialization is not None
+    shown = {name: value.value for name, value in event.asset_materialization.metadata.items()}
+    assert shown["device_count"] == 15
+    assert shown["connected_device_count"] == 9
+    assert shown["points_stored"] == 2
+    assert shown["points_rejected"] == 0
+    assert shown["snapshot"] == {"asset": "fleet/device_counts", "revision": 1}
+
+
+def test_points_carry_the_time_the_run_was_due(tmp_path: Path) -> None:
+    due = datetime.now(UTC).replace(microsecond=0) - timedelta(seconds=20)
+    with pipeline(tmp_path) as it:
+        it.run("device_counts", tags={SCHEDULED_TAG: due.isoformat()})
+        times = {point.time_ns for point in it.latest_points()}
+    assert times == {int(due.timestamp()) * 1_000_000_000}
+
+
+def test_running_an_old_run_again_leaves_history_as_it_was(tmp_path: Path) -> None:
+    due = datetime.now(UTC) - timedelta(hours=3)
+    with pipeline(tmp_path) as it:
+        it.run("device_counts", tags={SCHEDULED_TAG: due.isoformat()})
+        times = {point.time_ns for point in it.latest_points()}
+    assert min(times) > due.timestamp() * 1e9 + 3600e9
+
+
+def test_a_total_that_drops_sharply_warns_and_is_stored_all_the_same(tmp_path: Path) -> None:
+    with pipeline(tmp_path) as it:
+        it.run("device_counts")
+        it.fleet.put(replace(FLEET, devices=FLEET.devices[:3]))
+        result = it.run("device_counts")
+        latest = it.latest()
+    outcomes = {e.check_name: e for e in result.get_asset_check_evaluations()}
+    assert result.success
+    assert latest["device_count"] == 3
+    assert not outcomes["total_drop_is_plausible"].passed
+    assert outcomes["total_drop_is_plausible"].severity is dg.AssetCheckSeverity.WARN
+    assert outcomes["total_drop_is_plausible"].description == "device_count fell from 15 to 3"
+    assert outcomes["counts_are_never_negative"].passed
+    assert outcomes["connected_within_total"].passed

@@ -1,0 +1,86 @@
+"""Where Dagster keeps its runs, chosen by the environment."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import dagster as dg
+import pytest
+
+from metrics_pipeline.access.environment import make_dagster_home
+from metrics_pipeline.core.errors import ConfigurationError
+from metrics_pipeline.orchestration.instance_storage import (
+    FILE_VARIABLE,
+    URL_VARIABLE,
+    postgres_url,
+)
+from metrics_pipeline_tests.postgresql import PostgresqlDatabase
+
+URL = "postgresql://dagster:secret@db.example.net/dagster"
+
+
+def test_without_a_name_there_is_no_postgresql() -> None:
+    assert postgres_url({}) is None
+    assert postgres_url({URL_VARIABLE: ""}) is None
+
+
+def test_the_url_may_stand_in_a_file(tmp_path: Path) -> None:
+    file = tmp_path / "url"
+    file.write_text(URL + "\n")
+    assert postgres_url({FILE_VARIABLE: str(file), URL_VARIABLE: "other"}) == URL
+
+
+def test_a_file_that_is_not_there_is_a_readable_error(tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match=f"{FILE_VARIABLE}: .*cannot be read"):
+        postgres_url({FILE_VARIABLE: str(tmp_path / "none")})
+
+
+def test_sqlite_is_one_event_log_for_all_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home = make_dagster_home(tmp_path)
+    monkeypatch.setenv("DAGSTER_HOME", str(home))
+
+    @dg.job
+    def nothing() -> None: ...
+
+    with dg.DagsterInstance.get() as instance:
+        for _ in range(3):
+            assert nothing.execute_in_process(instance=instance).success
+        assert type(instance.event_log_storage).__name__ == "ConsolidatedSqliteEventLogStorage"
+    assert [file.name for file in (home / "history").rglob("*event_log*.db")] == ["event_log.db"]
+
+
+def test_processes_that_start_at_once_make_the_storage_once(tmp_path: Path) -> None:
+    home = make_dagster_home(tmp_path)
+    opened = [
+        subprocess.Popen(
+            [sys.executable, "-c", "import dagster; dagster.DagsterInstance.get().get_runs()"],
+            env={"DAGSTER_HOME": str(home)},
+            stderr=subprocess.PIPE,
+        )
+        for _ in range(3)
+    ]
+    for process in opened:
+        _, problems = process.communicate()
+        assert process.returncode == 0, problems.decode()
+
+
+def test_runs_and_events_are_in_postgresql_where_the_environment_names_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, postgresql: PostgresqlDatabase
+) -> None:
+    home = make_dagster_home(tmp_path)
+    url = tmp_path / "url"
+    url.write_text(postgresql.url)
+    monkeypatch.setenv("DAGSTER_HOME", str(home))
+    monkeypatch.setenv(FILE_VARIABLE, str(url))
+
+    @dg.job
+    def nothing() -> None: ...
+
+    with dg.DagsterInstance.get() as instance:
+        assert nothing.execute_in_process(instance=instance).success
+        assert instance.get_runs_count() == 1
+    assert not list(home.rglob("*.db"))
