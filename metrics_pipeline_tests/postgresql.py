@@ -38,7 +38,7 @@ LOOK_EVERY_SECONDS = 0.02
 class PostgresqlDatabase:
     """One empty database. `url` carries the password, `plain_url` does not."""
 
-    url: str
+    url: str = field(repr=False)
     plain_url: str
     password: str = field(repr=False)
 
@@ -63,11 +63,12 @@ class PostgresqlServer:
         """What the server says."""
         return self.folder / "log"
 
-    def url(self, database: str) -> sa.URL:
-        """How SQLAlchemy and Dagster reach `database`."""
-        return sa.URL.create(
-            "postgresql", SUPERUSER, self.password, LOOPBACK, self.port, database=database
+    def url(self, database: str, password: str | None) -> str:
+        """How SQLAlchemy and Dagster reach `database` as the superuser."""
+        url = sa.URL.create(
+            "postgresql", SUPERUSER, password, LOOPBACK, self.port, database=database
         )
+        return url.render_as_string(hide_password=False)
 
     def initialise(self) -> None:
         """Make the cluster; without syncing it to disk, as it is thrown away."""
@@ -123,10 +124,9 @@ class PostgresqlServer:
         name = f"test_{secrets.token_hex(6)}"
         self.execute(f"CREATE DATABASE {name}")
         try:
-            url = self.url(name)
             yield PostgresqlDatabase(
-                url=url.render_as_string(hide_password=False),
-                plain_url=url.set(password=None).render_as_string(),
+                url=self.url(name, self.password),
+                plain_url=self.url(name, None),
                 password=self.password,
             )
         finally:
@@ -134,7 +134,7 @@ class PostgresqlServer:
 
     def execute(self, *statements: str) -> None:
         """Run `statements` as the superuser, each in a transaction of its own."""
-        engine = sa.create_engine(self.url(SUPERUSER), isolation_level="AUTOCOMMIT")
+        engine = sa.create_engine(self.url(SUPERUSER, self.password), isolation_level="AUTOCOMMIT")
         try:
             with engine.connect() as connection:
                 for statement in statements:
