@@ -58,10 +58,14 @@ def render(points: Iterable[Point]) -> bytes:
 
 
 def _line(point: Point) -> str:
-    head = _measurement(point.measurement)
-    for tag in sorted(point.tags.items()):
-        head += _tag(*tag)
-    return f"{head} {_fields(point)} {point.time_ns}"
+    tags = point.tags
+    if len(tags) == 2:  # noqa: PLR2004 (as in device_metrics; sorting would cost a seventh more)
+        (key, value), (other_key, other) = tags.items()
+        one, two = _tag(key, value), _tag(other_key, other)
+        shown = one + two if key < other_key else two + one
+    else:
+        shown = "".join([_tag(*tag) for tag in sorted(tags.items())])
+    return f"{_measurement(point.measurement)}{shown} {_fields(point)} {point.time_ns}"
 
 
 def _fields(point: Point) -> str:

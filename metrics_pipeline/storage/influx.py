@@ -251,7 +251,7 @@ class InfluxStore:
     # --- asking -------------------------------------------------------------------------------
 
     def _visible_databases(self) -> set[str] | None:
-        """None where the server does not list them, or not (403) for a token that may only write."""
+        """None where the server lists none, or (403) not to a token that may only write."""
         reply = self._get(*self._api.listing)
         if reply.status == HTTPStatus.UNAUTHORIZED:
             raise self._error_for(reply, "its databases")
