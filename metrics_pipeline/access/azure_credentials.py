@@ -15,8 +15,6 @@ import base64
 import binascii
 import hashlib
 import hmac
-import ipaddress
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
@@ -24,8 +22,9 @@ from urllib.parse import quote, urlencode
 
 from pydantic import BaseModel, Field, field_validator, model_validator
 
+from metrics_pipeline.access.hosts import is_host
 from metrics_pipeline.access.secrets import SecretReference
-from metrics_pipeline.core.errors import ConfigurationError, SourceRefused, SourceUnreachable
+from metrics_pipeline.core.errors import ConfigurationError, CredentialRefused, SourceUnreachable
 
 if TYPE_CHECKING:
     from azure.core.credentials import TokenCredential
@@ -34,13 +33,6 @@ ENTRA_SCOPE = "https://iothubs.azure.net/.default"
 ENTRA_ROLE = "IoT Hub Data Reader"
 SAS_LIFETIME_SECONDS = 3600
 MAX_REASON_CHARACTERS = 300
-MAX_PORT = 65535
-
-_HOST = re.compile(r"[A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?(:(?P<port>[0-9]{1,5}))?")
-
-
-class CredentialRefused(SourceRefused):
-    """Nobody is let in with this credential: asking for anything else is pointless."""
 
 
 class EntraIdSettings(BaseModel, frozen=True, extra="forbid"):
@@ -181,21 +173,6 @@ def parse_connection_string(text: str, where: str, expiry: int) -> SharedAccessP
     except (binascii.Error, ValueError):
         # The cause is left out: it must not carry the key into a traceback.
         raise _malformed(where, "its SharedAccessKey is not base64") from None
-
-
-def is_host(text: str) -> bool:
-    """Whether `text` is a host name or IPv4 address, with or without a port, and no more."""
-    match = _HOST.fullmatch(text)
-    return match is not None and int(match["port"] or 0) <= MAX_PORT
-
-
-def is_loopback(host: str) -> bool:
-    """Whether `host` (a port is ignored) is this machine."""
-    name = host.partition(":")[0]
-    try:
-        return ipaddress.ip_address(name).is_loopback
-    except ValueError:
-        return name.lower() == "localhost"
 
 
 def make_token_credential(settings: EntraIdSettings, timeout_seconds: float) -> TokenCredential:

@@ -19,23 +19,23 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 import httpx
-from pydantic import BaseModel, Field, model_validator
+from pydantic import Field, model_validator
 
+from metrics_pipeline.access.attempts import Attempts
 from metrics_pipeline.access.azure_credentials import (
     SAS_LIFETIME_SECONDS,
     Credential,
-    CredentialRefused,
     EntraId,
     EntraIdSettings,
-    is_loopback,
     make_token_credential,
     parse_connection_string,
 )
-from metrics_pipeline.access.iot_hub_session import IotHubSession, RowsRequest, open_client
+from metrics_pipeline.access.hosts import is_loopback
+from metrics_pipeline.access.http_client import HttpSettings, open_client
+from metrics_pipeline.access.iot_hub_session import IotHubSession, RowsRequest
 from metrics_pipeline.access.secrets import SecretReference
-from metrics_pipeline.access.state_path import StatePath
 from metrics_pipeline.access.system_timing import SYSTEM_TIMING
-from metrics_pipeline.core.backoff import Backoff, Timing
+from metrics_pipeline.core.backoff import Timing
 from metrics_pipeline.core.catalog import (
     CONCENTRATOR_COUNT,
     CONNECTED_CONCENTRATOR_COUNT,
@@ -44,23 +44,17 @@ from metrics_pipeline.core.catalog import (
     DEVICE_COUNT,
     EDGE_DEVICE_COUNT,
     FAILED_DEPLOYMENT_COUNT,
-    FLEET_COUNTS,
     Metric,
 )
-from metrics_pipeline.core.errors import ConfigurationError, SourceError, UnexpectedReply
-from metrics_pipeline.core.points import Point
+from metrics_pipeline.core.errors import ConfigurationError, UnexpectedReply
 from metrics_pipeline.core.ports import Reading
+from metrics_pipeline.sources.counting import read_counts
 from metrics_pipeline.sources.spec import SourceSpec
 
 if TYPE_CHECKING:
     from azure.core.credentials import TokenCredential
 
 NAME = "azure_iot_hub"
-MAX_CONFIGURATIONS = 1000
-"""More than a hub can have (100); the service lowers it to its own limit. It does not page."""
-
-RETRY_BASE_SECONDS = 0.5
-RETRY_CAP_SECONDS = 30.0
 
 # --- facts: what is asked for each metric ---------------------------------------------------
 
@@ -85,12 +79,15 @@ QUERIES: Mapping[Metric, str] = {
     }.items()
 }
 
+# More than a hub can have (100); the service lowers it to its own limit. It does not page.
+CONFIGURATIONS = RowsRequest("GET", "/configurations", "RegistryRead", {"top": "1000"})
+
 ANSWERS = (*QUERIES, FAILED_DEPLOYMENT_COUNT)
 """In the order they are asked: a policy that may query but not read configurations loses only the
 last one, for after a 401 nothing else is asked."""
 
 
-class AzureIotHubSettings(BaseModel, frozen=True, extra="forbid"):
+class AzureIotHubSettings(HttpSettings, frozen=True, extra="forbid"):
     """An IoT Hub, and who we are to it: give exactly one of `connection_string` and `entra_id`."""
 
     connection_string: SecretReference | None = Field(
@@ -103,19 +100,6 @@ class AzureIotHubSettings(BaseModel, frozen=True, extra="forbid"):
     )
     scheme: Literal["https", "http"] = Field(
         default="https", description="http only for a simulator on this machine."
-    )
-    ca_file: StatePath | None = Field(
-        default=None,
-        description="A PEM file of the certificate authorities to trust, instead of the usual.",
-    )
-    request_timeout_seconds: float = Field(
-        default=10, gt=0, le=60, description="Seconds one request may take in all."
-    )
-    deadline_seconds: float = Field(
-        default=120, gt=0, description="Seconds all requests of one reading may take, with waits."
-    )
-    tries: int = Field(
-        default=4, ge=1, le=10, description="Tries of a request that fails for the moment."
     )
     page_size: int = Field(
         default=100, ge=1, le=1000, description="Rows the hub may put on one page of an answer."
@@ -208,20 +192,8 @@ class AzureIotHub:
 
         After a refused credential nothing more is asked: the remaining metrics fail as well.
         """
-        asked = sorted(metrics, key=ANSWERS.index)
-        try:
-            session = self._session()
-        except ConfigurationError as error:
-            return _refuse(asked, f"{error.where}: {error.problem}", error.fix)
-        total = Reading(())
-        for position, metric in enumerate(asked):
-            try:
-                total += _read_one(session, metric, time_ns)
-            except CredentialRefused as error:
-                return total + _refuse(asked[position:], error.problem, error.fix)
-            except SourceError as error:
-                total += Reading((), (error,))
-        return total
+        opened = functools.cache(self._session)
+        return read_counts(NAME, ANSWERS, lambda each: _count(opened(), each), metrics, time_ns)
 
     def close(self) -> None:
         """Close the connections, so far as there are any; not those of a given credential."""
@@ -239,11 +211,8 @@ class AzureIotHub:
             base_url=_base_url(settings.scheme, credential.host),
             credential=credential,
             client=self._client,
-            timing=self._timing,
-            backoff=Backoff(settings.tries, RETRY_BASE_SECONDS, RETRY_CAP_SECONDS),
-            request_timeout_seconds=settings.request_timeout_seconds,
+            attempts=Attempts(NAME, settings, self._timing),
             page_size=settings.page_size,
-            deadline=self._timing.monotonic() + settings.deadline_seconds,
         )
 
     def _credential(self) -> Credential:
@@ -267,34 +236,22 @@ class AzureIotHub:
         return open_client(self._settings.ca_file, f"{NAME}.ca_file")
 
 
-def _read_one(session: IotHubSession, metric: Metric, time_ns: int) -> Reading:
-    rows = session.rows(_request(metric))
-    parse = parse_failed_deployments if metric is FAILED_DEPLOYMENT_COUNT else parse_count
-    count = parse(rows, metric.field)
-    return Reading((Point(FLEET_COUNTS.name, {"provider": NAME}, {metric.field: count}, time_ns),))
-
-
-def _request(metric: Metric) -> RowsRequest:
+def _count(session: IotHubSession, metric: Metric) -> int:
     if metric is FAILED_DEPLOYMENT_COUNT:
-        top = {"top": str(MAX_CONFIGURATIONS)}
-        return RowsRequest(metric.field, "GET", "/configurations", "RegistryRead", top)
+        return parse_failed_deployments(session.rows(CONFIGURATIONS), CONFIGURATIONS.target)
     query = {"query": QUERIES[metric]}
-    return RowsRequest(metric.field, "POST", "/devices/query", "ServiceConnect", json=query)
+    request = RowsRequest("POST", "/devices/query", "ServiceConnect", json=query)
+    return parse_count(session.rows(request), request.target)
 
 
 def _base_url(scheme: str, host: str) -> str:
-    if scheme == "http" and not is_loopback(host):
+    if scheme == "http" and not is_loopback(host.partition(":")[0]):
         raise ConfigurationError(
             f"{NAME}.scheme",
             f"http would send the credential to {host} in the clear",
             "Leave scheme out; http is for a simulator on this machine.",
         )
     return f"{scheme}://{host}"
-
-
-def _refuse(metrics: Sequence[Metric], problem: str, fix: str) -> Reading:
-    failures = (CredentialRefused(NAME, metric.field, problem, fix) for metric in metrics)
-    return Reading((), tuple(failures))
 
 
 SPEC = SourceSpec(

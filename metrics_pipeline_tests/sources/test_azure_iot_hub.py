@@ -23,7 +23,6 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from pydantic import ValidationError
 
 from metrics_pipeline.access.azure_credentials import (
-    CredentialRefused,
     EntraIdSettings,
     parse_connection_string,
     sign,
@@ -40,6 +39,7 @@ from metrics_pipeline.core.catalog import (
 )
 from metrics_pipeline.core.errors import (
     ConfigurationError,
+    CredentialRefused,
     SourceError,
     SourceRefused,
     SourceThrottled,
