@@ -20,7 +20,9 @@ from metrics_pipeline.access.environment import (
     settings_file,
     state_dir,
 )
-from metrics_pipeline.core.errors import MetricsPipelineError
+from metrics_pipeline.core.errors import ConfigurationError, MetricsPipelineError
+
+MAX_PORT = 65535
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -32,6 +34,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         status: int = options.command(options)
     except MetricsPipelineError as error:
         print(error, file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
         return 1
     return status
 
@@ -74,13 +78,21 @@ def _add(
     return parser
 
 
+def _port(given: str) -> int:
+    if given.isascii() and given.isdigit() and int(given) <= MAX_PORT:
+        return int(given)
+    raise argparse.ArgumentTypeError(f"expected a number from 0 to {MAX_PORT}, got {given!r}")
+
+
 def _add_run(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     parser = _add(commands, "run", "Run everything on this machine.", "run --for 90")
     parser.add_argument(
         "--for", type=float, dest="for_seconds", metavar="SECONDS", help="end after SECONDS"
     )
-    parser.add_argument("--webserver-port", type=int, default=3000, metavar="PORT")
-    parser.add_argument("--exporter-port", type=int, metavar="PORT", help="default: the settings'")
+    parser.add_argument("--webserver-port", type=_port, default=3000, metavar="PORT")
+    parser.add_argument(
+        "--exporter-port", type=_port, metavar="PORT", help="default: the settings'"
+    )
     parser.add_argument(
         "--no-simulator", action="store_true", help="do not start the simulated IoT Hub"
     )
@@ -99,7 +111,7 @@ def _add_check(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 
 def _add_exporter(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     parser = _add(commands, "exporter", "Serve /metrics to Prometheus.", "exporter --port 9464")
-    parser.add_argument("--port", type=int, metavar="PORT", help="default: the settings'")
+    parser.add_argument("--port", type=_port, metavar="PORT", help="default: the settings'")
     parser.set_defaults(command=_exporter)
 
 
@@ -114,6 +126,21 @@ def _export_choices(options: argparse.Namespace) -> None:
         os.environ[STATE_DIR_VARIABLE] = str(options.state_dir.absolute())
     if options.settings is not None:
         os.environ[SETTINGS_VARIABLE] = str(options.settings.absolute())
+
+
+def _choose_dagster_home() -> None:
+    """The folder that DAGSTER_HOME names, else the one below the state directory."""
+    if os.environ.get("DAGSTER_HOME"):
+        return
+    try:
+        home = make_dagster_home(state_dir())
+    except OSError as error:
+        raise ConfigurationError(
+            str(state_dir()),
+            f"nothing can be written there ({error.strerror})",
+            "Make it writable, or give another with --state-dir.",
+        ) from error
+    os.environ["DAGSTER_HOME"] = str(home)
 
 
 def _run(options: argparse.Namespace) -> int:
@@ -146,7 +173,7 @@ def _check(_options: argparse.Namespace) -> int:
     from metrics_pipeline.settings_file import load_settings
 
     settings = load_settings()
-    os.environ.setdefault("DAGSTER_HOME", str(make_dagster_home(state_dir())))
+    _choose_dagster_home()
     findings = check_everything(settings)
     print(render(findings))
     return 0 if all(finding.is_well for finding in findings) else 1
@@ -156,7 +183,9 @@ def _exporter(options: argparse.Namespace) -> int:
     from metrics_pipeline.exporter.serve import serve
     from metrics_pipeline.settings_file import load_settings
 
-    serve(load_settings(), options.port)
+    settings = load_settings()
+    _choose_dagster_home()
+    serve(settings, options.port)
     return 0
 
 

@@ -73,6 +73,7 @@ def _open_sqlite(settings: DatabaseSettings) -> sa.Engine:
     sa.event.listen(engine, "do_connect", _make_folder)
     sa.event.listen(engine, "connect", _prepare_sqlite)
     sa.event.listen(engine, "begin", _begin_immediate)
+    sa.event.listen(engine, "checkout", _refuse_replaced_file)
     return engine
 
 
@@ -81,10 +82,27 @@ def _make_folder(_dialect: Any, _record: Any, arguments: list[Any], _parameters:
         Path(arguments[0]).parent.mkdir(parents=True, exist_ok=True)
 
 
-def _prepare_sqlite(connection: sqlite3.Connection, _record: Any) -> None:
+def _prepare_sqlite(connection: sqlite3.Connection, record: Any) -> None:
     connection.isolation_level = None  # the driver would begin late, and fail on the upgrade
     connection.execute("PRAGMA journal_mode = WAL")
     connection.execute("PRAGMA synchronous = NORMAL")
+    (_, _, path) = connection.execute("PRAGMA database_list").fetchone()
+    record.info["file"] = (path, _identity(path))
+
+
+def _refuse_replaced_file(_connection: Any, record: Any, _proxy: Any) -> None:
+    """A connection to a file that was removed or replaced would read the old one for ever."""
+    path, identity = record.info["file"]
+    if _identity(path) != identity:
+        raise sa.exc.DisconnectionError(f"{path} was removed or replaced")
+
+
+def _identity(path: str) -> tuple[int, int] | None:
+    try:
+        status = Path(path).stat() if path else None
+    except FileNotFoundError:
+        return None
+    return (status.st_dev, status.st_ino) if status else None
 
 
 def _begin_immediate(connection: sa.Connection) -> None:

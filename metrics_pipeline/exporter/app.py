@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import binascii
 import secrets
 
 from starlette.applications import Starlette
@@ -11,6 +10,7 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 
+from metrics_pipeline.exporter.page import names
 from metrics_pipeline.exporter.refresher import Refresher
 
 UNAUTHORIZED = {"WWW-Authenticate": 'Basic realm="metrics", charset="UTF-8"'}
@@ -49,7 +49,7 @@ def _serve(request: Request, refresher: Refresher) -> Response:
     body = refresher.page.choose(request.headers.get("accept", ""))
     headers = {"Vary": "Accept, Accept-Encoding", "Cache-Control": "no-store"}
     content = body.plain
-    if "gzip" in request.headers.get("accept-encoding", ""):
+    if names(request.headers.get("accept-encoding", ""), "gzip"):
         headers["Content-Encoding"] = "gzip"
         content = body.gzipped
     return Response(
@@ -61,6 +61,6 @@ def _is_allowed(request: Request, credentials: str) -> bool:
     scheme, _, encoded = request.headers.get("authorization", "").partition(" ")
     try:
         given = base64.b64decode(encoded, validate=True)
-    except binascii.Error:
+    except ValueError:  # not ASCII, or not base64
         return False
     return scheme.lower() == "basic" and secrets.compare_digest(given, credentials.encode())

@@ -6,7 +6,8 @@ again after a failure, so an exporter may start before its database does.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import dagster as dg
@@ -18,13 +19,26 @@ FINISHED: Mapping[dg.DagsterRunStatus, str] = {
 }
 
 
+WINDOW = 10
+"""How many runs are looked at each time: those created last, of the finished ones."""
+
+Finished = Mapping[int, str]
+"""Finished runs: what became of them, by their numbers in the order of creation."""
+
+
 @dataclass(frozen=True, slots=True)
 class JobState:
-    """One job: its newest finished run, how long that took, and finished runs by status."""
+    """One job: how long its last finished run took, and finished runs by status.
 
-    newest_run_id: str | None
+    `newest` are the finished runs that were created last, and what the counts were made from.
+    """
+
+    newest: Finished
     duration_seconds: float | None
     runs: Mapping[str, int]
+
+
+NO_RUNS = JobState({}, None, {})
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +86,7 @@ class InstanceReader:
 
     def _read(self, instance: dg.DagsterInstance) -> InstanceState:
         for job in self._jobs:
-            self._known[job] = _read_job(instance, job, self._known.get(job))
+            self._known[job] = _read_job(instance, job, self._known.get(job, NO_RUNS))
         heartbeats = instance.get_daemon_heartbeats()
         return InstanceState(
             jobs=dict(self._known),
@@ -83,19 +97,53 @@ class InstanceReader:
         )
 
 
-def _read_job(instance: dg.DagsterInstance, job: str, known: JobState | None) -> JobState:
-    """The job's state; counts again only after another run has finished."""
-    finished = dg.RunsFilter(job_name=job, statuses=list(FINISHED))
-    records = instance.get_run_records(finished, limit=1, order_by="update_timestamp")
-    if not records:
-        return JobState(None, None, {})
-    newest = records[0]
-    if known is not None and known.newest_run_id == newest.dagster_run.run_id:
+def _read_job(instance: dg.DagsterInstance, job: str, known: JobState) -> JobState:
+    """The job's state; counts again only after another run has finished.
+
+    Ordered by creation, for which Dagster has an index: by time of update the database reads
+    every run of the job, and a tag that is added to an old run makes it the newest.
+    """
+    records = _newest(instance, job)
+    newest = _outcomes(records)
+    if newest == known.newest:
         return known
-    duration = None
-    if newest.start_time is not None and newest.end_time is not None:
-        duration = newest.end_time - newest.start_time
-    return JobState(newest.dagster_run.run_id, duration, _count_runs(instance, job))
+    counted = _count_runs(instance, job)
+    if _outcomes(_newest(instance, job)) != newest:
+        return known  # one finished while they were counted: the next look will be as good
+    return JobState(newest, _last_duration(records), advance(known, newest, counted))
+
+
+def advance(known: JobState, newest: Finished, counted: Mapping[str, int]) -> dict[str, int]:
+    """The runs by status, where `counted` are in the database now: never fewer than before.
+
+    A run that was deleted has run nevertheless, and Prometheus takes a counter that falls for one
+    that began again at 0. So the runs that finished since are added to what was known.
+    """
+    # Below a full window are runs that nobody looked at, which a deletion brings into sight.
+    oldest = min(known.newest) if len(known.newest) == WINDOW else 0
+    new = Counter(
+        status for run, status in newest.items() if run > oldest and known.newest.get(run) != status
+    )
+    return {
+        status: max(number, known.runs.get(status, 0) + new[status])
+        for status, number in counted.items()
+    }
+
+
+def _newest(instance: dg.DagsterInstance, job: str) -> Sequence[dg.RunRecord]:
+    finished = dg.RunsFilter(job_name=job, statuses=list(FINISHED))
+    return instance.get_run_records(finished, limit=WINDOW)
+
+
+def _outcomes(records: Iterable[dg.RunRecord]) -> Finished:
+    return {record.storage_id: FINISHED[record.dagster_run.status] for record in records}
+
+
+def _last_duration(records: Iterable[dg.RunRecord]) -> float | None:
+    """From start to end of the run that ended last, in seconds; one that never started has none."""
+    spans = [(r.end_time, r.start_time) for r in records if r.end_time and r.start_time]
+    end, start = max(spans, default=(None, None))
+    return None if end is None or start is None else end - start
 
 
 def _count_runs(instance: dg.DagsterInstance, job: str) -> Mapping[str, int]:

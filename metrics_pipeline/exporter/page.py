@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -18,6 +19,7 @@ from metrics_pipeline.exporter.samples import Samples
 TEXT = "text/plain; version=0.0.4; charset=utf-8"
 OPENMETRICS = "application/openmetrics-text; version=1.0.0; charset=utf-8"
 GZIP_LEVEL = 1
+REFUSAL = re.compile(r"q\s*=\s*0(\.0*)?")
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +40,16 @@ class Page:
 
     def choose(self, accept: str) -> Body:
         """OpenMetrics where the `Accept` header names it, else the classic text format."""
-        return self.openmetrics if "application/openmetrics-text" in accept else self.text
+        return self.openmetrics if names(accept, "application/openmetrics-text") else self.text
+
+
+def names(header: str, wanted: str) -> bool:
+    """Whether an `Accept` or `Accept-Encoding` header names `wanted`, and not with `q=0`."""
+    for part in header.lower().split(","):
+        name, *parameters = (piece.strip() for piece in part.split(";"))
+        if name == wanted:
+            return not any(REFUSAL.fullmatch(parameter) for parameter in parameters)
+    return False
 
 
 def render(families: Sequence[Samples]) -> Page:

@@ -53,21 +53,19 @@ class Refresher:
 
     def refresh(self) -> None:
         """Look at both, and render. Never raises for what the outside does."""
-        problems = tuple(
-            problem
-            for problem in (
-                self._attempt("operational database", self._look_at_values),
-                self._attempt("Dagster instance", self._look_at_instance),
-            )
-            if problem
-        )
+        problem_of_values = self._attempt("operational database", self._look_at_values)
+        # Shown before the instance is asked, which may take long to say that it is locked.
+        problem_of_page = self._attempt("page", self._show)
+        problem_of_instance = self._attempt("Dagster instance", self._look_at_instance)
+        found = (problem_of_values, problem_of_page, problem_of_instance)
+        problems = tuple(problem for problem in found if problem)
         if problems:
             self._seen = replace(self._seen, refresh_failures=self._seen.refresh_failures + 1)
         else:
             self._seen = replace(self._seen, refreshed_at_seconds=self._clock())
         self._log_change(problems)
         self.problems = problems
-        self.page = self._render()
+        self._attempt("page", self._show)
 
     def run(self, every_seconds: float, stop: threading.Event) -> None:
         """Refresh until `stop` is set; the body of the exporter's background thread."""
@@ -94,10 +92,14 @@ class Refresher:
             changed = snapshots.find_changed(connection, self._assets, known)
             totals = tallies.totals(connection)
         merged = {**self._seen.snapshots, **{snapshot.asset: snapshot for snapshot in changed}}
-        self._seen = replace(self._seen, snapshots=merged, totals=totals)
+        # What a new, empty database does not have yet stays as well.
+        self._seen = replace(self._seen, snapshots=merged, totals={**self._seen.totals, **totals})
 
     def _look_at_instance(self) -> None:
         self._seen = replace(self._seen, instance=self._instance.read())
+
+    def _show(self) -> None:
+        self.page = self._render()
 
     def _render(self) -> Page:
         return render(collect(self._seen, self._catalog, self._max_series))

@@ -55,7 +55,8 @@ def collect(seen: Seen, catalog: Catalog, max_series: int) -> list[Samples]:
     for samples in families:
         excess = len(samples.values) - max_series
         if excess > 0:
-            samples.values = dict(list(samples.values.items())[:max_series])
+            # By label, so that the same series stay from one refresh to the next.
+            samples.values = dict(sorted(samples.values.items())[:max_series])
         dropped.values[(samples.family.name,)] = float(max(0, excess))
     dropped.values = {labels: n for labels, n in dropped.values.items() if n}
     return [samples for samples in [*families, dropped] if samples.values]

@@ -3,39 +3,43 @@
 from __future__ import annotations
 
 import logging
+import signal
+import socket
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
 
 import uvicorn
 
 from metrics_pipeline.core.catalog import CATALOG
+from metrics_pipeline.core.errors import ConfigurationError
 from metrics_pipeline.core.fleet import JOB
 from metrics_pipeline.exporter.app import build_app
 from metrics_pipeline.exporter.instance_reader import InstanceReader
 from metrics_pipeline.exporter.refresher import Refresher
-from metrics_pipeline.settings import Settings
+from metrics_pipeline.settings import ExporterSettings, Settings
 from metrics_pipeline.storage.operational import OperationalDatabase
 
 LOG = logging.getLogger(__name__)
 STOP_WITHIN_SECONDS = 5
+BACKLOG = 2048
+
+# A key that asks for a passphrase is refused; OpenSSL would ask for it at the terminal.
+NO_PASSPHRASE = "none"  # noqa: S105 (not a secret)
 
 
 def serve(settings: Settings, port: int | None) -> None:
-    """Serve until SIGTERM or SIGINT; `port` wins over the settings'."""
+    """Serve until SIGTERM or SIGINT; `port` wins over the settings', and 0 is any free one.
+
+    Raises ConfigurationError for a certificate, a secret or an address that cannot be used.
+    """
     refresher = build_refresher(settings)
-    stop = threading.Event()
-    thread = threading.Thread(
-        target=refresher.run,
-        args=(settings.exporter.refresh_seconds, stop),
-        name="refresher",
-        daemon=True,
-    )
-    thread.start()
-    try:
-        _build_server(settings, refresher, port).run()
-    finally:
-        stop.set()
-        thread.join(STOP_WITHIN_SECONDS)
-        refresher.close()
+    server = uvicorn.Server(_configure(settings.exporter, refresher))
+    with _listen(settings.exporter, port) as listener, _refreshing(settings, refresher):
+        _end_on_signals(server)
+        LOG.info("serving %s", _url(settings.exporter, listener))
+        server.run(sockets=[listener])
 
 
 def build_refresher(settings: Settings) -> Refresher:
@@ -49,19 +53,73 @@ def build_refresher(settings: Settings) -> Refresher:
     )
 
 
-def _build_server(settings: Settings, refresher: Refresher, port: int | None) -> uvicorn.Server:
-    exporter = settings.exporter
+def _configure(exporter: ExporterSettings, refresher: Refresher) -> uvicorn.Config:
     auth, tls = exporter.basic_auth, exporter.tls
     credentials = f"{auth.username}:{auth.password.read()}" if auth else None
     config = uvicorn.Config(
         build_app(refresher, credentials),
-        host=exporter.host,
-        port=exporter.port if port is None else port,
         ssl_certfile=tls.certificate_file if tls else None,
         ssl_keyfile=tls.key_file if tls else None,
+        ssl_keyfile_password=NO_PASSPHRASE,
         access_log=False,
         server_header=False,
-        log_level="warning",
+        log_config=None,
         timeout_graceful_shutdown=STOP_WITHIN_SECONDS,
     )
-    return uvicorn.Server(config)
+    try:
+        config.load()
+    except OSError as error:  # no such file, or none that OpenSSL takes
+        raise ConfigurationError(
+            "exporter.tls",
+            f"{tls} cannot be used ({error.strerror or error})",
+            "Give readable PEM files that belong together; the key without a passphrase.",
+        ) from error
+    return config
+
+
+def _listen(exporter: ExporterSettings, port: int | None) -> socket.socket:
+    """A socket that listens. Taken before anything is started, so that a failure is one error."""
+    address = (exporter.host, exporter.port if port is None else port)
+    family = socket.AF_INET6 if ":" in exporter.host else socket.AF_INET
+    try:
+        return socket.create_server(address, family=family, backlog=BACKLOG)
+    except OSError as error:
+        raise ConfigurationError(
+            "exporter.host and exporter.port",
+            f"cannot listen on {address[0]}:{address[1]} ({error.strerror})",
+            "Give an address of this machine, and a port that no other program has (--port).",
+        ) from error
+
+
+def _url(exporter: ExporterSettings, listener: socket.socket) -> str:
+    host = f"[{exporter.host}]" if listener.family is socket.AF_INET6 else exporter.host
+    scheme = "https" if exporter.tls else "http"
+    return f"{scheme}://{host}:{listener.getsockname()[1]}/metrics"
+
+
+@contextmanager
+def _refreshing(settings: Settings, refresher: Refresher) -> Iterator[None]:
+    stop = threading.Event()
+    every_seconds = settings.exporter.refresh_seconds
+    thread = threading.Thread(target=refresher.run, args=(every_seconds, stop), daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        thread.join(STOP_WITHIN_SECONDS)
+        if not thread.is_alive():  # else it waits for a database, and ends with the process
+            refresher.close()
+
+
+def _end_on_signals(server: uvicorn.Server) -> None:
+    """Make SIGTERM and SIGINT a clean end also before and after uvicorn looks for them.
+
+    It raises the signal that ended it once more when it has ended, which would kill this process.
+    """
+
+    def end(_number: int, _frame: FrameType | None) -> None:
+        server.should_exit = True
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, end)

@@ -81,6 +81,7 @@ class OperationalDatabase:
             yield
         except (sa.exc.SQLAlchemyError, OSError) as error:
             cause = str(getattr(error, "orig", None) or error).strip().splitlines()[0]
+            self._is_made = False  # the file may have been replaced by an empty one
             raise StoreUnavailable(
                 f"operational database {self.name}",
                 cause,
