@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import email.utils
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -12,6 +11,7 @@ from typing import Any
 
 import httpx
 
+from metrics_pipeline.access.network_deadline import network_deadline
 from metrics_pipeline.core.errors import (
     SourceRefused,
     SourceThrottled,
@@ -48,33 +48,41 @@ def ask(
     header that cannot be sent) and UnexpectedReply (too large). Any other status is the caller's to
     judge; redirects are not followed, so that a credential never travels to another host.
     """
-    deadline = time.monotonic() + timeout_seconds
     try:
-        with client.stream(
-            method, url, headers=dict(headers), json=json, timeout=timeout_seconds
-        ) as response:
-            body = _read_body(response, source, target, deadline)
+        with (
+            network_deadline(client, timeout_seconds),
+            client.stream(
+                method, url, headers=dict(headers), json=json, timeout=timeout_seconds
+            ) as response,
+        ):
+            body = _read_body(response, source, target)
             reply = Reply(response.status_code, response.headers, body)
     except httpx.TimeoutException as error:
-        raise _too_slow(source, target, timeout_seconds) from error
-    except httpx.LocalProtocolError:
-        # Its message shows the header that cannot be sent, and that may be the credential.
+        raise SourceUnreachable(
+            source,
+            target,
+            f"not answered within {timeout_seconds:g} s",
+            "Check the far side, or raise its timeout_seconds.",
+        ) from error
+    except (httpx.LocalProtocolError, UnicodeEncodeError):
+        # Both show the header that cannot be sent, and that may be the credential.
         raise SourceRefused(
             source,
             target,
             "the request cannot be sent: a header holds what no header may",
-            "Look for line breaks and other control characters in the credential.",
+            "Look for line breaks and characters other than ASCII in the credential.",
         ) from None
     except httpx.HTTPError as error:
         # The message of any other transport error names hosts and causes, never headers.
+        cause = str(error) or type(error).__name__
         raise SourceUnreachable(
-            source, target, f"no answer ({error})", "Check the address, the network and TLS."
+            source, target, f"no answer ({cause})", "Check the address, the network and TLS."
         ) from error
     _raise_for_trouble(reply, source, target)
     return reply
 
 
-def _read_body(response: httpx.Response, source: str, target: str, deadline: float) -> bytes:
+def _read_body(response: httpx.Response, source: str, target: str) -> bytes:
     body = bytearray()
     for chunk in response.iter_bytes():
         body += chunk
@@ -82,16 +90,7 @@ def _read_body(response: httpx.Response, source: str, target: str, deadline: flo
             raise UnexpectedReply(
                 source, target, f"more than {MAX_REPLY_BYTES} bytes", bytes(body[:1000])
             )
-        if time.monotonic() > deadline:
-            raise _too_slow(source, target, None)
     return bytes(body)
-
-
-def _too_slow(source: str, target: str, timeout_seconds: float | None) -> SourceUnreachable:
-    limit = "in time" if timeout_seconds is None else f"within {timeout_seconds:g} s"
-    return SourceUnreachable(
-        source, target, f"not answered {limit}", "Check the far side, or raise its timeout_seconds."
-    )
 
 
 def _raise_for_trouble(reply: Reply, source: str, target: str) -> None:

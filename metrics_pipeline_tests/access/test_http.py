@@ -1,0 +1,425 @@
+"""One request over real sockets: what comes back, what goes wrong, and that it always ends."""
+
+from __future__ import annotations
+
+import gzip
+import socket
+import ssl
+import threading
+import traceback
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta, timezone
+from email.utils import format_datetime
+from http import HTTPStatus
+from typing import Any
+
+import httpx
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from metrics_pipeline.access.http import MAX_REPLY_BYTES, Reply, ask, retry_after_seconds
+from metrics_pipeline.core.errors import (
+    SourceError,
+    SourceRefused,
+    SourceThrottled,
+    SourceUnreachable,
+    UnexpectedReply,
+)
+from metrics_pipeline.simulators.loopback_server import Answer, LoopbackServer, NoAnswer, Request
+
+SECRET = "the-token-that-no-message-may-show"
+TIMEOUT_SECONDS = 0.3
+STEP_SECONDS = 0.02
+ENDLESS_STEPS = 2000
+"""Far more of STEP_SECONDS than the timeout: who is not stopped goes on until the test's end."""
+
+
+class Echo(LoopbackServer):
+    """Answers with the method, the path and the body of the request."""
+
+    def respond(self, request: Request) -> Answer:
+        body = f"{request.method} {request.path} ".encode() + request.body
+        return Answer(HTTPStatus.OK, body, {"X-Kind": "echo"})
+
+
+@pytest.fixture
+def echo() -> Iterator[Echo]:
+    with Echo() as server:
+        yield server
+
+
+@pytest.fixture
+def client() -> Iterator[httpx.Client]:
+    with httpx.Client() as client:
+        yield client
+
+
+def get(
+    client: httpx.Client,
+    url: str,
+    timeout_seconds: float = 30,
+    headers: Mapping[str, str] | None = None,
+) -> Reply:
+    return ask(
+        client, "hub", "count", timeout_seconds, method="GET", url=url, headers=headers or {}
+    )
+
+
+def test_an_answer_comes_back_whole(client: httpx.Client, echo: Echo) -> None:
+    url = f"http://{echo.host}/things"
+    reply = ask(client, "hub", "count", 30, method="POST", url=url, headers={}, json={"a": 1})
+    assert reply.status == 200
+    assert reply.headers["x-kind"] == "echo"
+    assert reply.body == b'POST /things {"a":1}'
+
+
+def test_a_connection_is_used_again(client: httpx.Client) -> None:
+    def answer_three(talk: Talk) -> None:
+        for _ in range(3):
+            talk.answer(b"HTTP/1.1 204 No Content\r\n\r\n")
+
+    with raw_server(answer_three) as server:
+        for _ in range(3):
+            get(client, server.url)
+    assert server.connections == 1
+
+
+@pytest.mark.parametrize("status", [204, 301, 400, 401, 403, 404, 413])
+def test_other_statuses_are_for_the_caller_to_judge(
+    client: httpx.Client, echo: Echo, status: int
+) -> None:
+    echo.faults.append(Answer(status, b"", {"Location": f"http://{echo.host}/elsewhere"}))
+    assert get(client, f"http://{echo.host}/").status == status
+    assert len(echo.requests) == 1
+
+
+@pytest.mark.parametrize("status", [500, 502, 503, 504])
+def test_a_server_that_is_ill_is_unreachable(client: httpx.Client, echo: Echo, status: int) -> None:
+    echo.faults.append(Answer(status, b"oops"))
+    with pytest.raises(SourceUnreachable, match=f"hub: reading count: HTTP {status}"):
+        get(client, f"http://{echo.host}/")
+
+
+@pytest.mark.parametrize(("given", "expected"), [({"Retry-After": "17"}, 17.0), ({}, None)])
+def test_429_says_how_long_to_wait(
+    client: httpx.Client, echo: Echo, given: Mapping[str, str], expected: float | None
+) -> None:
+    echo.faults.append(Answer(429, b"", given))
+    with pytest.raises(SourceThrottled) as caught:
+        get(client, f"http://{echo.host}/")
+    assert caught.value.retry_after_seconds == expected
+
+
+def test_nobody_at_the_address_is_unreachable(client: httpx.Client) -> None:
+    with socket.socket() as bound:
+        bound.bind(("127.0.0.1", 0))  # bound, but not listening
+        with pytest.raises(SourceUnreachable, match="refused"):
+            get(client, f"http://127.0.0.1:{bound.getsockname()[1]}/")
+
+
+def test_a_host_that_cannot_be_looked_up_is_unreachable(
+    client: httpx.Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def look_up(*_: object, **__: object) -> None:
+        raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+
+    monkeypatch.setattr(socket, "getaddrinfo", look_up)
+    with pytest.raises(SourceUnreachable, match="Name or service not known"):
+        get(client, "http://hub.example/")
+
+
+def test_an_answer_that_is_not_http_is_unreachable(client: httpx.Client) -> None:
+    with (
+        raw_server(lambda talk: talk.answer(b"220 mail.example ESMTP\r\n")) as server,
+        pytest.raises(SourceUnreachable, match="no answer"),
+    ):
+        get(client, server.url)
+
+
+def test_a_connection_that_breaks_in_mid_answer_is_unreachable(client: httpx.Client) -> None:
+    half = b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nhalf"
+    with (
+        raw_server(lambda talk: talk.answer(half)) as server,
+        pytest.raises(SourceUnreachable, match="no answer"),
+    ):
+        get(client, server.url)
+
+
+@pytest.mark.parametrize("is_compressed", [False, True])
+def test_an_answer_that_is_too_large_is_given_up(
+    client: httpx.Client, echo: Echo, is_compressed: bool
+) -> None:
+    body = b"x" * (MAX_REPLY_BYTES + 1)
+    answer = Answer(200, body)
+    if is_compressed:
+        answer = Answer(200, gzip.compress(body), {"Content-Encoding": "gzip"})
+    echo.faults.append(answer)
+    with pytest.raises(UnexpectedReply, match=f"more than {MAX_REPLY_BYTES} bytes"):
+        get(client, f"http://{echo.host}/")
+
+
+def test_the_largest_answer_is_read(client: httpx.Client, echo: Echo) -> None:
+    echo.faults.append(Answer(200, b"x" * MAX_REPLY_BYTES))
+    assert len(get(client, f"http://{echo.host}/").body) == MAX_REPLY_BYTES
+
+
+@pytest.mark.parametrize("ending", ["\n", "\r\nX: y", "\0", "é", "\ud800"])
+def test_a_header_that_cannot_be_sent_is_refused_and_not_shown(
+    client: httpx.Client, echo: Echo, ending: str
+) -> None:
+    with pytest.raises(SourceRefused) as caught:
+        get(client, f"http://{echo.host}/", headers={"authorization": SECRET + ending})
+    assert SECRET not in "".join(traceback.format_exception(caught.value))
+    assert not echo.requests
+
+
+@pytest.mark.parametrize("fault", [NoAnswer(), Answer(503, b""), Answer(429, b"")])
+def test_no_failure_shows_a_header(client: httpx.Client, echo: Echo, fault: Any) -> None:
+    echo.faults.append(fault)
+    with pytest.raises(SourceError) as caught:
+        get(client, f"http://{echo.host}/", TIMEOUT_SECONDS, {"authorization": SECRET})
+    assert SECRET not in "".join(traceback.format_exception(caught.value))
+
+
+def test_the_proxy_of_the_environment_is_used(echo: Echo, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("NO_PROXY", "no_proxy"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HTTP_PROXY", f"http://{echo.host}")
+    monkeypatch.setenv("http_proxy", f"http://{echo.host}")
+    with httpx.Client() as client:
+        assert get(client, "http://hub.example/things").body == b"GET /things "
+    assert echo.requests[0].headers["host"] == "hub.example"
+
+
+# --- that it ends ---------------------------------------------------------------------------------
+
+
+class Talk:
+    """The server's side of one connection, until the other side has gone or the test is over."""
+
+    def __init__(self, connection: socket.socket, stopped: threading.Event) -> None:
+        self._connection = connection
+        self._stopped = stopped
+
+    def answer(self, reply: bytes) -> None:
+        """Wait for a request, and reply."""
+        self._connection.recv(65_536)
+        self._connection.sendall(reply)
+
+    def repeat(self, piece: bytes) -> None:
+        """Send `piece` again and again."""
+        for _ in range(ENDLESS_STEPS):
+            self._connection.sendall(piece)
+            if self._stopped.wait(STEP_SECONDS):
+                return
+
+
+class RawServer:
+    """Bytes on a real socket. `was_left` is set once a client went away in mid-sentence."""
+
+    def __init__(self, say: Callable[[Talk], None]) -> None:
+        self._say = say
+        self._stopped = threading.Event()
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self._threads = [threading.Thread(target=self._serve)]
+        self.was_left = threading.Event()
+        self.connections = 0
+        self._threads[0].start()
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self._listener.getsockname()[1]}/"
+
+    def close(self) -> None:
+        self._stopped.set()
+        self._listener.shutdown(socket.SHUT_RDWR)
+        for thread in self._threads:
+            thread.join()
+        self._listener.close()
+
+    def _serve(self) -> None:
+        while True:
+            try:
+                connection, _ = self._listener.accept()
+            except OSError:
+                return
+            self.connections += 1
+            self._threads.append(threading.Thread(target=self._talk, args=(connection,)))
+            self._threads[-1].start()
+
+    def _talk(self, connection: socket.socket) -> None:
+        with connection:
+            try:
+                self._say(Talk(connection, self._stopped))
+            except OSError:
+                self.was_left.set()
+
+
+@contextmanager
+def raw_server(say: Callable[[Talk], None]) -> Iterator[RawServer]:
+    server = RawServer(say)
+    try:
+        yield server
+    finally:
+        server.close()
+
+
+def dribble_head(talk: Talk) -> None:
+    talk.answer(b"HTTP/1.1 200 OK\r\nX-Padding: ")
+    talk.repeat(b"x")
+
+
+def dribble_status_line(talk: Talk) -> None:
+    talk.answer(b"HTTP/1.1 200 ")
+    talk.repeat(b"x")
+
+
+def dribble_body(talk: Talk) -> None:
+    talk.answer(b"HTTP/1.1 200 OK\r\nContent-Length: 100000\r\n\r\n")
+    talk.repeat(b"x")
+
+
+def dribble_chunks(talk: Talk) -> None:
+    talk.answer(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")
+    talk.repeat(b"1\r\nx\r\n")
+
+
+def continue_for_ever(talk: Talk) -> None:
+    talk.answer(b"")
+    talk.repeat(b"HTTP/1.1 100 Continue\r\n\r\n")
+
+
+def dribble_the_second_head(talk: Talk) -> None:
+    talk.answer(b"HTTP/1.1 204 No Content\r\n\r\n")
+    dribble_head(talk)
+
+
+DRIBBLES = [dribble_head, dribble_status_line, dribble_body, dribble_chunks, continue_for_ever]
+
+
+@pytest.mark.parametrize("dribble", DRIBBLES)
+def test_a_server_that_dribbles_is_left_at_the_deadline(
+    client: httpx.Client, dribble: Callable[[Talk], None]
+) -> None:
+    with raw_server(dribble) as server:
+        with pytest.raises(SourceUnreachable, match=r"not answered within 0\.3 s"):
+            get(client, server.url, TIMEOUT_SECONDS)
+        # It still had much to say, so it was the client that ended it.
+        assert server.was_left.wait(30)
+
+
+def test_the_deadline_holds_for_a_connection_that_is_used_again(client: httpx.Client) -> None:
+    with raw_server(dribble_the_second_head) as server:
+        assert get(client, server.url, 30).status == 204
+        with pytest.raises(SourceUnreachable, match="not answered within"):
+            get(client, server.url, TIMEOUT_SECONDS)
+        assert server.was_left.wait(30)
+        assert server.connections == 1
+
+
+def test_each_request_has_its_own_deadline(client: httpx.Client, echo: Echo) -> None:
+    url = f"http://{echo.host}/"
+    echo.faults.append(NoAnswer())
+    with pytest.raises(SourceUnreachable):
+        get(client, url, TIMEOUT_SECONDS)
+    assert get(client, url).status == 200
+
+
+def test_a_server_that_says_nothing_is_unreachable(client: httpx.Client, echo: Echo) -> None:
+    echo.faults.append(NoAnswer())
+    with pytest.raises(SourceUnreachable, match="not answered within"):
+        get(client, f"http://{echo.host}/", TIMEOUT_SECONDS)
+
+
+def test_a_tls_handshake_that_never_ends_is_unreachable() -> None:
+    with (
+        raw_server(lambda talk: talk.repeat(b"")) as server,
+        httpx.Client(verify=ssl.create_default_context()) as client,
+        pytest.raises(SourceUnreachable, match="not answered within"),
+    ):
+        get(client, server.url.replace("http:", "https:"), TIMEOUT_SECONDS)
+
+
+def test_an_address_that_drops_every_packet_leaves_time_for_the_next(
+    client: httpx.Client, echo: Echo, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    port = int(echo.host.rpartition(":")[2])
+    with dropping("127.0.0.2", port):
+        resolve_to(monkeypatch, "hub.example", "127.0.0.2", "127.0.0.1")
+        assert get(client, f"http://hub.example:{port}/", 2).body == b"GET / "
+
+
+def test_addresses_that_all_drop_packets_share_the_time(
+    client: httpx.Client, echo: Echo, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    port = int(echo.host.rpartition(":")[2])
+    shares: list[float] = []
+    create_connection = socket.create_connection
+
+    def record(address: Any, timeout: float, **options: Any) -> socket.socket:
+        shares.append(timeout)
+        return create_connection(address, timeout, **options)
+
+    monkeypatch.setattr(socket, "create_connection", record)
+    resolve_to(monkeypatch, "hub.example", "127.0.0.2", "127.0.0.3", "127.0.0.2")
+    with (
+        dropping("127.0.0.2", port),
+        dropping("127.0.0.3", port),
+        pytest.raises(SourceUnreachable, match="not answered within"),
+    ):
+        get(client, f"http://hub.example:{port}/", TIMEOUT_SECONDS)
+    assert len(shares) == 2
+    assert sum(shares) <= TIMEOUT_SECONDS * 1.01
+
+
+@contextmanager
+def dropping(address: str, port: int) -> Iterator[None]:
+    """Connections to `port` of `address` are never answered: the listener's queue is full."""
+    with socket.socket() as listener, socket.socket() as first, socket.socket() as second:
+        listener.bind((address, port))
+        listener.listen(0)
+        for queued in (first, second):
+            queued.setblocking(False)
+            queued.connect_ex((address, port))
+        yield
+
+
+def resolve_to(monkeypatch: pytest.MonkeyPatch, name: str, *addresses: str) -> None:
+    """Make the resolver of this machine answer with `addresses` for `name`."""
+    real = socket.getaddrinfo
+
+    def look_up(host: Any, port: Any, *given: Any, **named: Any) -> Any:
+        if host != name:
+            return real(host, port, *given, **named)
+        kind = (socket.AF_INET, socket.SOCK_STREAM, 6, "")
+        return [(*kind, (address, port)) for address in addresses]
+
+    monkeypatch.setattr(socket, "getaddrinfo", look_up)
+
+
+# --- Retry-After ----------------------------------------------------------------------------------
+
+NOW = datetime(2026, 1, 1, tzinfo=UTC)
+
+
+def test_retry_after_is_a_number_of_seconds() -> None:
+    assert retry_after_seconds({"retry-after": " 120 "}, NOW) == 120
+
+
+@given(wait=st.integers(-(10**6), 10**6), zone=st.integers(-12, 12))
+def test_retry_after_may_be_a_date(wait: int, zone: int) -> None:
+    moment = (NOW + timedelta(seconds=wait)).astimezone(timezone(timedelta(hours=zone)))
+    assert retry_after_seconds({"retry-after": format_datetime(moment)}, NOW) == max(0, wait)
+
+
+@given(st.text())
+def test_any_other_retry_after_is_none_or_a_wait(text: str) -> None:
+    wait = retry_after_seconds({"retry-after": text}, NOW)
+    assert wait is None or wait >= 0
+
+
+@pytest.mark.parametrize("given", ["", "-1", "1.5", "soon", "²", "Thu, 99 Jan 2026 00:00:00 GMT"])
+def test_what_is_no_retry_after_is_none(given: str) -> None:
+    assert retry_after_seconds({"retry-after": given}, NOW) is None
