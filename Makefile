@@ -12,7 +12,7 @@ run: install
 install: $(VENV)/installed
 
 test: install-test lint
-	$(PYTHON) -m pytest -n auto --dist worksteal $(ARGS)
+	$(PYTHON) -m pytest -n auto --dist loadgroup $(ARGS)
 
 lint: install-test
 	$(VENV)/bin/ruff check .
@@ -30,10 +30,10 @@ audit: install-test
 lock: install-test
 	$(PIP) install uv
 	$(VENV)/bin/uv pip compile pyproject.toml --universal --python-version 3.11 --generate-hashes \
-		--no-header --no-emit-index-url --extra build \
+		--no-strip-extras --no-header --no-emit-index-url --extra build \
 		--output-file constraints.txt --quiet
 	$(VENV)/bin/uv pip compile pyproject.toml --universal --python-version 3.11 --generate-hashes \
-		--no-header --no-emit-index-url --extra build --extra test --constraint constraints.txt \
+		--no-strip-extras --no-header --no-emit-index-url --extra build --extra test --constraint constraints.txt \
 		--output-file constraints-test.txt --quiet
 
 docs: install

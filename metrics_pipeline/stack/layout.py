@@ -119,6 +119,13 @@ def find_free_port() -> int:
         return port
 
 
+def is_listening(port: int) -> bool:
+    """Whether something accepts connections on the loopback port."""
+    with closing(socket.socket()) as probe:
+        probe.settimeout(1)
+        return probe.connect_ex((LOOPBACK, port)) == 0
+
+
 def require_free_port(port: int, option: str) -> None:
     """ConfigurationError if something listens on the loopback port already."""
     with closing(socket.socket()) as probe:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from metrics_pipeline.settings import Settings
 from metrics_pipeline.stack.exporter_client import ExporterClient
-from metrics_pipeline.stack.layout import Layout
+from metrics_pipeline.stack.layout import Layout, is_listening
 from metrics_pipeline.stack.processes import Child, ProcessFailed, end_all
 from metrics_pipeline.stack.webserver_client import WebserverClient
 
@@ -44,19 +44,19 @@ class Stack:
         self._wait(self.simulator, simulated.connection_string_file.exists)
 
     def start(self) -> None:
-        """Start the pipeline's processes, all at once, and wait until they answer."""
+        """Start the pipeline's processes and wait until they answer.
+
+        Webserver and daemon come after the code server: what they cannot reach at their start
+        they show as broken, and look at again only after a while.
+        """
         layout = self.layout
-        commands = {
-            "code server": layout.code_server(),
-            "daemon": layout.daemon(),
-            "webserver": layout.webserver(),
-            "exporter": layout.exporter(),
-        }
-        for name, command in commands.items():
-            self.needed.append(self._spawn(name, command))
-        by_name = {child.name: child for child in self.needed}
-        self._wait(by_name["exporter"], self.exporter.is_ready)
-        self._wait(by_name["webserver"], self.webserver.is_up)
+        exporter = self._start_needed("exporter", layout.exporter())
+        code_server = self._start_needed("code server", layout.code_server())
+        self._wait(code_server, lambda: is_listening(layout.code_server_port))
+        self._start_needed("daemon", layout.daemon())
+        webserver = self._start_needed("webserver", layout.webserver())
+        self._wait(exporter, self.exporter.is_ready)
+        self._wait(webserver, self.webserver.is_up)
 
     def look(self) -> None:
         """Raise ProcessFailed if a process we need has ended; say so once if the simulator has."""
@@ -70,6 +70,11 @@ class Stack:
     def end(self) -> None:
         """End every process, and whatever they started."""
         end_all([*self.needed, *([self.simulator] if self.simulator else [])])
+
+    def _start_needed(self, name: str, command: Sequence[str]) -> Child:
+        child = self._spawn(name, command)
+        self.needed.append(child)
+        return child
 
     def _spawn(self, name: str, command: Sequence[str]) -> Child:
         return Child.start(name, command, self.layout.environment(), self.layout.log_dir)

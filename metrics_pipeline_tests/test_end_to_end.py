@@ -1,0 +1,122 @@
+"""What a newcomer sees: `make run` in an empty checkout, gauges, lineage, and a clean end."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from metrics_pipeline.core.catalog import FLEET_METRICS
+from metrics_pipeline_tests.running_stack import (
+    READY,
+    READY_WITHIN_SECONDS,
+    RunningStack,
+    processes_in,
+    running_stack,
+)
+from metrics_pipeline_tests.servers import require
+
+ROOT = Path(__file__).parents[1]
+LINEAGE = "/locations/metrics_pipeline/asset-groups/fleet/lineage"
+
+pytestmark = pytest.mark.xdist_group("make_run")
+
+
+@pytest.fixture(scope="module")
+def checkout() -> Iterator[Path]:
+    """A copy of what git knows, in an empty folder."""
+    with tempfile.TemporaryDirectory(prefix="checkout-") as folder:
+        listed = subprocess.run(
+            ["git", "ls-files", "--cached", "--others", "--exclude-standard", "-z"],
+            cwd=ROOT,
+            check=True,
+            capture_output=True,
+        )
+        for name in listed.stdout.decode().split("\0"):
+            source = ROOT / name
+            if name and source.exists():
+                target = Path(folder) / name
+                target.parent.mkdir(parents=True, exist_ok=True)
+                shutil.copy2(source, target, follow_symlinks=False)
+        yield Path(folder)
+
+
+@pytest.fixture(scope="module")
+def stack(checkout: Path) -> Iterator[RunningStack]:
+    """`make run` in the copy, ready."""
+    environment = {"METRICS_PIPELINE_STATE_DIR": "", "METRICS_PIPELINE_SETTINGS": ""}
+    with running_stack(["make", "run", "ARGS=PORTS"], checkout, environment) as running:
+        running.wait_until(lambda: READY in running.output, "it is ready", READY_WITHIN_SECONDS)
+        yield running
+
+
+def test_every_gauge_is_there_after_the_first_count(stack: RunningStack) -> None:
+    gauges = {metric.family.name: stack.gauge(metric.family.name) for metric in FLEET_METRICS}
+    assert None not in gauges.values(), stack.output
+    assert gauges["iot_hub_portal_device_count"] > 0  # type: ignore[operator]
+
+
+def test_it_tells_what_is_where(stack: RunningStack) -> None:
+    assert f"Dagster UI  {stack.webserver_url}" in stack.output
+    assert f"http://127.0.0.1:{stack.exporter_port}/metrics" in stack.output
+    for metric in FLEET_METRICS:
+        assert metric.family.name in stack.output
+
+
+def test_the_schedule_runs_from_the_start(stack: RunningStack) -> None:
+    data = stack.ask("""{ schedulesOrError(repositorySelector: {
+        repositoryLocationName: "metrics_pipeline", repositoryName: "__repository__"}) {
+        ... on Schedules { results { name cronSchedule scheduleState { status } } } } }""")
+    assert data["schedulesOrError"]["results"] == [
+        {
+            "name": "fleet_every_5_minutes",
+            "cronSchedule": "*/5 * * * *",
+            "scheduleState": {"status": "RUNNING"},
+        }
+    ]
+
+
+def test_the_ui_shows_nothing_secret(stack: RunningStack, checkout: Path) -> None:
+    secret = (checkout / ".state/simulator/iot_hub_connection_string").read_text()
+    key = secret.strip().rpartition("SharedAccessKey=")[2]
+    answer = stack.ask("""{ repositoriesOrError { ... on RepositoryConnection { nodes {
+        allTopLevelResourceDetails { name configuredValues { key value type } } } } }
+        instance { info } }""")
+    assert key not in str(answer)
+    for log in (checkout / ".state/logs").iterdir():
+        assert key not in log.read_text(), log.name
+
+
+def test_nothing_listens_beyond_loopback(stack: RunningStack, checkout: Path) -> None:
+    listeners = Path("/proc/net/tcp").read_text() + Path("/proc/net/tcp6").read_text()
+    for port in (stack.webserver_port, stack.exporter_port):
+        rows = [line for line in listeners.splitlines() if f":{port:04X} " in line and " 0A " in line]
+        assert rows
+        assert all("0100007F:" in row.split()[1] for row in rows), rows
+
+
+def test_the_lineage_page_shows_the_assets(stack: RunningStack, tmp_path: Path) -> None:
+    text = browse(stack.webserver_url + LINEAGE, tmp_path)
+    for name in ("device_counts", "edge_device_counts", "concentrator_counts", "registry"):
+        assert name in text
+
+
+def test_ctrl_c_ends_every_process(stack: RunningStack, checkout: Path) -> None:
+    stack.interrupt()
+    assert "all processes have ended" in stack.output
+    assert processes_in(checkout) == []
+
+
+def browse(url: str, profile: Path) -> str:
+    """The page as a headless Chromium has it once it is drawn, as text of its document."""
+    options = (
+        "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run "
+        "--disable-background-networking --disable-component-update --disable-sync "
+        "--window-size=1600,1000 --virtual-time-budget=20000 --dump-dom"
+    ).split()
+    command = [require("chromium"), *options, f"--user-data-dir={profile}", url]
+    return subprocess.run(command, check=True, capture_output=True, text=True, timeout=120).stdout
