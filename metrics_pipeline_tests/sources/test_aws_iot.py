@@ -27,6 +27,8 @@ from hypothesis import strategies as st
 from moto.server import ThreadedMotoServer
 from pydantic import ValidationError
 
+from metrics_pipeline.access.aws_credentials import Identity
+from metrics_pipeline.access.aws_replies import error_of, parse_error
 from metrics_pipeline.access.http import Reply
 from metrics_pipeline.core.backoff import Timing
 from metrics_pipeline.core.catalog import (
@@ -74,10 +76,7 @@ from metrics_pipeline.sources.aws_iot import (
     THINGS,
     AwsIot,
     AwsIotSettings,
-    Identity,
     Listing,
-    error_of,
-    parse_error,
     parse_is_connectivity_indexed,
     parse_page,
 )
@@ -705,7 +704,7 @@ def test_what_a_credential_process_prints_is_not_repeated(
 
 @pytest.mark.parametrize("region", ["eu-west-1", "cn-north-1"])
 def test_host_names_are_those_of_boto3(region: str) -> None:
-    identity = Identity(AwsIotSettings(region=region))
+    identity = Identity(NAME, AwsIotSettings(region=region), timeout_seconds=10)
     session: Any = boto3.session.Session(aws_access_key_id="any", aws_secret_access_key="any")
     for service, model in (("iot", "iot"), ("greengrass", "greengrassv2")):
         client = session.client(model, region_name=region)
@@ -714,7 +713,7 @@ def test_host_names_are_those_of_boto3(region: str) -> None:
 
 def test_endpoints_come_from_the_settings_only(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://elsewhere.example")
-    identity = Identity(AwsIotSettings(region="eu-west-1"))
+    identity = Identity(NAME, AwsIotSettings(region="eu-west-1"), timeout_seconds=10)
     assert identity.base_url("iot") == "https://iot.eu-west-1.amazonaws.com"
 
 
@@ -909,7 +908,7 @@ def test_a_page_is_read_as_it_was_written(
 )
 def test_every_error_reply_is_a_source_error(status: int, code: str, body: bytes) -> None:
     reply = Reply(status, {"x-amzn-errortype": code} if code else {}, body)
-    assert isinstance(error_of(INDEXING, reply, "a key"), SourceError)
+    assert isinstance(error_of(NAME, INDEXING, reply, "a key"), SourceError)
 
 
 @pytest.mark.parametrize(
