@@ -1,8 +1,9 @@
 """Containers of compose.yaml as processes of this machine.
 
-Each "container" has a folder for its file system, with only what compose.yaml gives it: its own
-secrets, its mounts, and what the image puts there. Its environment is the image's and the
-service's, nothing of ours. Names of hosts, ports and paths are replaced by what they are here.
+Each "container" has a folder for its file system, with only the secrets and files compose.yaml
+gives it; what the image itself has below /var/lib, and the volumes there, is at one path for all,
+as in containers (a run is told by the daemon where to write). Its environment is the image's and
+the service's, nothing of ours. Hosts, ports and paths are replaced by what they are here.
 """
 
 from __future__ import annotations
@@ -13,45 +14,63 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from shutil import copy
 from typing import Any
 
 from metrics_pipeline.stack.processes import Child
 from metrics_pipeline_tests.docker.container_files import (
+    OURS,
     REPOSITORY,
     SERVICES,
     bind_mounts,
     image_environment,
+    last_stage,
     named_volumes,
 )
 
-INSIDE = re.compile(r"(?<![\w/.])/(etc|var|run)/")  # absolute paths of the container
+OWN = re.compile(r"(?<![\w/.])/(etc|run)/")
+OF_THE_IMAGE = re.compile(r"(?<![\w/.])/var/lib/")
 BINARIES = Path(sys.executable).parent
 HEALTH_CHECK_SECONDS = 60.0
 
 
 @dataclass(frozen=True, slots=True)
 class Machine:
-    """Stands for the container engine. `here` is what each host, port and URL is on this machine."""
+    """Stands for the container engine. `here`: patterns of hosts, ports and URLs, and what they
+    are on this machine.
+    """
 
     folder: Path
     secrets: Path
     here: Mapping[str, str]
 
+    @property
+    def image(self) -> Path:
+        """Where what the image has below /var/lib is."""
+        return self.folder / "image"
+
+    def build(self) -> None:
+        """Make what the image has there."""
+        home = self.image / image_environment()["DAGSTER_HOME"].lstrip("/")
+        home.mkdir(parents=True)
+        copy(REPOSITORY / "metrics_pipeline" / "dagster.yaml", home)
+
     def create(self, name: str) -> Container:
         """The container of one service, not started."""
-        container = Container(name, SERVICES[name], self.folder / name, self.here)
-        container.root.mkdir()
-        (container.root / "tmp").mkdir()
+        container = Container(name, SERVICES[name], self.folder / name, self.image, self.here)
+        (container.root / "tmp").mkdir(parents=True)
         for inside, outside in bind_mounts(container.service).items():
             container.put(inside, outside)
         for secret in container.service.get("secrets", ()):
             container.put(f"/run/secrets/{secret}", self.secrets / secret)
-        home = image_environment()["DAGSTER_HOME"]
-        container.put(f"{home}/dagster.yaml", REPOSITORY / "metrics_pipeline" / "dagster.yaml")
-        for inside, volume in named_volumes(container.service).items():
-            (self.folder / "volumes" / volume).mkdir(parents=True, exist_ok=True)
-            container.path(inside).symlink_to(self.folder / "volumes" / volume)
         return container
+
+    def written(self) -> set[str]:
+        """Files of the containers that came after they were made, outside of volumes and /tmp."""
+        volumes = {path for name in OURS for path in named_volumes(SERVICES[name])}
+        files = (path for path in self.image.rglob("*") if path.is_file())
+        inside = {f"/{path.relative_to(self.image)}" for path in files}
+        return {path for path in inside if not any(path.startswith(v) for v in volumes)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,21 +80,19 @@ class Container:
     name: str
     service: Mapping[str, Any]
     root: Path
+    image: Path
     here: Mapping[str, str]
-
-    def path(self, inside: str) -> Path:
-        """Where a path of the container is here."""
-        return self.root / inside.lstrip("/")
 
     def translate(self, text: str) -> str:
         """`text` with hosts, ports and paths of the container replaced by those here."""
         for pattern, replacement in self.here.items():
             text = re.sub(pattern, replacement, text)
-        return INSIDE.sub(lambda found: f"{self.root}{found.group()}", text)
+        text = OF_THE_IMAGE.sub(lambda found: f"{self.image}{found.group()}", text)
+        return OWN.sub(lambda found: f"{self.root}{found.group()}", text)
 
     def put(self, inside: str, source: Path) -> None:
         """Put a translated copy of a file into it."""
-        target = self.path(inside)
+        target = self.root / inside.lstrip("/")
         target.parent.mkdir(parents=True, exist_ok=True)
         target.write_text(self.translate(source.read_text()))
 
@@ -90,12 +107,14 @@ class Container:
         }
 
     def command(self) -> Sequence[str]:
-        """What it runs."""
-        return self._natively(self.service["command"])
+        """What it runs, in the working directory of the image."""
+        (directory,) = next(words for name, words in last_stage() if name == "WORKDIR")
+        in_directory = ["env", "--chdir", self.translate(f"{directory}/")]
+        return [*in_directory, *self._natively(self.service["command"])]
 
-    def start(self, log_dir: Path) -> Child:
-        """Start it."""
-        return Child.start(self.name, self.command(), self.environment(), log_dir)
+    def start(self) -> Child:
+        """Start it; its log is beside its folder."""
+        return Child.start(self.name, self.command(), self.environment(), self.root.parent)
 
     def is_healthy(self) -> bool:
         """What its health check says."""
@@ -108,12 +127,6 @@ class Container:
             timeout=HEALTH_CHECK_SECONDS,
         )
         return check.returncode == 0
-
-    def written(self) -> set[str]:
-        """Files that are in it now, outside of its volumes and what is made of memory."""
-        files = (path for path in self.root.rglob("*") if path.is_file())
-        inside = {f"/{path.relative_to(self.root)}" for path in files}
-        return {path for path in inside if not path.startswith("/tmp/")}
 
     def _natively(self, command: Sequence[str]) -> Sequence[str]:
         program, *arguments = (self.translate(word) for word in command)
