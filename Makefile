@@ -22,9 +22,9 @@ lint: install-test
 
 install-test: $(VENV)/installed-test
 
-# Known holes in what we depend on. Needs a network that reaches an advisory database.
+# Known holes in what we depend on; needs a network that reaches the advisory database.
 audit: install-test
-	$(VENV)/bin/pip-audit --requirement constraints.txt --disable-pip --progress-spinner off
+	$(PYTHON) -m metrics_pipeline_tests.dependency_audit
 
 # Exact versions with hashes, for every platform, from the ranges in pyproject.toml.
 lock: install-test
