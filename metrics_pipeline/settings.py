@@ -114,7 +114,7 @@ class SimulatorSettings(BaseModel, frozen=True, extra="forbid"):
         description="Where the simulator writes what one needs to reach it.",
     )
     step_seconds: float = Field(
-        default=5.0, gt=0, description="Seconds between two changes of the fleet."
+        default=5.0, gt=0, le=3600, description="Seconds between two changes of the fleet."
     )
     seed: int = Field(default=1, description="The same seed gives the same fleet.")
 
@@ -187,4 +187,4 @@ class Settings(BaseModel, frozen=True, extra="forbid"):
         if name not in able:
             raise ValueError(f"{key}: expected one of {', '.join(able)}, got {name!r}")
         if self.source(name) is None:
-            raise ValueError(f"{key} names {name!r}: add the section sources.{name}")
+            raise ValueError(f"{key}: there is no section sources.{name}; add it")

@@ -18,7 +18,10 @@ def state_dir_of(info: ValidationInfo) -> Path:
 
 
 def _resolve(path: Path, info: ValidationInfo) -> Path:
-    return state_dir_of(info) / path.expanduser()
+    try:
+        return state_dir_of(info) / path.expanduser()
+    except RuntimeError:
+        raise ValueError("there is no such user's home; write the path from /") from None
 
 
 StatePath = Annotated[Path, AfterValidator(_resolve)]
