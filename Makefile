@@ -37,7 +37,7 @@ lock: install-test
 		--output-file constraints-test.txt --quiet
 
 docs: install
-	$(PYTHON) -m metrics_pipeline.docs
+	$(PYTHON) -m metrics_pipeline.reference docs
 
 clean:
 	rm -rf $(VENV) .state .mypy_cache .ruff_cache .pytest_cache .hypothesis

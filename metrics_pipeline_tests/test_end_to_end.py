@@ -23,6 +23,20 @@ from metrics_pipeline_tests.servers import require
 ROOT = Path(__file__).parents[1]
 LINEAGE = "/locations/metrics_pipeline/asset-groups/fleet/lineage"
 
+CHROMIUM_OPTIONS = (
+    "--headless",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--window-size=1600,1000",
+    "--virtual-time-budget=20000",
+    "--dump-dom",
+)
+
 pytestmark = pytest.mark.xdist_group("make_run")
 
 
@@ -94,7 +108,9 @@ def test_the_ui_shows_nothing_secret(stack: RunningStack, checkout: Path) -> Non
 def test_nothing_listens_beyond_loopback(stack: RunningStack, checkout: Path) -> None:
     listeners = Path("/proc/net/tcp").read_text() + Path("/proc/net/tcp6").read_text()
     for port in (stack.webserver_port, stack.exporter_port):
-        rows = [line for line in listeners.splitlines() if f":{port:04X} " in line and " 0A " in line]
+        rows = [
+            line for line in listeners.splitlines() if f":{port:04X} " in line and " 0A " in line
+        ]
         assert rows
         assert all("0100007F:" in row.split()[1] for row in rows), rows
 
@@ -113,10 +129,5 @@ def test_ctrl_c_ends_every_process(stack: RunningStack, checkout: Path) -> None:
 
 def browse(url: str, profile: Path) -> str:
     """The page as a headless Chromium has it once it is drawn, as text of its document."""
-    options = (
-        "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run "
-        "--disable-background-networking --disable-component-update --disable-sync "
-        "--window-size=1600,1000 --virtual-time-budget=20000 --dump-dom"
-    ).split()
-    command = [require("chromium"), *options, f"--user-data-dir={profile}", url]
+    command = [require("chromium"), *CHROMIUM_OPTIONS, f"--user-data-dir={profile}", url]
     return subprocess.run(command, check=True, capture_output=True, text=True, timeout=120).stdout

@@ -1,0 +1,152 @@
+"""The generated pages of docs/: every metric from the catalogue, every key from the settings.
+
+`make docs` writes them; a test compares them with what is committed.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from metrics_pipeline.core.catalog import CATALOG, SELF_FAMILIES, Family, Metric
+from metrics_pipeline.settings import Settings
+
+GENERATED = "<!-- Made by `make docs`; changes belong into the code. -->"
+
+
+def metrics_page() -> str:
+    """docs/metrics.md: what is stored, and what Prometheus sees."""
+    return "\n".join(
+        [
+            GENERATED,
+            "# Metrics",
+            "",
+            "## Collected",
+            "",
+            "Each is stored as a field of its measurement, and shown by the exporter as a family.",
+            "",
+            "| Prometheus | type | unit | measurement.field | value | tags | meaning |",
+            "|---|---|---|---|---|---|---|",
+            *(_metric_row(metric) for metric in CATALOG),
+            "",
+            "## About the pipeline itself",
+            "",
+            "| Prometheus | type | labels | meaning |",
+            "|---|---|---|---|",
+            *(_family_row(family) for family in SELF_FAMILIES),
+            "",
+        ]
+    )
+
+
+def configuration_page() -> str:
+    """docs/configuration.md: every key of the settings file."""
+    schema = Settings.model_json_schema()
+    lines = [
+        GENERATED,
+        "# Configuration",
+        "",
+        "One YAML file; `metrics_pipeline/default_settings.yaml` is a commented example that loads.",
+        "Paths are relative to the state directory. A secret is never written into the file: name",
+        "where it is, `{env: NAME}` or `{file: PATH}`. `metrics-pipeline check` tries everything.",
+        "",
+        "| key | type | default | meaning |",
+        "|---|---|---|---|",
+    ]
+    for key, part in _keys(schema, schema, ""):
+        meaning = _cell(part.get("description", ""))
+        lines.append(f"| `{key}` | {_type(part, schema)} | {_default(part)} | {meaning} |")
+    return "\n".join([*lines, "", *_environment(), ""])
+
+
+def write(folder: Path) -> None:
+    """Write both pages into `folder`."""
+    (folder / "metrics.md").write_text(metrics_page(), encoding="utf-8")
+    (folder / "configuration.md").write_text(configuration_page(), encoding="utf-8")
+
+
+def _environment() -> list[str]:
+    return [
+        "## Environment",
+        "",
+        "| variable | meaning |",
+        "|---|---|",
+        "| `METRICS_PIPELINE_SETTINGS` | the settings file; without it the one that ships |",
+        "| `METRICS_PIPELINE_STATE_DIR` | the state directory; without it `.state` |",
+        "| `INFLUXDB_URL` | wins over `store.url`, where the store is InfluxDB |",
+        "| `DAGSTER_HOME` | Dagster's folder, with `dagster.yaml` in it; `run` sets it |",
+        "| `DAGSTER_POSTGRES_URL` | keeps Dagster's runs and events in PostgreSQL, not in SQLite |",
+        "| `DAGSTER_POSTGRES_URL_FILE` | the same, as the path of a file that holds the URL |",
+    ]
+
+
+def _metric_row(metric: Metric) -> str:
+    measurement = metric.measurement
+    return (
+        f"| `{metric.family.name}` | {metric.family.type} | {metric.unit} "
+        f"| `{measurement.name}.{metric.field}` | {metric.value_type} "
+        f"| {', '.join(f'`{tag}`' for tag in measurement.tags)} | {_cell(metric.help)} |"
+    )
+
+
+def _family_row(family: Family) -> str:
+    labels = ", ".join(f"`{label}`" for label in family.labels)
+    return f"| `{family.name}` | {family.type} | {labels} | {_cell(family.help)} |"
+
+
+def _keys(
+    part: Mapping[str, Any], schema: Mapping[str, Any], prefix: str
+) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    for name, child in part.get("properties", {}).items():
+        key = f"{prefix}{name}"
+        targets = [target for target in _targets(child, schema) if "properties" in target]
+        yield key, child
+        for target in targets:
+            suffix = _kind(target) if len(targets) > 1 else ""
+            if target.get("title") != "SecretReference":
+                yield from _keys(target, schema, f"{key}{suffix}.")
+
+
+def _kind(target: Mapping[str, Any]) -> str:
+    return f"[{target['properties']['kind']['const']}]"
+
+
+def _targets(part: Mapping[str, Any], schema: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    if "$ref" in part:
+        return [schema["$defs"][part["$ref"].rsplit("/", 1)[-1]]]
+    choices = [*part.get("anyOf", []), *part.get("oneOf", [])]
+    return [target for choice in choices for target in _targets(choice, schema)] or [part]
+
+
+def _type(part: Mapping[str, Any], schema: Mapping[str, Any]) -> str:
+    names = [_type_name(target) for target in _targets(part, schema)]
+    return " or ".join(dict.fromkeys(name for name in names if name != "null"))
+
+
+def _type_name(target: Mapping[str, Any]) -> str:
+    if target.get("title") == "SecretReference":
+        return "secret"
+    if "const" in target:
+        return f"`{target['const']}`"
+    if "enum" in target:
+        return ", ".join(f"`{value}`" for value in target["enum"])
+    if target.get("type") == "object":
+        return "section"
+    return str(target.get("format", target.get("type", "")))
+
+
+def _default(part: Mapping[str, Any]) -> str:
+    if "default" not in part:
+        return ""
+    value = part["default"]
+    return "absent" if value is None else f"`{value}`" if not isinstance(value, dict) else ""
+
+
+def _cell(text: str) -> str:
+    return text.replace("|", "\\|")
+
+
+if __name__ == "__main__":
+    write(Path(sys.argv[1]))
