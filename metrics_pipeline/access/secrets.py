@@ -4,22 +4,26 @@ from __future__ import annotations
 
 import os
 
-from pydantic import BaseModel, model_validator
+from pydantic import BaseModel, Field, model_validator
 
 from metrics_pipeline.access.state_path import StatePath
 from metrics_pipeline.core.errors import ConfigurationError
 
 
-class SecretReference(BaseModel, frozen=True, extra="forbid"):
+class SecretReference(BaseModel, frozen=True, extra="forbid", hide_input_in_errors=True):
     """Where a secret is: `{env: NAME}` or `{file: PATH}`. Its value is read at each use."""
 
-    env: str | None = None
-    file: StatePath | None = None
+    env: str | None = Field(
+        default=None, min_length=1, description="The environment variable that holds it."
+    )
+    file: StatePath | None = Field(
+        default=None, description="The file that holds it; relative to the state directory."
+    )
 
     @model_validator(mode="before")
     @classmethod
     def _refuse_a_value(cls, given: object) -> object:
-        if isinstance(given, str):
+        if isinstance(given, str | int | float):
             # The value is not repeated here: it may be the secret itself.
             raise ValueError("a secret is never written here: give {env: NAME} or {file: PATH}")
         return given

@@ -1,6 +1,7 @@
 """The operational database: the latest values and running totals, shared by runs and exporters.
 
-SQLite or PostgreSQL. Every failure leaves here as a StoreError; the tables are made at first use.
+SQLite or PostgreSQL. The tables are made at first use. Every failure of the database leaves here as
+StoreUnavailable, and a password that is not where the settings say as StoreError.
 """
 
 from __future__ import annotations
@@ -12,8 +13,8 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 
-from metrics_pipeline.access.database import DatabaseSettings, open_engine, reading
-from metrics_pipeline.core.errors import StoreUnavailable
+from metrics_pipeline.access.database import DatabaseSettings, cause_of, open_engine, reading
+from metrics_pipeline.core.errors import ConfigurationError, StoreError, StoreUnavailable
 
 TABLES = sa.MetaData()
 
@@ -79,12 +80,14 @@ class OperationalDatabase:
     def _translating(self) -> Iterator[None]:
         try:
             yield
+        except ConfigurationError as error:
+            where = f"operational database {self.name}"
+            raise StoreError(where, f"{error.where}: {error.problem}", error.fix) from error
         except (sa.exc.SQLAlchemyError, OSError) as error:
-            cause = str(getattr(error, "orig", None) or error).strip().splitlines()[0]
             self._is_made = False  # the file may have been replaced by an empty one
             raise StoreUnavailable(
                 f"operational database {self.name}",
-                cause,
+                cause_of(error),
                 "Check operational_database in the settings: address, rights, disk, locks.",
             ) from error
 
@@ -93,8 +96,21 @@ def upsert(
     connection: sa.Connection, table: sa.Table, row: dict[str, Any], update: dict[str, Any]
 ) -> None:
     """Insert `row`, or set `update` where its primary key is there already."""
-    dialect = postgresql if connection.dialect.name == "postgresql" else sqlite
-    statement = dialect.insert(table).values(**row)
     connection.execute(
-        statement.on_conflict_do_update(index_elements=list(table.primary_key), set_=update)
+        _insert(connection, table, row).on_conflict_do_update(
+            index_elements=list(table.primary_key), set_=update
+        )
     )
+
+
+def insert_if_absent(connection: sa.Connection, table: sa.Table, row: dict[str, Any]) -> None:
+    """Insert `row`, unless its primary key is there already."""
+    connection.execute(_insert(connection, table, row).on_conflict_do_nothing())
+
+
+def _insert(
+    connection: sa.Connection, table: sa.Table, row: dict[str, Any]
+) -> postgresql.Insert | sqlite.Insert:
+    if connection.dialect.name == "postgresql":
+        return postgresql.insert(table).values(**row)
+    return sqlite.insert(table).values(**row)

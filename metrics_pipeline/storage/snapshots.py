@@ -10,11 +10,12 @@ import json
 import zlib
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
+from typing import Any
 
 import sqlalchemy as sa
 
 from metrics_pipeline.core.points import Point, merge_latest
-from metrics_pipeline.storage.operational import SNAPSHOTS, upsert
+from metrics_pipeline.storage.operational import SNAPSHOTS, insert_if_absent
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,17 +47,18 @@ def find_changed(
         sa.select(SNAPSHOTS.c.asset, SNAPSHOTS.c.revision).where(SNAPSHOTS.c.asset.in_(assets))
     )
     changed = [row.asset for row in heads if known.get(row.asset) != row.revision]
+    if not changed:
+        return []
     rows = connection.execute(sa.select(SNAPSHOTS).where(SNAPSHOTS.c.asset.in_(changed)))
-    return [_from_row(row) for row in rows] if changed else []
+    return [_from_row(row) for row in rows]
 
 
 def replace(
     connection: sa.Connection, asset: str, points: tuple[Point, ...], now_ns: int
 ) -> Snapshot:
     """Make `points`, which are all that `asset` should give, its snapshot; in a transaction."""
-    old = find(connection, asset)
-    revision = old.revision + 1 if old else 1
-    return _save(connection, Snapshot(asset, revision, now_ns, now_ns, points))
+    old = _lock(connection, asset)
+    return _save(connection, Snapshot(asset, old.revision + 1, now_ns, now_ns, points))
 
 
 def merge(
@@ -66,19 +68,30 @@ def merge(
 
     To be called in a transaction.
     """
-    old = find(connection, asset) or Snapshot(asset, 0, now_ns, None, ())
-    merged = merge_latest(old.points, points)
+    old = _lock(connection, asset)
+    merged = merge_latest(decode(old.body), points)
     return _save(connection, Snapshot(asset, old.revision + 1, now_ns, old.complete_at_ns, merged))
 
 
+def _lock(connection: sa.Connection, asset: str) -> sa.Row[Any]:
+    """The row of `asset`, made if it is not there; no other transaction gets it before our end."""
+    first = {"asset": asset, "revision": 0, "updated_at_ns": 0, "body": encode(())}
+    insert_if_absent(connection, SNAPSHOTS, first)
+    row = sa.select(SNAPSHOTS).where(SNAPSHOTS.c.asset == asset).with_for_update()
+    return connection.execute(row).one()
+
+
 def _save(connection: sa.Connection, snapshot: Snapshot) -> Snapshot:
-    row = {
-        "revision": snapshot.revision,
-        "updated_at_ns": snapshot.updated_at_ns,
-        "complete_at_ns": snapshot.complete_at_ns,
-        "body": encode(snapshot.points),
-    }
-    upsert(connection, SNAPSHOTS, {"asset": snapshot.asset, **row}, row)
+    connection.execute(
+        sa.update(SNAPSHOTS)
+        .where(SNAPSHOTS.c.asset == snapshot.asset)
+        .values(
+            revision=snapshot.revision,
+            updated_at_ns=snapshot.updated_at_ns,
+            complete_at_ns=snapshot.complete_at_ns,
+            body=encode(snapshot.points),
+        )
+    )
     return snapshot
 
 

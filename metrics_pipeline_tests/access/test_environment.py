@@ -1,0 +1,56 @@
+"""What the environment variables of every process mean."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from metrics_pipeline.access.environment import (
+    DEFAULT_STATE_DIR,
+    SETTINGS_VARIABLE,
+    STATE_DIR_VARIABLE,
+    default_settings_file,
+    settings_file,
+    state_dir,
+)
+
+
+@pytest.fixture(autouse=True)
+def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every test starts in a folder of its own, with no variable set."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv(SETTINGS_VARIABLE, raising=False)
+    monkeypatch.delenv(STATE_DIR_VARIABLE, raising=False)
+
+
+def test_the_settings_that_ship_are_a_file() -> None:
+    assert default_settings_file().is_absolute()
+    assert "version: 1" in default_settings_file().read_text()
+
+
+@pytest.mark.parametrize("unset", [None, ""])
+def test_without_a_variable_the_settings_that_ship_are_used(
+    monkeypatch: pytest.MonkeyPatch, unset: str | None
+) -> None:
+    if unset is not None:
+        monkeypatch.setenv(SETTINGS_VARIABLE, unset)
+    assert settings_file() == default_settings_file()
+
+
+def test_named_settings_are_found_from_where_one_stands(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(SETTINGS_VARIABLE, "mine.yaml")
+    assert settings_file() == tmp_path / "mine.yaml"
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"), [(None, DEFAULT_STATE_DIR), ("", DEFAULT_STATE_DIR), ("data", "data")]
+)
+def test_the_state_directory_is_absolute(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, given: str | None, expected: str
+) -> None:
+    if given is not None:
+        monkeypatch.setenv(STATE_DIR_VARIABLE, given)
+    assert state_dir() == tmp_path / expected
