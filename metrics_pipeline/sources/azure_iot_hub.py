@@ -6,8 +6,9 @@ and "IoT Hub quotas and throttling", all at learn.microsoft.com. An S1 hub answe
 minute and unit, so the counts are asked one after the other, never in a burst.
 
 The failures of a reading are SourceUnreachable (no answer, 5xx), SourceThrottled (429), both after
-`tries` tries or at the deadline; SourceRefused (401, 403, 404, or settings that cannot be used),
-and UnexpectedReply (anything that is not one count). `target` is the metric's field.
+`tries` tries or at the deadline; SourceRefused (403, 404, or settings that cannot be used),
+CredentialRefused (401), and UnexpectedReply (anything that is not one count). `target` is the
+metric's field.
 """
 
 from __future__ import annotations
