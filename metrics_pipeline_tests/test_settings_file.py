@@ -75,8 +75,8 @@ MISTAKES: Mapping[str, tuple[str | bytes, str]] = {
     "wrong type": (
         "version: 1\nsources: {}\nexporter:\n  port: many\n",
         (
-            "line 4: exporter.port: expected a valid integer, unable to parse string as an integer, "
-            "got text"
+            "line 4: exporter.port: expected a valid integer, unable to parse string as an integer"
+            ", got text"
         ),
     ),
     "out of range": (

@@ -1,0 +1,126 @@
+"""The page in both formats, read back with Prometheus' own parsers."""
+
+from __future__ import annotations
+
+import gzip
+import math
+from collections.abc import Mapping
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from prometheus_client.metrics_core import Metric as ClientMetric
+from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
+from prometheus_client.parser import text_string_to_metric_families as parse_text
+
+from metrics_pipeline.core.catalog import FLEET_METRICS, SELF_FAMILIES, Family, MetricType
+from metrics_pipeline.exporter.page import OPENMETRICS, TEXT, Page, render
+from metrics_pipeline.exporter.samples import Labels, Samples
+
+GAUGE = Family("robots_seen", MetricType.GAUGE, "Robots\nthat \\ were seen.", ("place", "kind"))
+COUNTER = Family("robots_lost_total", MetricType.COUNTER, "Robots that were lost.", ("place",))
+
+LABEL = st.text() | st.sampled_from(
+    ['a "b"', "a\nb", "a\\b", "a\\nb", "🤖", "", " ", "\r\n", "a,b=c}"]
+)
+NUMBER = st.floats() | st.integers(-(2**53), 2**53).map(float)
+
+
+def read(families: list[ClientMetric], wanted: Family) -> dict[Labels, float]:
+    """The samples of `wanted`: label values in the family's order, and the number."""
+    return {
+        tuple(sample.labels[name] for name in wanted.labels): sample.value
+        for family in families
+        for sample in family.samples
+        if sample.name == wanted.name
+    }
+
+
+def both(page: Page) -> list[list[ClientMetric]]:
+    return [
+        list(parse_text(page.text.plain.decode())),
+        list(parse_openmetrics(page.openmetrics.plain.decode())),  # type: ignore[no-untyped-call]
+    ]
+
+
+def is_same(one: Mapping[Labels, float], other: Mapping[Labels, float]) -> bool:
+    """Whether they are equal, where NaN is NaN."""
+    return one.keys() == other.keys() and all(
+        one[key] == other[key] or (math.isnan(one[key]) and math.isnan(other[key])) for key in one
+    )
+
+
+@given(values=st.dictionaries(st.tuples(LABEL, LABEL), NUMBER, min_size=1, max_size=5))
+def test_any_label_and_any_number_come_back_from_both_formats(
+    values: dict[Labels, float],
+) -> None:
+    for families in both(render([Samples(GAUGE, values)])):
+        assert is_same(read(families, GAUGE), values)
+
+
+@given(values=st.dictionaries(st.tuples(LABEL), st.integers(0, 2**53).map(float), min_size=1))
+def test_counters_end_in_total_in_both_formats(values: dict[Labels, float]) -> None:
+    for families in both(render([Samples(COUNTER, values)])):
+        assert read(families, COUNTER) == values
+        assert [family.type for family in families] == ["counter"]
+
+
+def test_help_and_type_come_back_from_both_formats() -> None:
+    for families in both(render([Samples(GAUGE, {("a", "b"): 1.0})])):
+        assert [(f.name, f.type, f.documentation) for f in families] == [
+            ("robots_seen", "gauge", "Robots\nthat \\ were seen.")
+        ]
+
+
+def test_every_family_of_the_catalogue_is_fit_for_both_formats() -> None:
+    families = [*(metric.family for metric in FLEET_METRICS), *SELF_FAMILIES]
+    page = render([Samples(f, {("x",) * len(f.labels): 1.0}) for f in families])
+    for read_families in both(page):
+        assert {s.name for f in read_families for s in f.samples} == {f.name for f in families}
+
+
+def test_an_empty_page_is_a_page() -> None:
+    page = render([])
+    assert page.text.plain == b""
+    assert page.openmetrics.plain == b"# EOF\n"
+
+
+def test_compressed_and_plain_are_the_same_and_every_rendering_is() -> None:
+    samples = [Samples(GAUGE, {(f"place {n}", "🤖"): float(n) for n in range(100)})]
+    page = render(samples)
+    for body in (page.text, page.openmetrics):
+        assert gzip.decompress(body.gzipped) == body.plain
+        assert len(body.gzipped) < len(body.plain)
+    assert render(samples) == page
+
+
+PROMETHEUS_ACCEPT = (
+    "application/openmetrics-text;version=1.0.0,application/openmetrics-text;version=0.0.1;q=0.75,"
+    "text/plain;version=0.0.4;q=0.5,*/*;q=0.1"
+)
+
+
+@pytest.mark.parametrize(
+    ("accept", "content_type"),
+    [
+        ("", TEXT),
+        ("*/*", TEXT),
+        ("text/html,*/*;q=0.8", TEXT),
+        ("text/plain;version=0.0.4", TEXT),
+        ("application/openmetrics-text", OPENMETRICS),
+        ("Application/OpenMetrics-Text; version=1.0.0", OPENMETRICS),
+        ("text/plain, application/openmetrics-text;q=0.9", OPENMETRICS),
+        ("text/plain, application/openmetrics-text;q=0", TEXT),
+        ("text/plain, application/openmetrics-text; version=1.0.0; q=0.000", TEXT),
+        ("application/openmetrics-text-like", TEXT),
+        (PROMETHEUS_ACCEPT, OPENMETRICS),
+        (";;,,;q=0", TEXT),
+    ],
+)
+def test_openmetrics_is_for_those_who_ask_for_it(accept: str, content_type: str) -> None:
+    assert render([]).choose(accept).content_type == content_type
+
+
+def test_the_content_types_are_those_of_the_specifications() -> None:
+    assert TEXT == "text/plain; version=0.0.4; charset=utf-8"
+    assert OPENMETRICS == "application/openmetrics-text; version=1.0.0; charset=utf-8"

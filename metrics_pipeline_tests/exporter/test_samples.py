@@ -1,0 +1,200 @@
+"""From what was seen to the samples of the page."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from metrics_pipeline.core.catalog import (
+    CATALOG,
+    FLEET_METRICS,
+    SELF_FAMILIES,
+    Catalog,
+    Family,
+    Measurement,
+    Metric,
+    MetricType,
+    ValueType,
+)
+from metrics_pipeline.core.points import FieldValue, Point
+from metrics_pipeline.exporter.instance_reader import InstanceState, JobState
+from metrics_pipeline.exporter.samples import Labels, Seen, collect, collect_points
+from metrics_pipeline.storage.snapshots import Snapshot
+
+NOTHING_SEEN = Seen({}, {}, None, None, 0, "1.2.3")
+MANY = 1000
+
+ROBOTS = Measurement("robots", database="robots", tags=("robot", "place"))
+SPEED = Family("robot_speed", MetricType.GAUGE, "Speed.", ("place", "robot"))
+IS_UP = Family("robot_up", MetricType.GAUGE, "Whether it is up.", ("robot",))
+NAME = Family("robot_name", MetricType.GAUGE, "What it is called.")
+ROBOT_CATALOG = Catalog(
+    [
+        Metric(ROBOTS, "speed", ValueType.FLOAT, "m/s", SPEED),
+        Metric(ROBOTS, "up", ValueType.BOOLEAN, "1", IS_UP),
+        Metric(ROBOTS, "name", ValueType.STRING, "", NAME),
+    ]
+)
+
+
+def snapshot(*points: Point, asset: str = "fleet/device_counts") -> Snapshot:
+    return Snapshot(asset, 1, 2_000_000_000, 1_500_000_000, points)
+
+
+def counted(field: str, value: int, time_ns: int = 1, provider: str = "azure_iot_hub") -> Point:
+    return Point("fleet_counts", {"provider": provider}, {field: value}, time_ns)
+
+
+def robot(name: str, fields: dict[str, FieldValue], time_ns: int = 1) -> Point:
+    return Point("robots", {"robot": name, "place": "hall"}, fields, time_ns)
+
+
+def shown(seen: Seen, max_series: int = MANY) -> dict[str, dict[Labels, float]]:
+    families = collect(seen, CATALOG, max_series)
+    return {samples.family.name: dict(samples.values) for samples in families}
+
+
+def points_shown(*snapshots: Snapshot) -> dict[str, dict[Labels, float]]:
+    return {s.family.name: s.values for s in collect_points(snapshots, ROBOT_CATALOG)}
+
+
+def test_the_gauges_of_the_contract_have_exactly_these_names() -> None:
+    names = [metric.family.name for metric in FLEET_METRICS]
+    assert sorted(names) == [
+        "iot_hub_portal_concentrator_count",
+        "iot_hub_portal_connected_concentrator_count",
+        "iot_hub_portal_connected_device_count",
+        "iot_hub_portal_connected_edge_device_count",
+        "iot_hub_portal_device_count",
+        "iot_hub_portal_edge_device_count",
+        "iot_hub_portal_failed_deployment_count",
+    ]
+    assert {metric.family.type for metric in FLEET_METRICS} == {MetricType.GAUGE}
+    assert {metric.family.labels for metric in FLEET_METRICS} == {()}
+
+
+def test_the_families_about_the_product_have_the_names_and_labels_of_the_contract() -> None:
+    assert {family.name: family.labels for family in SELF_FAMILIES} == {
+        "metrics_pipeline_last_success_timestamp_seconds": ("asset",),
+        "metrics_pipeline_run_duration_seconds": ("job",),
+        "metrics_pipeline_runs_total": ("job", "status"),
+        "metrics_pipeline_points_written_total": ("measurement",),
+        "metrics_pipeline_points_rejected_total": ("reason",),
+        "metrics_pipeline_daemon_heartbeat_timestamp_seconds": ("daemon",),
+        "metrics_pipeline_run_queue_length": (),
+        "metrics_pipeline_build_info": ("version",),
+        "metrics_pipeline_exporter_last_refresh_timestamp_seconds": (),
+        "metrics_pipeline_exporter_refresh_failures_total": (),
+        "metrics_pipeline_exporter_series_dropped": ("metric",),
+    }
+
+
+def test_counters_and_only_counters_end_in_total() -> None:
+    families = [*(metric.family for metric in FLEET_METRICS), *SELF_FAMILIES]
+    assert all(f.name.endswith("_total") == (f.type is MetricType.COUNTER) for f in families)
+
+
+def test_every_part_of_what_was_seen_is_shown() -> None:
+    seen = Seen(
+        snapshots={"fleet/device_counts": snapshot(counted("device_count", 15))},
+        totals={
+            "metrics_pipeline_points_written_total": {"fleet_counts": 3},
+            "metrics_pipeline_points_rejected_total": {"wrong_type": 1},
+        },
+        instance=InstanceState(
+            jobs={"fleet_counts": JobState({1: "success"}, 2.5, {"success": 7, "failure": 1})},
+            heartbeats={"SCHEDULER": 1234.5},
+            queue_length=2,
+        ),
+        refreshed_at_seconds=99.0,
+        refresh_failures=4,
+        version="1.2.3",
+    )
+    assert shown(seen) == {
+        "iot_hub_portal_device_count": {(): 15.0},
+        "metrics_pipeline_last_success_timestamp_seconds": {("fleet/device_counts",): 1.5},
+        "metrics_pipeline_run_duration_seconds": {("fleet_counts",): 2.5},
+        "metrics_pipeline_runs_total": {
+            ("fleet_counts", "success"): 7.0,
+            ("fleet_counts", "failure"): 1.0,
+        },
+        "metrics_pipeline_daemon_heartbeat_timestamp_seconds": {("SCHEDULER",): 1234.5},
+        "metrics_pipeline_run_queue_length": {(): 2.0},
+        "metrics_pipeline_points_written_total": {("fleet_counts",): 3.0},
+        "metrics_pipeline_points_rejected_total": {("wrong_type",): 1.0},
+        "metrics_pipeline_build_info": {("1.2.3",): 1.0},
+        "metrics_pipeline_exporter_last_refresh_timestamp_seconds": {(): 99.0},
+        "metrics_pipeline_exporter_refresh_failures_total": {(): 4.0},
+    }
+
+
+def test_what_was_not_seen_is_absent_and_not_zero() -> None:
+    assert shown(NOTHING_SEEN) == {
+        "metrics_pipeline_build_info": {("1.2.3",): 1.0},
+        "metrics_pipeline_exporter_refresh_failures_total": {(): 0.0},
+    }
+
+
+def test_an_asset_that_never_gave_everything_has_values_and_no_success() -> None:
+    part = replace(snapshot(counted("device_count", 15)), complete_at_ns=None)
+    families = shown(replace(NOTHING_SEEN, snapshots={part.asset: part}))
+    assert families["iot_hub_portal_device_count"] == {(): 15.0}
+    assert "metrics_pipeline_last_success_timestamp_seconds" not in families
+
+
+def test_of_two_points_with_the_same_labels_the_newer_wins_in_whatever_order() -> None:
+    old, new = counted("device_count", 15, 1), counted("device_count", 8, 2, "aws_iot")
+    for points in ((old, new), (new, old)):
+        [samples] = collect_points([snapshot(*points)], CATALOG)
+        assert samples.values == {(): 8.0}
+
+
+def test_a_count_of_zero_is_shown_as_zero() -> None:
+    [samples] = collect_points([snapshot(counted("device_count", 0))], CATALOG)
+    assert samples.values == {(): 0.0}
+
+
+def test_labels_are_in_the_familys_order_and_a_tag_that_is_missing_is_empty() -> None:
+    assert points_shown(snapshot(robot("r1", {"speed": 1.5}))) == {
+        "robot_speed": {("hall", "r1"): 1.5}
+    }
+    assert points_shown(snapshot(Point("robots", {"robot": "r1"}, {"speed": 2.0}, 1))) == {
+        "robot_speed": {("", "r1"): 2.0}
+    }
+
+
+def test_booleans_are_zero_and_one_and_strings_and_unknown_fields_are_left_out() -> None:
+    point = robot("r1", {"up": True, "name": "Robby", "unheard_of": 1})
+    assert points_shown(snapshot(point)) == {"robot_up": {("r1",): 1.0}}
+
+
+def test_a_family_over_the_limit_is_cut_and_says_by_how_much() -> None:
+    totals = {
+        "metrics_pipeline_points_rejected_total": {f"reason {n:02}": n for n in range(12)},
+        "metrics_pipeline_points_written_total": {"fleet_counts": 1, "robots": 2, "doors": 3},
+    }
+    families = shown(replace(NOTHING_SEEN, totals=totals), max_series=2)
+    assert families["metrics_pipeline_exporter_series_dropped"] == {
+        ("metrics_pipeline_points_rejected_total",): 10.0,
+        ("metrics_pipeline_points_written_total",): 1.0,
+    }
+    assert families["metrics_pipeline_points_rejected_total"] == {
+        ("reason 00",): 0.0,
+        ("reason 01",): 1.0,
+    }
+
+
+def test_a_family_at_the_limit_is_whole_and_nothing_is_said() -> None:
+    totals = {"metrics_pipeline_points_written_total": {"robots": 1, "doors": 2}}
+    families = shown(replace(NOTHING_SEEN, totals=totals), max_series=2)
+    assert len(families["metrics_pipeline_points_written_total"]) == 2
+    assert "metrics_pipeline_exporter_series_dropped" not in families
+
+
+def test_the_same_series_stay_when_the_times_of_the_points_change() -> None:
+    kept = []
+    for times in ((1, 2, 3), (3, 2, 1)):
+        points = [robot(f"r{n}", {"speed": 1.0}, time_ns) for n, time_ns in enumerate(times)]
+        seen = replace(NOTHING_SEEN, snapshots={"robots": snapshot(*points)})
+        [speed, *_] = collect(seen, ROBOT_CATALOG, 2)
+        kept.append(sorted(speed.values))
+    assert kept[0] == kept[1] == [("hall", "r0"), ("hall", "r1")]
