@@ -303,7 +303,7 @@ def test_prometheus_scrapes_the_exporter_where_it_listens() -> None:
 
 
 def test_grafana_asks_the_prometheus_that_is_there() -> None:
-    folder = bind_mounts(SERVICES["grafana"])["/etc/grafana/provisioning"] / "datasources"
+    folder = bind_mounts(SERVICES["grafana"])["/etc/grafana/provisioning/datasources"]
     (datasource,) = yaml.safe_load((folder / "prometheus.yaml").read_text())["datasources"]
     assert datasource["url"] == "http://prometheus:9090"
     assert datasource["access"] == "proxy"

@@ -114,7 +114,7 @@ def test_the_image_runs_as_a_numeric_user_that_is_not_root() -> None:
 
 def test_the_image_finds_its_instance_where_the_file_of_the_package_is_put() -> None:
     home = image_environment()["DAGSTER_HOME"]
-    copies = [words for name, words in last_stage() if name == "COPY"]
+    copies = [words[-2:] for name, words in last_stage() if name == "COPY"]
     assert ["metrics_pipeline/dagster.yaml", f"{home}/dagster.yaml"] in copies
 
 
