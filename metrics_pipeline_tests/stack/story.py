@@ -1,0 +1,86 @@
+"""A stack that counts a hub of the test's own every minute."""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from metrics_pipeline.simulators.fleet import Fleet
+from metrics_pipeline.simulators.iot_hub import IotHubSimulator
+from metrics_pipeline.stack.webserver_client import WebserverClient
+from metrics_pipeline_tests.orchestration.pipeline import FLEET, list_concentrators, make_settings
+from metrics_pipeline_tests.running_stack import (
+    READY,
+    READY_WITHIN_SECONDS,
+    RunningStack,
+    running_stack,
+)
+
+SELECTOR = """{repositoryLocationName: "metrics_pipeline", repositoryName: "__repository__",
+    scheduleName: "fleet_every_1_minutes"}"""
+
+
+@dataclass(slots=True)
+class Story:
+    """The stack, and the hub it counts."""
+
+    stack: RunningStack
+    hub: IotHubSimulator
+    fleet: Fleet
+
+    @property
+    def client(self) -> WebserverClient:
+        """Asks Dagster's webserver."""
+        return WebserverClient(self.stack.webserver_url)
+
+    def status(self, run_id: str) -> str:
+        """Of a run."""
+        query = "query ($id: ID!) { runOrError(runId: $id) { ... on Run { status } } }"
+        return str(self.stack.ask(query, id=run_id)["runOrError"]["status"])
+
+    def skip_reasons(self) -> list[str]:
+        """Why ticks of the schedule were skipped, as the UI shows it."""
+        query = f"""{{ scheduleOrError(scheduleSelector: {SELECTOR}) {{ ... on Schedule {{
+            scheduleState {{ ticks {{ skipReason }} }} }} }} }}"""
+        ticks = self.stack.ask(query)["scheduleOrError"]["scheduleState"]["ticks"]
+        return [tick["skipReason"] for tick in ticks if tick["skipReason"]]
+
+
+@contextmanager
+def minutely_stack(request_timeout_seconds: float) -> Iterator[Story]:
+    """The stack, ready, and its hub with the fleet `FLEET`."""
+    fleet = Fleet(FLEET)
+    with tempfile.TemporaryDirectory() as name, IotHubSimulator(fleet) as hub:
+        folder = Path(name)
+        list_concentrators(make_settings(folder, hub), FLEET.concentrators)
+        settings = folder / "settings.yaml"
+        settings.write_text(yaml.safe_dump(_document(folder, request_timeout_seconds)))
+        options = f"PORTS --no-simulator --state-dir {folder} --settings {settings}"
+        command = ["sh", "-c", f"exec {sys.executable} -m metrics_pipeline run {options}"]
+        with running_stack(command, folder, {}) as stack:
+            stack.wait_until(lambda: READY in stack.output, "it is ready", READY_WITHIN_SECONDS)
+            yield Story(stack, hub, fleet)
+
+
+def _document(folder: Path, request_timeout_seconds: float) -> dict[str, Any]:
+    hub = {
+        "connection_string": {"file": str(folder / "connection_string")},
+        "scheme": "http",
+        "tries": 1,
+        "request_timeout_seconds": request_timeout_seconds,
+    }
+    return {
+        "version": 1,
+        "sources": {
+            "azure_iot_hub": hub,
+            "inventory": {"database": {"url": "sqlite:///inventory.sqlite"}},
+        },
+        "fleet": {"every_minutes": 1, "retry_delay_seconds": 0},
+    }
