@@ -36,7 +36,7 @@ class DatabaseSettings(BaseModel, frozen=True, extra="forbid", hide_input_in_err
         default=None, description="Where the password is; read at each connect."
     )
     connect_timeout_seconds: int = Field(
-        default=5, ge=1, le=60, description="PostgreSQL: seconds to connect in; at least 2 count."
+        default=5, ge=1, le=60, description="PostgreSQL: seconds to connect in."
     )
     statement_timeout_seconds: int = Field(
         default=30, ge=1, le=600, description="PostgreSQL ends a statement that takes longer."
