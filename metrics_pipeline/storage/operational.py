@@ -67,8 +67,14 @@ class OperationalDatabase:
         """Close the pool."""
         self._engine.dispose()
 
+    def _has_tables(self) -> bool:
+        """Looked at without a lock, so that an exporter may start while somebody writes."""
+        with reading(self._engine) as connection:
+            return set(TABLES.tables) <= set(sa.inspect(connection).get_table_names())
+
     def _make_tables(self) -> None:
-        if self._is_made:
+        if self._is_made or self._has_tables():
+            self._is_made = True
             return
         try:
             TABLES.create_all(self._engine)
