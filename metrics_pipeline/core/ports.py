@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, Self
 
 from metrics_pipeline.core.catalog import Metric
+from metrics_pipeline.core.devices import Device, DeviceReading
 from metrics_pipeline.core.errors import SourceError
 from metrics_pipeline.core.points import Point
+
+
+Trace = Callable[[str], None]
+"""Is told, in one line, what was asked of a device or what came back."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +41,32 @@ class SnapshotSource(Protocol):
 
     def close(self) -> None:
         """Give back connections. Reading after it is an error."""
+        ...
+
+
+class DeviceProbe(Protocol):
+    """Is given one device at a time, many of them at once, and answers with what it could read.
+
+    Entered once for a sweep, which opens what all devices share (a socket, remembered keys).
+    """
+
+    @property
+    def name(self) -> str:
+        """The protocol's name in the registry and in the inventory."""
+        ...
+
+    async def __aenter__(self) -> Self: ...
+
+    async def __aexit__(self, *_exception: object) -> None: ...
+
+    async def poll(
+        self, device: Device, metrics: Collection[str], trace: Trace | None = None
+    ) -> DeviceReading:
+        """Read `metrics` of `device`. Never raises for what the device does.
+
+        The caller bounds the whole by cancelling it; the probe leaves nothing open then. `trace`
+        is told each step in words: what was asked and what came back, without a secret.
+        """
         ...
 
 
