@@ -33,7 +33,7 @@ class Exchange(Protocol):
         """The reply to one request. Raises SnmpFailure."""
         ...
 
-    def close(self) -> None:
+    async def close(self) -> None:
         """Give back what is this exchange's alone."""
         ...
 
@@ -54,7 +54,7 @@ class AskingSession:
         return self
 
     async def __aexit__(self, *_exception: object) -> None:
-        self._exchange.close()
+        await self._exchange.close()
 
     async def get(self, oids: Sequence[Oid]) -> Mapping[Oid, SnmpValue]:
         """See SnmpSession."""

@@ -140,7 +140,7 @@ class _CommunityExchange:
         except BerError as error:
             raise SnmpMalformed(str(error)) from None
 
-    def close(self) -> None:
+    async def close(self) -> None:
         """Nothing is its own."""
 
 
@@ -164,7 +164,7 @@ class _UserExchange:
             self._heed(_report(reply, pdu), reply.engine)
         raise SnmpAuthFailed("the agent reports a new identity or time at each request")
 
-    def close(self) -> None:
+    async def close(self) -> None:
         """Nothing is its own."""
 
     async def _discover(self) -> None:
