@@ -75,7 +75,7 @@ class Rejection(NamedTuple):
 
 
 @dataclass(frozen=True)
-class _Version:
+class IcmpVersion:
     """What differs between ICMP for IPv4 and ICMPv6."""
 
     family: socket.AddressFamily
@@ -89,7 +89,7 @@ class _Version:
 
 
 VERSIONS = {
-    socket.AF_INET: _Version(
+    socket.AF_INET: IcmpVersion(
         family=socket.AF_INET,
         protocol=socket.IPPROTO_ICMP,
         request=8,
@@ -110,7 +110,7 @@ VERSIONS = {
         },
         refusals=frozenset({2, 3, 9, 10, 13}),
     ),
-    socket.AF_INET6: _Version(
+    socket.AF_INET6: IcmpVersion(
         family=socket.AF_INET6,
         protocol=socket.IPPROTO_ICMPV6,
         request=128,
@@ -208,7 +208,7 @@ class IcmpSocket:
         return parse(self._version, identifier, packet, source, received_ns)
 
 
-def build_request(version: _Version, identifier: int, sequence: int, payload: bytes) -> bytes:
+def build_request(version: IcmpVersion, identifier: int, sequence: int, payload: bytes) -> bytes:
     """An echo request. The kernel fills in the checksum where it is not ICMP on a raw socket."""
     rest = _ID_AND_SEQUENCE.pack(identifier, sequence) + payload
     head = version.request << 8
@@ -222,7 +222,7 @@ def build_request(version: _Version, identifier: int, sequence: int, payload: by
 
 
 def parse(
-    version: _Version, identifier: int | None, message: bytes, source: str, received_ns: int
+    version: IcmpVersion, identifier: int | None, message: bytes, source: str, received_ns: int
 ) -> Reply | Rejection | None:
     """What an ICMP `message` (without IP header) says about a request of `identifier`.
 
@@ -242,7 +242,7 @@ def parse(
 
 
 def _parse_rejection(
-    version: _Version, identifier: int | None, message: bytes, source: str
+    version: IcmpVersion, identifier: int | None, message: bytes, source: str
 ) -> Rejection | None:
     quoted = _parse_quoted(version, message[_HEADER.size :])
     if quoted is None:
@@ -257,7 +257,7 @@ def _parse_rejection(
     return Rejection(target, sequence, source, meaning, code in version.refusals)
 
 
-def _parse_quoted(version: _Version, quoted: bytes) -> tuple[str, int, int] | None:
+def _parse_quoted(version: IcmpVersion, quoted: bytes) -> tuple[str, int, int] | None:
     """Target, identifier and sequence of the request in an error's quotation of it."""
     if version.family == socket.AF_INET:
         if len(quoted) < 20 or quoted[_IPV4_PROTOCOL_BYTE] != version.protocol:  # noqa: PLR2004
@@ -284,14 +284,14 @@ def _stamp(ancillary: list[tuple[int, int, bytes]]) -> int:
     return time.time_ns()
 
 
-def _open(version: _Version) -> tuple[socket.socket, bool]:
+def _open(version: IcmpVersion) -> tuple[socket.socket, bool]:
     """The socket, and whether it is raw."""
     with contextlib.suppress(PermissionError):
         return socket.socket(version.family, socket.SOCK_RAW, version.protocol), True
     return socket.socket(version.family, socket.SOCK_DGRAM, version.protocol), False
 
 
-def _attach_filter(sock: socket.socket, version: _Version, identifier: int) -> None:
+def _attach_filter(sock: socket.socket, version: IcmpVersion, identifier: int) -> None:
     """Let the kernel drop what is not ours before it takes room: others ping from here as well.
 
     Classic BPF (Documentation/networking/filter.rst): instruction, jump if true, if false, operand.

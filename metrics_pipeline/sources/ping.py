@@ -33,16 +33,10 @@ from metrics_pipeline.access.host_addresses import (
     literal_address,
 )
 from metrics_pipeline.access.icmp_socket import IcmpSocket
-from metrics_pipeline.core.devices import (
-    PING_METRICS,
-    PING_RTT,
-    PING_STATUS,
-    Device,
-    DeviceReading,
-    Miss,
-)
+from metrics_pipeline.core.devices import PING_METRICS, Device, DeviceReading, Miss
 from metrics_pipeline.core.errors import ConfigurationError
 from metrics_pipeline.core.ports import Trace
+from metrics_pipeline.sources.reachability import read_down, read_not_asked, read_up
 
 LOG = logging.getLogger(__name__)
 
@@ -133,7 +127,7 @@ class Ping:
         """Ping `device` and wait for the outcome."""
         address = await self._find_address(device, trace)
         if isinstance(address, str):
-            return _not_asked(device, metrics, address)
+            return read_not_asked(device, metrics, address)
         ended = asyncio.Event()
         echo = Echo(address, lambda _: ended.set(), trace)
         self._requests.ask(echo)
@@ -169,7 +163,7 @@ class Ping:
         address = await self._find_address(device, None)
         batch.expected -= 1
         if isinstance(address, str):
-            batch.add(_not_asked(device, batch.metrics, address))
+            batch.add(read_not_asked(device, batch.metrics, address))
         else:
             batch.ask(device, address)
 
@@ -178,12 +172,12 @@ class Ping:
         try:
             found = await self._addresses.find(device.address)
         except NameNotFound as error:
-            return f"{device.address!r} has no address: {error}"
+            return str(error)
+        addresses = ", ".join(each.socket_address[0] for each in found)
         if trace is not None:
-            addresses = ", ".join(each.socket_address[0] for each in found)
             trace(f"{device.address} is {addresses}")
         usable = (each for each in found if each.family in self._sockets)
-        return next(usable, f"this machine cannot ping addresses such as {found[0][1][0]}")
+        return next(usable, f"this machine cannot ping {addresses}")
 
 
 class _Batch:
@@ -243,46 +237,14 @@ def _open_sockets() -> dict[socket.AddressFamily, IcmpSocket]:
 
 
 def _reading(device: Device, metrics: Collection[str], echo: Echo) -> DeviceReading:
-    if not echo.rtts_ms:
-        return _no_reply(device, metrics, echo)
-    rtts_ms = echo.rtts_ms
-    rtt_ms = rtts_ms[0] if len(rtts_ms) == 1 else statistics.median(rtts_ms)
-    return _read(device, metrics, {PING_STATUS: 1.0, PING_RTT: rtt_ms}, None, "")
-
-
-def _no_reply(device: Device, metrics: Collection[str], echo: Echo) -> DeviceReading:
+    if echo.rtts_ms:
+        return read_up(device, metrics, statistics.median(echo.rtts_ms))
     host = echo.address.socket_address[0]
     if echo.problem:
-        reason, detail = Miss.REFUSED, echo.problem
-    elif echo.rejection is not None:
-        reason = Miss.REFUSED if echo.rejection.is_refusal else Miss.TIMEOUT
-        detail = f"{echo.rejection.reporter} says of {host}: {echo.rejection.meaning}"
-    else:
-        reason, detail = Miss.TIMEOUT, f"no reply from {host} to {echo.lost} requests"
-    return _read(device, metrics, {PING_STATUS: 0.0}, reason, detail)
-
-
-def _not_asked(device: Device, metrics: Collection[str], why: str) -> DeviceReading:
-    return _read(device, metrics, {}, Miss.RESOLVE, why)
-
-
-def _read(
-    device: Device,
-    metrics: Collection[str],
-    known: dict[str, float],
-    reason: Miss | None,
-    detail: str,
-) -> DeviceReading:
-    """What is known of what was asked for; the rest is missing for `reason`, or not ours."""
-    return DeviceReading(
-        device_id=device.id,
-        is_up=reason is None,
-        values={name: known[name] for name in metrics if name in known},
-        misses={
-            name: (reason or Miss.UNSUPPORTED) if name in PING_METRICS else Miss.UNSUPPORTED
-            for name in metrics
-            if name not in known
-        },
-        reason=reason,
-        detail=detail,
-    )
+        return read_down(device, metrics, Miss.REFUSED, echo.problem)
+    if echo.rejection is None:
+        detail = f"no reply from {host} to {echo.lost} requests"
+        return read_down(device, metrics, Miss.TIMEOUT, detail)
+    reason = Miss.REFUSED if echo.rejection.is_refusal else Miss.TIMEOUT
+    detail = f"{echo.rejection.reporter} says of {host}: {echo.rejection.meaning}"
+    return read_down(device, metrics, reason, detail)

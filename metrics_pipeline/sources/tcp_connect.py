@@ -28,26 +28,16 @@ from pydantic import BaseModel, Field
 
 from metrics_pipeline.access.host_addresses import Address, HostAddresses, NameNotFound
 from metrics_pipeline.access.hosts import MAX_PORT
-from metrics_pipeline.core.devices import (
-    PING_METRICS,
-    PING_RTT,
-    PING_STATUS,
-    Device,
-    DeviceReading,
-    Miss,
-)
+from metrics_pipeline.core.devices import Device, DeviceReading, Miss
 from metrics_pipeline.core.ports import Trace
+from metrics_pipeline.sources.reachability import read_down, read_not_asked, read_up
 
 NAME = "tcp"
 
 _TCPI_RTT_OFFSET = 68
 """Of the microseconds in Linux's `struct tcp_info` (linux/tcp.h)."""
 
-_NO_WAY = {
-    errno.EHOSTUNREACH: Miss.TIMEOUT,
-    errno.ENETUNREACH: Miss.TIMEOUT,
-    errno.ETIMEDOUT: Miss.TIMEOUT,
-}
+_NO_WAY = frozenset({errno.EHOSTUNREACH, errno.ENETUNREACH})
 """What says that nobody answered; every other error is somebody's or this machine's refusal."""
 
 
@@ -112,13 +102,11 @@ class TcpConnect:
         try:
             address = (await self._addresses.find(device.address))[0]
         except NameNotFound as error:
-            why = f"{device.address!r} has no address: {error}"
-            return _reading(device, metrics, {}, Miss.RESOLVE, why)
+            return read_not_asked(device, metrics, str(error))
         outcome = await self._ask(address, device.port or self._settings.port, trace)
         if outcome.reason is None:
-            known = {PING_STATUS: 1.0, PING_RTT: outcome.rtt_ms}
-            return _reading(device, metrics, known, None, "")
-        return _reading(device, metrics, {PING_STATUS: 0.0}, outcome.reason, outcome.words)
+            return read_up(device, metrics, outcome.rtt_ms)
+        return read_down(device, metrics, outcome.reason, outcome.words)
 
     async def _ask(self, address: Address, port: int, trace: Trace | None) -> _Outcome:
         for _ in range(self._settings.tries):
@@ -147,7 +135,7 @@ class TcpConnect:
             words = f"{where} does not answer within {self._settings.timeout_seconds:g} s"
             return _Outcome(words, reason=Miss.TIMEOUT)
         except OSError as error:
-            reason = _NO_WAY.get(error.errno or 0, Miss.REFUSED)
+            reason = Miss.TIMEOUT if error.errno in _NO_WAY else Miss.REFUSED
             return _Outcome(f"{where}: {_words_of(error)}", reason=reason)
 
 
@@ -169,23 +157,3 @@ def _kernel_rtt_ms(connection: socket.socket) -> float:
         return 0.0
     fields: tuple[Any, ...] = struct.unpack_from("@I", information, _TCPI_RTT_OFFSET)
     return float(fields[0]) / 1000
-
-
-def _reading(
-    device: Device,
-    metrics: Collection[str],
-    known: dict[str, float],
-    reason: Miss | None,
-    detail: str,
-) -> DeviceReading:
-    """What is known of what was asked for; the rest is missing for `reason`, or not ours."""
-    missing = [name for name in metrics if name not in known]
-    why = reason or Miss.UNSUPPORTED
-    return DeviceReading(
-        device_id=device.id,
-        is_up=reason is None,
-        values={name: known[name] for name in metrics if name in known},
-        misses={name: why if name in PING_METRICS else Miss.UNSUPPORTED for name in missing},
-        reason=reason,
-        detail=detail,
-    )
