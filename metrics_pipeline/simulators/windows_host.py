@@ -82,7 +82,10 @@ as it is, never encrypted."""
 
 @contextmanager
 def ntlm_users(folder: Path, users: Mapping[str, str]) -> Iterator[None]:
-    """While it lasts, hosts of this process let `users` in: names (`DOMAIN\\user`) to passwords."""
+    """While it lasts, hosts of this process let `users` in: names (`DOMAIN\\user`) to passwords.
+
+    Neither may hold a colon, which is what pyspnego's file of users separates them with.
+    """
     path = folder / "ntlm-users"
     rows = (f"{user.rpartition(chr(92))[0]}:{_short(user)}:{users[user]}\n" for user in users)
     path.write_text("".join(rows), encoding="utf-8")
@@ -208,6 +211,8 @@ class WindowsHost:
         """Rows in each pull."""
         self.is_endless = False
         """Whether a pull never says that it was the last."""
+        self.closes_after: int | None = None
+        """HTTP requests after which a connection is closed without a word; None is never."""
         self.logins = 0
         self.connections = 0
         self.stopped = threading.Event()
@@ -386,8 +391,10 @@ class _Handler(BaseHTTPRequestHandler):
         super().setup()
         self._login: Any = None
         self._encryption: WinRMEncryption | None = None
+        self._served = 0
 
     def do_POST(self) -> None:
+        self._served += 1
         length = self.headers.get("content-length", "0")
         body = self.rfile.read(min(int(length), MAX_BODY_BYTES))
         if self.path != PATH:
@@ -400,6 +407,8 @@ class _Handler(BaseHTTPRequestHandler):
             self._challenge("Negotiate")
         else:
             self._serve(body)
+        if self._served == self.server.owner.closes_after:
+            self.close_connection = True
 
     def log_message(self, format: str, *args: object) -> None:  # noqa: A002
         """Requests are in `WindowsHost.requests`; the terminal stays quiet."""

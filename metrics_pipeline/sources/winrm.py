@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import os
 import socket
 import ssl
 from collections import OrderedDict
@@ -20,6 +21,7 @@ from typing import Literal, Self
 
 from pydantic import BaseModel, Field
 
+from metrics_pipeline.access.host_addresses import Address, HostAddresses, NameNotFound
 from metrics_pipeline.access.hosts import is_host
 from metrics_pipeline.access.secrets import SecretReference
 from metrics_pipeline.access.state_path import StatePath
@@ -53,7 +55,7 @@ class WinRmSettings(BaseModel, frozen=True, extra="forbid"):
     )
 
 
-class WindowsLogin(BaseModel, frozen=True, extra="forbid"):
+class WindowsLogin(BaseModel, frozen=True, extra="forbid", hide_input_in_errors=True):
     """Who we are to a Windows host, and how we know that it is the right one."""
 
     user: str = Field(
@@ -173,15 +175,17 @@ class WinRm:
     def __init__(self, settings: WinRmSettings, logins: Mapping[str, WindowsLogin]) -> None:
         self._settings = settings
         self._ways = {name: _Way(login) for name, login in logins.items()}
-        self._threads = ThreadPoolExecutor(settings.max_at_once, thread_name_prefix=NAME)
         self._idle: OrderedDict[_Key, Conversation] = OrderedDict()
 
     async def __aenter__(self) -> Self:
+        self._threads = ThreadPoolExecutor(self._settings.max_at_once, thread_name_prefix=NAME)
+        self._addresses = HostAddresses(self._settings.timeout_seconds)
         return self
 
     async def __aexit__(self, *_exception: object) -> None:
         while self._idle:
             self._idle.popitem()[1].close()
+        self._addresses.close()
         await asyncio.to_thread(self._threads.shutdown, cancel_futures=True)
 
     async def poll(
@@ -217,12 +221,19 @@ class WinRm:
         seconds = self._settings.timeout_seconds
         peer = way.peer(device, seconds)
         tell(f"connecting to {device.address} port {peer.port}, as {peer.user} by {peer.auth}")
-        connection = await _connect(device.address, peer.port, seconds)
+        connection = await _connect(await self._find(device), peer.port, seconds)
         try:
             return Conversation(peer, connection)
         except ValueError as error:
             connection.close()
             raise Lost(Miss.RESOLVE, f"{peer.name!r} cannot be a host: {error}") from error
+
+    async def _find(self, device: Device) -> Sequence[Address]:
+        try:
+            return await self._addresses.find(device.address)
+        except NameNotFound as error:
+            message = f"{device.address!r} has no address: {error}"
+            raise Lost(Miss.RESOLVE, message) from error
 
     async def _ask(
         self, device: Device, conversation: Conversation, queries: Queries, tell: Trace
@@ -293,45 +304,31 @@ def _gather(conversation: Conversation, queries: Queries, tell: Trace) -> _Repor
     return report
 
 
-async def _connect(address: str, port: int, timeout_seconds: float) -> socket.socket:
-    """A connection to the first address of a host that takes one, within the time in all."""
-    addresses = await _look_up(address, port)
-    lost = Lost(Miss.RESOLVE, f"{address} has no address")
-    for family, target in addresses:
+async def _connect(
+    addresses: Sequence[Address], port: int, timeout_seconds: float
+) -> socket.socket:
+    """A connection to the first address that takes one, within the time for all of them."""
+    lost = Lost(Miss.RESOLVE, "no address")
+    for address in addresses:
+        where = f"{address.socket_address[0]} port {port}"
         try:
             async with asyncio.timeout(timeout_seconds / len(addresses)):
-                return await _connect_one(family, target)
+                return await _connect_one(address, port)
         except TimeoutError:
-            lost = Lost(Miss.TIMEOUT, f"no connection to port {port} in {timeout_seconds:g} s")
+            lost = Lost(Miss.TIMEOUT, f"no connection to {where} within {timeout_seconds:g} s")
         except OSError as error:
             miss = Miss.TIMEOUT if error.errno in NOBODY_THERE else Miss.REFUSED
-            lost = Lost(miss, f"no connection to port {port}: {error.strerror}")
+            lost = Lost(miss, f"no connection to {where}: {os.strerror(error.errno or 0)}")
     raise lost
 
 
-async def _connect_one(family: int, target: _Target) -> socket.socket:
-    connection = socket.socket(family, socket.SOCK_STREAM)
+async def _connect_one(address: Address, port: int) -> socket.socket:
+    connection = socket.socket(address.family, socket.SOCK_STREAM)
     try:
         connection.setblocking(False)
-        await asyncio.get_running_loop().sock_connect(connection, target)
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        await asyncio.get_running_loop().sock_connect(connection, address.with_port(port))
     except BaseException:
         connection.close()
         raise
     return connection
-
-
-_Target = tuple[str | int | bytes, ...]
-
-
-async def _look_up(address: str, port: int) -> list[tuple[int, _Target]]:
-    """Families and addresses. Only a name takes a thread: that of asyncio's resolver."""
-    kind = socket.SOCK_STREAM
-    try:
-        try:
-            found = socket.getaddrinfo(address, port, type=kind, flags=socket.AI_NUMERICHOST)
-        except socket.gaierror:
-            found = await asyncio.get_running_loop().getaddrinfo(address, port, type=kind)
-    except (OSError, ValueError) as error:
-        raise Lost(Miss.RESOLVE, f"{address} has no address: {error}") from error
-    return [(family, target) for family, _kind, _protocol, _name, target in found]

@@ -59,9 +59,10 @@ REDIRECTS = range(300, 400)
 UNREADABLE = (ValueError, LookupError, TypeError, AttributeError, struct.error, ET.ParseError)
 """What pypsrp and pyspnego raise at an answer that is not built as they expect."""
 
-# pypsrp logs each time-out with a stack trace, and at lower levels what was said; the reading of
-# the device says all there is to say.
-logging.getLogger("pypsrp").setLevel(logging.CRITICAL + 1)
+# pypsrp logs each time-out with a stack trace, and pyspnego, at the lowest level, the log-ins, from
+# which a weak password can be guessed. The reading of the device says all there is to say.
+for _library in ("pypsrp", "spnego"):
+    logging.getLogger(_library).setLevel(logging.CRITICAL + 1)
 
 
 class Lost(Exception):
