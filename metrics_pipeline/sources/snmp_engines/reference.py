@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import asyncio
 import warnings
+from collections.abc import Awaitable
 from typing import Any, Self
 
 from metrics_pipeline.access.snmp_ber import decode_opaque
@@ -44,6 +45,8 @@ with warnings.catch_warnings():
     from pysnmp.proto import errind, rfc1155, rfc1902
 
 MAX_IN_FLIGHT = 30
+TIMER_SECONDS = 1.0
+"""So late pysnmp may be with its own time-out."""
 
 AUTHENTICATION: dict[str | None, Any] = {
     None: v3arch.USM_AUTH_NONE,
@@ -114,7 +117,8 @@ class _CommunityExchange:
         self._dispatcher.problem = ""
         async with self._engine.in_flight:
             target = await _target(v1arch, self._address, self._engine.settings)
-            answer = await command(self._dispatcher, self._credential, target, *numbers, *names)
+            asking = command(self._dispatcher, self._credential, target, *numbers, *names)
+            answer = await _within(asking, self._engine.settings)
         if answer[0] is not None and self._dispatcher.problem:
             raise SnmpMalformed(f"what came cannot be read: {self._dispatcher.problem}")
         return _reply(*answer)
@@ -147,7 +151,8 @@ class _UserExchange:
         engine, user, context = self._snmp_engine, self._user, v3arch.ContextData()
         async with self._engine.in_flight:
             target = await _target(v3arch, self._address, self._engine.settings)
-            answer = await command(engine, user, target, context, *numbers, *names, lookupMib=False)
+            asking = command(engine, user, target, context, *numbers, *names, lookupMib=False)
+            answer = await _within(asking, self._engine.settings)
         return _reply(*answer)
 
     async def close(self) -> None:
@@ -176,6 +181,15 @@ async def _target(architecture: Any, address: Address, settings: EngineSettings)
     kind = architecture.UdpTransportTarget if is_ipv4 else architecture.Udp6TransportTarget
     seconds, retries = settings.timeout_seconds, settings.tries - 1
     return await kind.create(address[:2], timeout=seconds, retries=retries)
+
+
+async def _within(asking: Awaitable[Any], settings: EngineSettings) -> Any:
+    """pysnmp's answer, or a time-out: it forgets a request whose reply it cannot read."""
+    seconds = settings.timeout_seconds * settings.tries + TIMER_SECONDS
+    try:
+        return await asyncio.wait_for(asking, seconds)
+    except TimeoutError:
+        return errind.requestTimedOut, 0, 0, ()
 
 
 def _reply(indication: Any, status: Any, index: Any, variables: Any) -> Reply:
