@@ -139,7 +139,7 @@ class Mib:
         if question.tag == Pdu.GET:
             return [(oid, self.values.get(oid, NO_SUCH_INSTANCE)) for oid in question.oids]
         rows = question.repetitions if question.tag == Pdu.GET_BULK else 1
-        if self.repetitions is not None:
+        if question.tag == Pdu.GET_BULK and self.repetitions is not None:
             rows = self.repetitions
         places = [bisect.bisect_right(self._keys, numbers(oid)) for oid in question.oids]
         return [

@@ -43,12 +43,15 @@ from metrics_pipeline.access.snmp_usm import (
     read_message,
 )
 from metrics_pipeline.sources.snmp_engines.asking import AskingSession
-from metrics_pipeline.sources.snmp_engines.spec import Community, EngineSettings
+from metrics_pipeline.sources.snmp_engines.spec import (
+    Community,
+    EngineSettings,
+    SnmpUnreachable,
+)
 from metrics_pipeline.sources.snmp_session import (
     Oid,
     SnmpAuthFailed,
     SnmpMalformed,
-    SnmpRefused,
     SnmpTimeout,
 )
 
@@ -109,7 +112,7 @@ class FastEngine:
         try:
             return await self.sockets.ask(datagram, identifier, address)
         except Unreachable as error:
-            raise SnmpRefused(str(error)) from None
+            raise SnmpUnreachable(str(error)) from None
         except NoAnswer as error:
             if str(error):
                 raise SnmpMalformed(f"what came cannot be read: {error}") from None

@@ -71,9 +71,9 @@ class ReferenceEngine:
 
     def __init__(self, settings: EngineSettings) -> None:
         self.settings = settings
-        self.in_flight = asyncio.Semaphore(MAX_IN_FLIGHT)
 
     async def __aenter__(self) -> Self:
+        self.in_flight = asyncio.Semaphore(MAX_IN_FLIGHT)
         return self
 
     async def __aexit__(self, *_exception: object) -> None:

@@ -9,6 +9,7 @@ from typing import Protocol, Self
 from metrics_pipeline.access.snmp_sockets import Address
 from metrics_pipeline.access.snmp_usm import User
 from metrics_pipeline.sources.snmp_engines.asking import AskingSession
+from metrics_pipeline.sources.snmp_session import SnmpRefused
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +28,10 @@ class EngineSettings:
     tries: int = 2
     max_varbinds: int = 60
     max_repetitions: int = 25
+
+
+class SnmpUnreachable(SnmpRefused):
+    """The network or the host says that nobody listens there; no agent answered."""
 
 
 class SnmpEngine(Protocol):
