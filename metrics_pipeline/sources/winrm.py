@@ -152,7 +152,9 @@ class _Way:
             password = self.login.password.read()
         except ConfigurationError as error:
             raise Lost(Miss.CREDENTIAL, str(error)) from error
-        by_name = self.login.server_name == "hostname" and is_host(device.hostname)
+        # A name for people only, or one with a port, is no name to connect to.
+        is_name = is_host(device.hostname) and ":" not in device.hostname
+        by_name = self.login.server_name == "hostname" and is_name
         return Peer(
             name=device.hostname if by_name else device.address,
             port=device.port or PORTS[self.login.transport],

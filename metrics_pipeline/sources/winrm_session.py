@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import functools
 import http.client
+import importlib
 import io
 import logging
 import socket
@@ -103,6 +104,7 @@ class Line:
         # TLS takes the connection's file descriptor; a second one lets another thread end it.
         self._twin = connection.dup()
         self._is_over = False
+        self._reader: _CountedReader | None = None
         self.received_bytes = 0
 
     def take(self) -> socket.socket:
@@ -111,6 +113,11 @@ class Line:
         if connection is None:
             raise Lost(Miss.REFUSED, "the host closed the connection between two requests")
         return connection
+
+    def reader(self, connection: socket.socket) -> io.BufferedReader:
+        """What reads one answer from `connection`: what was taken, or TLS over it."""
+        self._reader = _CountedReader(connection, self)
+        return io.BufferedReader(self._reader)
 
     def count(self, received_bytes: int) -> None:
         """Called after each read: raises Lost when it was too much, or nobody waits any more."""
@@ -127,11 +134,13 @@ class Line:
             self._twin.shutdown(socket.SHUT_RDWR)
 
     def close(self) -> None:
-        """Give back both file descriptors."""
+        """Give back both file descriptors, whatever state urllib3 has left them in."""
         self.give_up()
         self._twin.close()
         if self._connection is not None:
             self._connection.close()
+        if self._reader is not None:
+            self._reader.close_connection()
 
 
 class Conversation:
@@ -181,12 +190,9 @@ class Conversation:
                 return read_page(body)
         except (Lost, Refusal):
             raise
-        except (NotWsMan, AuthenticationError, *EXPLAINED) as error:
+        except EXPLAINED as error:
             raise _explain(error) from error
         raise Refusal(fault)
-
-
-EXPLAINED = (requests.RequestException, HTTPError, OSError, SpnegoError, WinRMError, *UNREADABLE)
 
 
 def _enumerate(wql: str) -> ET.Element:
@@ -205,30 +211,59 @@ def _pull(context: str) -> ET.Element:
     return element
 
 
-def _explain(error: Exception) -> Lost:
-    """What went wrong, in the few words there are for it."""
-    if isinstance(error, NotWsMan):
-        return Lost(Miss.PARSE, f"the answer is not WS-Man: {error}")
-    if isinstance(error, AuthenticationError):
-        return Lost(Miss.AUTH, "HTTP 401: it does not accept user and password, or this way in")
-    if isinstance(error, NoCredentialError | InvalidCredentialError | ImportError):
-        return Lost(Miss.CREDENTIAL, f"no usable log-in: {one_line(str(error))}")
-    if isinstance(error, SpnegoError):
-        return Lost(Miss.AUTH, f"logging in failed: {one_line(str(error))}")
-    causes = _causes(error)
-    for kind, miss, words in MEANINGS:
-        found = next((cause for cause in causes if isinstance(cause, kind)), None)
-        if found is not None:
-            return Lost(miss, f"{words}: {one_line(str(found))}")
-    return Lost(Miss.PARSE, f"the answer cannot be read: {one_line(str(error)) or type(error)}")
+def _kerberos_errors() -> tuple[type[Exception], ...]:
+    """What libkrb5 raises, which pyspnego lets through. Nothing without the extra `kerberos`."""
+    try:
+        library = importlib.import_module("krb5")
+    except ImportError:
+        return ()
+    return (library.Krb5Error,)
 
 
-MEANINGS: tuple[tuple[type[BaseException] | tuple[type[BaseException], ...], Miss, str], ...] = (
+KERBEROS_ERRORS = _kerberos_errors()
+NO_KDC = (-1765328228, -1765328230)
+"""KRB5_KDC_UNREACH and KRB5_REALM_UNKNOWN (krb5.h)."""
+
+_Kinds = type[BaseException] | tuple[type[BaseException], ...]
+
+MEANINGS: tuple[tuple[_Kinds, Miss, str], ...] = (
+    (NotWsMan, Miss.PARSE, "the answer is not WS-Man"),
+    (AuthenticationError, Miss.AUTH, "HTTP 401"),
+    (ImportError, Miss.CREDENTIAL, "Kerberos needs the extra `kerberos`"),
+    ((NoCredentialError, InvalidCredentialError), Miss.CREDENTIAL, "no usable log-in"),
+    ((SpnegoError, *KERBEROS_ERRORS), Miss.AUTH, "logging in failed"),
     (ssl.SSLCertVerificationError, Miss.AUTH, "its certificate is not trusted"),
     ((TimeoutError, ReadTimeoutError, requests.Timeout), Miss.TIMEOUT, "no answer in time"),
     (ssl.SSLError, Miss.PARSE, "TLS failed"),
+    (ET.ParseError, Miss.PARSE, "the answer is not XML"),
     ((ConnectionError, http.client.RemoteDisconnected), Miss.REFUSED, "it ended the connection"),
+    (Exception, Miss.PARSE, "the answer cannot be read"),
 )
+"""What an error, or one it was made from, means: the first that fits."""
+
+EXPLAINED: tuple[type[Exception], ...] = (
+    requests.RequestException,
+    HTTPError,
+    OSError,
+    SpnegoError,
+    WinRMError,
+    NotWsMan,
+    ImportError,
+    *KERBEROS_ERRORS,
+    *UNREADABLE,
+)
+
+
+def _explain(error: Exception) -> Lost:
+    if getattr(error, "err_code", None) in NO_KDC:
+        return Lost(Miss.CREDENTIAL, f"no Kerberos ticket: {one_line(str(error))}")
+    causes = _causes(error)
+    return next(
+        Lost(miss, f"{words}: {one_line(str(cause)) or type(cause).__name__}")
+        for kinds, miss, words in MEANINGS
+        for cause in causes
+        if isinstance(cause, kinds)
+    )
 
 
 def _causes(error: BaseException) -> list[BaseException]:
@@ -363,7 +398,7 @@ class _CountedSocket:
         self._line = line
 
     def makefile(self, _mode: str) -> io.BufferedReader:
-        return io.BufferedReader(_CountedReader(self._connection, self._line))
+        return self._line.reader(self._connection)
 
 
 class _CountedReader(io.RawIOBase):
@@ -383,3 +418,8 @@ class _CountedReader(io.RawIOBase):
     def close(self) -> None:
         self._inner.close()
         super().close()
+
+    def close_connection(self) -> None:
+        """Close it now; a socket alone waits for the last of its readers to go."""
+        self.close()
+        self._sock.close()
