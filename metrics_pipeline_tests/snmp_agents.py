@@ -70,14 +70,20 @@ def snmpd(folder: Path, users: Sequence[User] = (), lines: Sequence[str] = ()) -
 
 
 @contextmanager
-def snmpsim(folder: Path, recordings: Path, port: int = 0) -> Iterator[int]:
-    """PyPI's simulator; `recordings` holds `COMMUNITY.snmprec`. Gives its port on 127.0.0.1."""
-    program = shutil.which("snmpsim-command-responder-lite", path=Path(sys.executable).parent)
+def snmpsim(folder: Path, recordings: Path) -> Iterator[int]:
+    """PyPI's simulator with its index in `folder`; gives its port on 127.0.0.1.
+
+    `recordings` holds `COMMUNITY.snmprec`. Its lighter sibling `snmpsim-command-responder-lite`
+    does not start on pysnmp 7.1.
+    """
+    name = "snmpsim-command-responder"
     argv = [
-        program or servers.require("snmpsim-command-responder-lite"),
+        "env",
+        "SNMPSIM_ALLOW_ROOT=true",  # it would drop to a user who cannot read the test's folders
+        shutil.which(name, path=Path(sys.executable).parent) or servers.require(name),
         f"--data-dir={recordings}",
         f"--cache-dir={folder}",
-        f"--agent-udpv4-endpoint=127.0.0.1:{port}",
+        "--agent-udpv4-endpoint=127.0.0.1:0",
         "--logging-method=stdout",
         "--log-level=error",
     ]
