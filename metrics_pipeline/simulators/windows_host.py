@@ -51,8 +51,8 @@ ACCESS_DENIED, CANNOT_PROCESS_FILTER = 2150859012, 2150858778
 MISSING_MESSAGE = "The specified class does not exist in the given namespace."
 DENIED_MESSAGE = "The WMI service returned an 'access denied' error."
 
-Row = Mapping[str, str | None]
-"""Properties as text; None is nil."""
+Row = Mapping[str, str | datetime | None]
+"""Properties; None is nil."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,13 +149,10 @@ class Machine:
             {
                 "TotalVisibleMemorySize": str(self.memory_kb),
                 "FreePhysicalMemory": str(free),
-                "LastBootUpTime": _date(self._booted),
-                "LocalDateTime": _date(self._booted + timedelta(seconds=self._up(age))),
+                "LastBootUpTime": self._booted,
+                "LocalDateTime": self._booted + timedelta(seconds=self.boot_age_seconds + age),
             }
         ]
-
-    def _up(self, age: float) -> float:
-        return self.boot_age_seconds + age
 
     def _disks(self, _age: float) -> Sequence[Row]:
         return [
@@ -180,10 +177,6 @@ class Machine:
 
     def _thermal_zones(self, _age: float) -> Sequence[Row]:
         return [{"CurrentTemperature": str(tenths)} for tenths in self.temperatures]
-
-
-def _date(moment: datetime) -> str:
-    return f"<Datetime>{moment:%Y-%m-%dT%H:%M:%S.%fZ}</Datetime>"
 
 
 class WindowsHost:
@@ -298,15 +291,17 @@ def _page(action: str, message_id: str, context: str, page: tuple[Sequence[Row],
 
 def _fragment(row: Row) -> str:
     inner = "".join(
-        f'<{name} xsi:nil="true"/>' if text is None else f"<{name}>{_text(text)}</{name}>"
-        for name, text in row.items()
+        f'<{name} xsi:nil="true"/>' if value is None else f"<{name}>{_text(value)}</{name}>"
+        for name, value in row.items()
     )
     schema = "http://www.w3.org/2001/XMLSchema-instance"
     return f'<w:XmlFragment xmlns:xsi="{schema}">{inner}</w:XmlFragment>'
 
 
-def _text(text: str) -> str:
-    return text if text.startswith("<Datetime>") else escape(text)
+def _text(value: str | datetime) -> str:
+    if isinstance(value, datetime):
+        return f"<Datetime>{value:%Y-%m-%dT%H:%M:%S.%fZ}</Datetime>"
+    return escape(value)
 
 
 def _envelope(action: str, message_id: str, body: str) -> bytes:
