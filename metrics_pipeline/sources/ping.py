@@ -42,6 +42,10 @@ LOG = logging.getLogger(__name__)
 
 NAME = "ping"
 
+STAMPS_BEGIN_SECONDS = 0.02
+"""The kernel begins to stamp packets a moment after it was asked to (net_enable_timestamp leaves
+that to a work queue); until then it stamps them when they are read."""
+
 FAMILIES = (socket.AF_INET, socket.AF_INET6)
 
 
@@ -108,6 +112,7 @@ class Ping:
             ),
         )
         self._addresses = HostAddresses(self._settings.resolve_timeout_seconds)
+        await asyncio.sleep(STAMPS_BEGIN_SECONDS)
         return self
 
     async def __aexit__(self, *_exception: object) -> None:
@@ -158,6 +163,7 @@ class Ping:
             for task in looking_up:
                 task.cancel()
             batch.forget()
+            await asyncio.gather(*looking_up, return_exceptions=True)
 
     async def _ask_by_name(self, batch: _Batch, device: Device) -> None:
         address = await self._find_address(device, None)

@@ -6,6 +6,7 @@ import asyncio
 import logging
 import socket
 import statistics
+import threading
 import time
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Any
@@ -13,7 +14,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from metrics_pipeline.access import icmp_socket
+from metrics_pipeline.access import echo_requests, icmp_socket
 from metrics_pipeline.core.devices import (
     CPU_UTILIZATION,
     PING_METRICS,
@@ -198,7 +199,9 @@ def test_a_reply_after_its_time_does_not_count() -> None:
     [
         pytest.param(lambda r: echo_reply(r, source="127.9.0.2"), id="from another host"),
         pytest.param(lambda r: echo_reply(r, identifier=r.identifier ^ 1), id="to another pinger"),
-        pytest.param(lambda r: echo_reply(r, payload=bytes(56)), id="another cookie"),
+        pytest.param(
+            lambda r: echo_reply(r, payload=bytes(8) + r.payload[8:]), id="another cookie"
+        ),
         pytest.param(
             lambda r: echo_reply(r, payload=r.payload[:8] + bytes(8) + r.payload[16:]),
             id="another number",
@@ -277,7 +280,11 @@ def test_times_are_the_networks_and_not_the_wait_of_a_busy_poller() -> None:
     assert statistics.median(run_in_private_network(scenario)) < 150
 
 
-def test_who_answered_in_time_is_up_even_if_the_poller_was_busy_until_later() -> None:
+def test_who_answered_in_time_is_up_even_if_the_poller_was_busy_until_later(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(echo_requests, "READ_LIMIT", 3)  # not all is read before time is over
+
     async def scenario() -> list[DeviceReading]:
         async with Ping(PingSettings(timeout_seconds=0.1, tries=1)) as ping:
             polls = [asyncio.create_task(ping.poll(each, PING_METRICS)) for each in devices(20)]
@@ -382,6 +389,47 @@ def test_a_cancelled_poll_leaves_nothing_in_flight() -> None:
             return len(ping._requests._in_flight)
 
     assert run_in_private_network(scenario, ScriptedHosts.SYSCTLS) == 0
+
+
+def test_who_is_cancelled_before_its_turn_is_not_asked() -> None:
+    async def scenario() -> set[str]:
+        hosts = ScriptedHosts()
+        settings = PingSettings(timeout_seconds=0.1, tries=1, max_in_flight=1)
+        with hosts.listening():
+            async with Ping(settings) as ping:
+                polls = [
+                    asyncio.create_task(ping.poll(device(address), PING_METRICS))
+                    for address in (HOST, "127.9.0.2", "127.9.0.3")
+                ]
+                while not hosts.requests:
+                    await asyncio.sleep(0.001)
+                polls[1].cancel()
+                await asyncio.gather(polls[0], polls[2])
+        return set(hosts.requests)
+
+    asked = run_in_private_network(scenario, ScriptedHosts.SYSCTLS)
+    assert asked == {HOST, "127.9.0.3"}
+
+
+def test_a_sweep_that_is_left_early_waits_for_no_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    released = threading.Event()
+
+    def hang(*_arguments: object, **_options: object) -> list[Any]:
+        released.wait()
+        return []
+
+    monkeypatch.setattr(socket, "getaddrinfo", hang)
+
+    async def scenario() -> int:
+        async with Ping(PingSettings(resolve_timeout_seconds=60)) as ping:
+            sweep = ping.sweep([device("127.0.0.1"), device("slow.example")])
+            assert (await anext(sweep)).is_up
+            await sweep.aclose()  # type: ignore[attr-defined]
+            left = len(asyncio.all_tasks()) - 1
+        released.set()
+        return left
+
+    assert run_in_private_network(scenario) == 0
 
 
 def test_a_sweep_that_is_left_early_leaves_nothing_in_flight() -> None:
