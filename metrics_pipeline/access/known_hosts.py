@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import re
 from collections.abc import Sequence
 from enum import Enum, auto
 from pathlib import Path
@@ -17,6 +18,7 @@ from typing import NamedTuple
 
 from asyncssh import SSHKey, SSHKnownHosts
 
+from metrics_pipeline.access.hosts import is_host
 from metrics_pipeline.core.errors import ConfigurationError
 
 SSH_PORT = 22
@@ -37,10 +39,10 @@ class Verdict(Enum):
 class HostKeys(NamedTuple):
     """What is known of a host."""
 
-    trusted: tuple[SSHKey, ...]
-    authorities: tuple[SSHKey, ...]
+    trusted: frozenset[SSHKey]
+    authorities: frozenset[SSHKey]
     """Keys that sign host certificates."""
-    revoked: tuple[SSHKey, ...]
+    revoked: frozenset[SSHKey]
 
 
 class KnownHosts:
@@ -55,12 +57,17 @@ class KnownHosts:
         self._catch_up()
 
     def keys_of(self, names: Sequence[str], port: int) -> HostKeys:
-        """All that is known of a host under any of `names` (its address, its host name)."""
-        found = [self._entries.match(name, "", _unusual(port)) for name in names if name]
-        trusted, authorities, revoked = (
-            tuple(dict.fromkeys(key for each in found for key in each[part])) for part in range(3)
+        """What is known of a host under any of `names` (its address, its host name) and `port`.
+
+        As with OpenSSH, a key that is known without a port is good on any, if none is known there.
+        """
+        at_port = self._find([host_pattern(name, port) for name in names])
+        anywhere = self._find(names)
+        return HostKeys(
+            at_port.trusted or anywhere.trusted,
+            at_port.authorities or anywhere.authorities,
+            at_port.revoked | anywhere.revoked,
         )
-        return HostKeys(trusted, authorities, revoked)
 
     def judge(self, names: Sequence[str], port: int, key: SSHKey) -> Verdict:
         """What is thought of `key`; of an unknown host it is remembered if the setting says so."""
@@ -75,10 +82,22 @@ class KnownHosts:
             return Verdict.REVOKED
         if key in known.trusted:
             return Verdict.KNOWN
-        return Verdict.CHANGED if known.trusted else Verdict.UNKNOWN
+        # Known on another port only, it may be another host behind the same address.
+        at_port = self._find([host_pattern(name, port) for name in names])
+        return Verdict.CHANGED if at_port.trusted else Verdict.UNKNOWN
+
+    def _find(self, patterns: Sequence[str]) -> HostKeys:
+        found = [self._entries.match(pattern, "", None) for pattern in patterns if pattern]
+        return HostKeys(
+            frozenset(key for keys, *_ in found for key in keys),
+            frozenset(key for _, keys, *_ in found for key in keys),
+            frozenset(key for _, _, keys, *_ in found for key in keys),
+        )
 
     def _remember(self, names: Sequence[str], port: int, key: SSHKey) -> Verdict:
         """Add one line in one write, while no other process can."""
+        if not _can_be_written(names[0]):
+            return Verdict.UNKNOWN
         self.path.parent.mkdir(parents=True, exist_ok=True)
         descriptor = os.open(self.path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
@@ -127,8 +146,9 @@ def host_pattern(name: str, port: int) -> str:
     return name if port == SSH_PORT else f"[{name}]:{port}"
 
 
-def _unusual(port: int) -> int | None:
-    return None if port == SSH_PORT else port
+def _can_be_written(name: str) -> bool:
+    """Whether a line with `name` would mean that one host and nothing else."""
+    return is_host(name) or re.fullmatch("[0-9a-fA-F:.]+", name) is not None
 
 
 def _new_line(descriptor: int, name: str, port: int, key: SSHKey) -> bytes:

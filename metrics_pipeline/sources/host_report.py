@@ -168,7 +168,7 @@ def _amounts(lines: Lines) -> dict[str, int]:
     """`name: 12 kB`, `name: 12`, `name=12` and `"name": 12.` as numbers by name."""
     found = {}
     for line in lines:
-        match = re.match(r'"?([^:="]{1,80})"?\s?[:=]\s*([0-9]{1,20})(?![0-9])', line)
+        match = re.match(r'"?([^:="]{1,80})"?\s?[:=]\s*([0-9]+)', line)
         if match:
             found[match[1].strip()] = _number(match[2])
     return found
