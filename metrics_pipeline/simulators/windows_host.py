@@ -358,6 +358,8 @@ class _Server(ThreadingTCPServer):
     def __init__(
         self, address: tuple[str, int], owner: WindowsHost, tls: ssl.SSLContext | None
     ) -> None:
+        if ":" in address[0]:
+            self.address_family = socket.AF_INET6
         super().__init__(address, _Handler)
         self.owner = owner
         if tls is not None:

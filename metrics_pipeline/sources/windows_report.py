@@ -35,8 +35,8 @@ WSMAN_FAULT = "http://schemas.microsoft.com/wbem/wsman/1/wsmanfault"
 WMI_ERROR = "http://schemas.dmtf.org/wbem/wscim/1/cim-schema/2/MSFT_WmiError"
 XSI = "http://www.w3.org/2001/XMLSchema-instance"
 
-CIMV2 = "http://schemas.microsoft.com/wbem/wsman/1/wmi/root/cimv2/*"
-WMI = "http://schemas.microsoft.com/wbem/wsman/1/wmi/root/wmi/*"
+_WMI_ROOT = "http://schemas.microsoft.com/wbem/wsman/1/wmi/root"
+CIMV2, WMI = f"{_WMI_ROOT}/cimv2/*", f"{_WMI_ROOT}/wmi/*"
 """Resource URIs of the two WMI namespaces."""
 
 MAX_COUNT = 2**64 - 1

@@ -29,7 +29,7 @@ from metrics_pipeline.core.devices import Device, DeviceReading, Miss
 from metrics_pipeline.core.errors import ConfigurationError
 from metrics_pipeline.core.ports import Trace
 from metrics_pipeline.sources.windows_report import Query, Row, queries_for
-from metrics_pipeline.sources.winrm_session import Conversation, Lost, Peer, Refusal
+from metrics_pipeline.sources.winrm_session import Conversation, Line, Lost, Peer, Refusal
 
 NAME = "winrm"
 PORTS: Mapping[str, int] = {"https": 5986, "http": 5985}
@@ -223,11 +223,11 @@ class WinRm:
         seconds = self._settings.timeout_seconds
         peer = way.peer(device, seconds)
         tell(f"connecting to {device.address} port {peer.port}, as {peer.user} by {peer.auth}")
-        connection = await _connect(await self._find(device), peer.port, seconds)
+        line = Line(await _connect(await self._find(device), peer.port, seconds))
         try:
-            return Conversation(peer, connection)
+            return Conversation(peer, line)
         except ValueError as error:
-            connection.close()
+            line.close()
             raise Lost(Miss.RESOLVE, f"{peer.name!r} cannot be a host: {error}") from error
 
     async def _find(self, device: Device) -> Sequence[Address]:

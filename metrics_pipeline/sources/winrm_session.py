@@ -146,9 +146,10 @@ class Line:
 class Conversation:
     """Asks one host for rows, one query after the other; for one thread at a time."""
 
-    def __init__(self, peer: Peer, connection: socket.socket) -> None:
-        self.line = Line(connection)
-        self._session = _open_session(peer, self.line)
+    def __init__(self, peer: Peer, line: Line) -> None:
+        """Takes `line` over. ValueError if the peer's name is none a URL can hold."""
+        self.line = line
+        self._session = _open_session(peer, line)
         seconds = peer.timeout_seconds
         self._wsman = WSMan(
             peer.name,
