@@ -50,6 +50,7 @@ class Question(NamedTuple):
     non_repeaters: int
     repetitions: int
     oids: tuple[str, ...]
+    asker: Address = ("", 0)
 
     def reply(
         self, variables: Iterable[Variable], status: int = 0, index: int = 0, identifier: int = 0
@@ -92,9 +93,9 @@ def text(value: str) -> bytes:
 
 
 @asynccontextmanager
-async def hostile_agent(answer: Answer) -> AsyncIterator[Address]:
-    """Answers with `answer` in this event loop; gives its address."""
-    async with _endpoint(lambda: _Agent(answer)) as (address, _):
+async def hostile_agent(answer: Answer, delay_seconds: float = 0.0) -> AsyncIterator[Address]:
+    """Answers with `answer` in this event loop, `delay_seconds` late; gives its address."""
+    async with _endpoint(lambda: _Agent(answer, delay_seconds)) as (address, _):
         yield address
 
 
@@ -178,16 +179,18 @@ def read_question(data: bytes) -> Question:
 
 
 class _Agent(asyncio.DatagramProtocol):
-    def __init__(self, answer: Answer) -> None:
+    def __init__(self, answer: Answer, delay_seconds: float) -> None:
         self._answer = answer
+        self._delay_seconds = delay_seconds
 
     def connection_made(self, transport: Any) -> None:
         self._transport = transport
 
     def datagram_received(self, data: bytes, address: Any) -> None:
-        answer = self._answer(read_question(data))
+        answer = self._answer(read_question(data)._replace(asker=address))
         for datagram in [answer] if isinstance(answer, bytes) else answer or ():
-            self._transport.sendto(datagram, address)
+            loop = asyncio.get_running_loop()
+            loop.call_later(self._delay_seconds, self._transport.sendto, datagram, address)
 
 
 class Relay(asyncio.DatagramProtocol):
