@@ -14,6 +14,7 @@ import hashlib
 import math
 import os
 import re
+import socket
 import ssl
 import threading
 import time
