@@ -76,8 +76,8 @@ class TlsSettings(BaseModel, frozen=True, extra="forbid"):
 class BasicAuthSettings(BaseModel, frozen=True, extra="forbid"):
     """The one user who may read."""
 
-    username: str = Field(min_length=1)
-    password: SecretReference
+    username: str = Field(min_length=1, description="The user's name.")
+    password: SecretReference = Field(description="Where the password is; read at the start.")
 
 
 class ExporterSettings(BaseModel, frozen=True, extra="forbid"):
@@ -150,7 +150,9 @@ class Settings(BaseModel, frozen=True, extra="forbid"):
         validate_default=True,
         description="Where the latest values are; shared by runs and exporters.",
     )
-    exporter: ExporterSettings = Field(default=ExporterSettings())
+    exporter: ExporterSettings = Field(
+        default=ExporterSettings(), description="The page that Prometheus scrapes."
+    )
     simulator: SimulatorSettings | None = Field(
         default=None, description="Absent means that no simulator is started."
     )

@@ -75,19 +75,23 @@ class Writer:
         """
         sorted_ = self._validate(reading.points)
         written: Counter[str] = Counter()
+        kept: list[Point] = []
         examples = list(sorted_.examples)
         for measurement, group in _by_measurement(sorted_.fit):
-            written[measurement] = len(group)
             try:
                 self._store_group(group)
             except PartialWrite as error:
                 written[measurement] = error.accepted
+                kept += error.kept
                 sorted_.rejected.update(error.rejected)
                 examples.append(str(error))
+            else:
+                written[measurement] = len(group)
+                kept += group
         is_complete = not reading.failures and not sorted_.rejected
         keep = snapshots.replace if is_complete else snapshots.merge
         snapshot = self._remember(
-            written, sorted_.rejected, lambda c, now_ns: keep(c, asset, sorted_.fit, now_ns)
+            written, sorted_.rejected, lambda c, now_ns: keep(c, asset, tuple(kept), now_ns)
         )
         return WriteReport(sum(written.values()), dict(sorted_.rejected), tuple(examples), snapshot)
 
