@@ -151,7 +151,7 @@ class Settings(BaseModel, frozen=True, extra="forbid"):
         description="Where the latest values are; shared by runs and exporters.",
     )
     exporter: ExporterSettings = Field(
-        default=ExporterSettings(), description="The page that Prometheus scrapes."
+        default=ExporterSettings(), description="How the sidecar that Prometheus scrapes listens and looks."
     )
     simulator: SimulatorSettings | None = Field(
         default=None, description="Absent means that no simulator is started."
