@@ -7,7 +7,6 @@ Prometheus sees.
 
 from __future__ import annotations
 
-import itertools
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -30,6 +29,9 @@ LONGEST_WAIT_SECONDS = 60.0
 """A store that asks by Retry-After for more patience than this has failed for this run."""
 
 MAX_EXAMPLES = 5
+MAX_SEARCH_WRITES = 64
+"""Writes spent to find out which points a store refused; enough for all of a fleet's counts."""
+
 _Keep = Callable[[sa.Connection, int], snapshots.Snapshot]
 
 
@@ -48,6 +50,17 @@ class _Sorted:
     fit: tuple[Point, ...]
     rejected: Counter[str]
     examples: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class _Stored:
+    """What became of the points of one measurement; `problem` is empty if all were kept."""
+
+    measurement: str
+    accepted: int
+    kept: tuple[Point, ...]
+    rejected: Counter[str]
+    problem: str
 
 
 class Writer:
@@ -74,26 +87,15 @@ class Writer:
         help. The snapshot of `asset` then stays as it was. Writing again is always safe.
         """
         sorted_ = self._validate(reading.points)
-        written: Counter[str] = Counter()
-        kept: list[Point] = []
-        examples = list(sorted_.examples)
-        for measurement, group in _by_measurement(sorted_.fit):
-            try:
-                self._store_group(group)
-            except PartialWrite as error:
-                written[measurement] = error.accepted
-                kept += error.kept
-                sorted_.rejected.update(error.rejected)
-                examples.append(str(error))
-            else:
-                written[measurement] = len(group)
-                kept += group
-        is_complete = not reading.failures and not sorted_.rejected
+        stored = [self._store_group(group) for group in _by_measurement(sorted_.fit)]
+        written = Counter({group.measurement: group.accepted for group in stored})
+        rejected = sum((group.rejected for group in stored), sorted_.rejected)
+        kept = tuple(point for group in stored for point in group.kept)
+        is_complete = not reading.failures and not rejected
         keep = snapshots.replace if is_complete else snapshots.merge
-        snapshot = self._remember(
-            written, sorted_.rejected, lambda c, now_ns: keep(c, asset, tuple(kept), now_ns)
-        )
-        return WriteReport(sum(written.values()), dict(sorted_.rejected), tuple(examples), snapshot)
+        snapshot = self._remember(written, rejected, lambda c, now_ns: keep(c, asset, kept, now_ns))
+        examples = (*sorted_.examples, *(group.problem for group in stored if group.problem))
+        return WriteReport(written.total(), dict(rejected), examples, snapshot)
 
     def latest(self, asset: str) -> snapshots.Snapshot | None:
         """The snapshot of `asset`, or None if it never gave anything."""
@@ -119,7 +121,36 @@ class Writer:
                     examples.append(str(error))
         return _Sorted(tuple(fit), rejected, tuple(examples))
 
-    def _store_group(self, points: Sequence[Point]) -> None:
+    def _store_group(self, points: Sequence[Point]) -> _Stored:
+        """Write `points`, which are of one measurement."""
+        measurement = points[0].measurement
+        try:
+            self._store_with_retries(points)
+        except PartialWrite as error:
+            kept = self._find_kept(points) if error.accepted else ()
+            return _Stored(measurement, error.accepted, kept, Counter(error.rejected), str(error))
+        return _Stored(measurement, len(points), tuple(points), Counter(), "")
+
+    def _find_kept(self, points: Sequence[Point]) -> tuple[Point, ...]:
+        """Those of `points`, some of which were refused, that the store surely keeps.
+
+        A store says how many it refused, not always which. Writing halves again shows it, and
+        changes nothing in the store. What is not known after `MAX_SEARCH_WRITES` is left out.
+        """
+        kept: list[Point] = []
+        pending = _halves(points)
+        for _ in range(MAX_SEARCH_WRITES):
+            if not pending:
+                break
+            part = pending.pop()
+            try:
+                self._store_with_retries(part)
+                kept += part
+            except PartialWrite as error:
+                pending += _halves(part) if error.accepted else []
+        return tuple(kept)
+
+    def _store_with_retries(self, points: Sequence[Point]) -> None:
         deadline = self._timing.monotonic() + LONGEST_WAIT_SECONDS
         call_with_retries(lambda: self._store.write(points), RETRIES, self._timing, deadline)
 
@@ -135,9 +166,13 @@ class Writer:
         return call_with_retries(remember, RETRIES, self._timing)
 
 
-def _by_measurement(points: Iterable[Point]) -> list[tuple[str, list[Point]]]:
-    ordered = sorted(points, key=lambda point: point.measurement)
-    return [
-        (name, list(group))
-        for name, group in itertools.groupby(ordered, key=lambda point: point.measurement)
-    ]
+def _by_measurement(points: Iterable[Point]) -> list[list[Point]]:
+    groups: dict[str, list[Point]] = {}
+    for point in points:
+        groups.setdefault(point.measurement, []).append(point)
+    return [groups[measurement] for measurement in sorted(groups)]
+
+
+def _halves(points: Sequence[Point]) -> list[Sequence[Point]]:
+    middle = len(points) // 2
+    return [points[:middle], points[middle:]]
