@@ -46,6 +46,9 @@ def _set_up_logging() -> None:
         level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
     )
     logging.getLogger("metrics_pipeline").setLevel(logging.INFO)
+    for handler in logging.getLogger().handlers:
+        # Dagster's PostgreSQL storage tells every try, on several lines, through the root logger.
+        handler.addFilter(lambda record: record.name != "root")
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -84,10 +87,20 @@ def _port(given: str) -> int:
     raise argparse.ArgumentTypeError(f"expected a number from 0 to {MAX_PORT}, got {given!r}")
 
 
+def _seconds(given: str) -> float:
+    try:
+        seconds = float(given)
+    except ValueError:
+        seconds = 0.0
+    if seconds > 0:
+        return seconds
+    raise argparse.ArgumentTypeError(f"expected a number of seconds above 0, got {given!r}")
+
+
 def _add_run(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     parser = _add(commands, "run", "Run everything on this machine.", "run --for 90")
     parser.add_argument(
-        "--for", type=float, dest="for_seconds", metavar="SECONDS", help="end after SECONDS"
+        "--for", type=_seconds, dest="for_seconds", metavar="SECONDS", help="end after SECONDS"
     )
     parser.add_argument("--webserver-port", type=_port, default=3000, metavar="PORT")
     parser.add_argument(

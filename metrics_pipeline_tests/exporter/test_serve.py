@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import signal
 import socket
 import ssl
@@ -114,9 +115,10 @@ def test_it_never_says_the_password(exporter: ExporterProcess) -> None:
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_ends_it_cleanly_even_while_a_client_stays(
-    number: signal.Signals, tmp_path: Path
+    number: signal.Signals, tmp_path: Path, dagster_home_template: Path
 ) -> None:
     write_settings(tmp_path, {})
+    shutil.copytree(dagster_home_template, tmp_path / "dagster")
     with exporter_process(tmp_path) as exporter, httpx.Client(verify=False) as client:
         assert client.get(exporter.url).is_success
         exporter.process.send_signal(number)
