@@ -368,6 +368,8 @@ def _left_to_try(reply: Reply, batch: Sequence[Point], tally: _Tally) -> list[Se
     partly = partly_refused(reply)
     if partly is not None:
         tally.accepted += max(0, len(batch) - sum(partly.rejected.values()))
+        if partly.lines is not None:
+            tally.kept += [p for n, p in enumerate(batch, start=1) if n not in partly.lines]
         for reason, count in partly.rejected.items():
             tally.refuse(reason, count, said(reply))
         return []

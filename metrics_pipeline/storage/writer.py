@@ -29,8 +29,6 @@ LONGEST_WAIT_SECONDS = 60.0
 """A store that asks by Retry-After for more patience than this has failed for this run."""
 
 MAX_EXAMPLES = 5
-MAX_SEARCH_WRITES = 64
-"""Writes spent to find out which points a store refused; enough for all of a fleet's counts."""
 
 _Keep = Callable[[sa.Connection, int], snapshots.Snapshot]
 
@@ -127,28 +125,9 @@ class Writer:
         try:
             self._store_with_retries(points)
         except PartialWrite as error:
-            kept = self._find_kept(points) if error.accepted else ()
-            return _Stored(measurement, error.accepted, kept, Counter(error.rejected), str(error))
+            rejected = Counter(error.rejected)
+            return _Stored(measurement, error.accepted, error.kept, rejected, str(error))
         return _Stored(measurement, len(points), tuple(points), Counter(), "")
-
-    def _find_kept(self, points: Sequence[Point]) -> tuple[Point, ...]:
-        """Those of `points`, some of which were refused, that the store surely keeps.
-
-        A store says how many it refused, not always which. Writing halves again shows it, and
-        changes nothing in the store. What is not known after `MAX_SEARCH_WRITES` is left out.
-        """
-        kept: list[Point] = []
-        pending = _halves(points)
-        for _ in range(MAX_SEARCH_WRITES):
-            if not pending:
-                break
-            part = pending.pop()
-            try:
-                self._store_with_retries(part)
-                kept += part
-            except PartialWrite as error:
-                pending += _halves(part) if error.accepted else []
-        return tuple(kept)
 
     def _store_with_retries(self, points: Sequence[Point]) -> None:
         deadline = self._timing.monotonic() + LONGEST_WAIT_SECONDS
@@ -171,8 +150,3 @@ def _by_measurement(points: Iterable[Point]) -> list[list[Point]]:
     for point in points:
         groups.setdefault(point.measurement, []).append(point)
     return [groups[measurement] for measurement in sorted(groups)]
-
-
-def _halves(points: Sequence[Point]) -> list[Sequence[Point]]:
-    middle = len(points) // 2
-    return [points[:middle], points[middle:]]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping
@@ -31,7 +30,7 @@ from metrics_pipeline.storage.influx import InfluxStore, InfluxStoreSettings
 from metrics_pipeline.storage.open import open_store, open_writer
 from metrics_pipeline.storage.operational import OperationalDatabase
 from metrics_pipeline.storage.snapshots import Snapshot
-from metrics_pipeline.storage.writer import MAX_EXAMPLES, MAX_SEARCH_WRITES, Writer
+from metrics_pipeline.storage.writer import MAX_EXAMPLES, Writer
 from metrics_pipeline_tests.at_once import at_once
 from metrics_pipeline_tests.storage.contract import CATALOG as POLL_CATALOG
 from metrics_pipeline_tests.storage.influx_stub import POISON, TOKEN, InfluxStub
@@ -342,7 +341,7 @@ def test_a_field_that_changed_its_type_in_the_store_costs_only_itself(
 
 @hypothesis_settings(max_examples=25, deadline=None)
 @given(refused=st.sets(st.integers(0, 40), max_size=4))
-def test_which_points_a_store_keeps_is_found_out(
+def test_exactly_the_points_a_store_keeps_are_shown(
     tmp_path_factory: pytest.TempPathFactory, refused: set[int]
 ) -> None:
     folder = tmp_path_factory.mktemp("found_out")
@@ -365,25 +364,6 @@ def test_which_points_a_store_keeps_is_found_out(
     assert report.accepted == 41 - len(refused)
     shown_devices = {int(point.tags["device_id"]) for point in report.snapshot.points}
     assert shown_devices == set(range(41)) - refused
-
-
-def test_the_search_for_refused_points_has_an_end(
-    embedded: EmbeddedStore, operational: OperationalDatabase, world: World
-) -> None:
-    embedded.write([Point("polls", {"device_id": "bad", "name": "x"}, {"count": 1.5}, NOW_NS)])
-    half = MAX_SEARCH_WRITES
-    pairs = (
-        (
-            poll(0.5, f"good{n}"),
-            Point("polls", {"device_id": f"bad{n}", "name": "x"}, {"count": 1}, NOW_NS),
-        )
-        for n in range(half)
-    )
-    writer = writer_to(embedded, operational, world)
-    report = writer.write(ASSET, reading(*itertools.chain.from_iterable(pairs)))
-    assert (report.accepted, report.rejected) == (half, {"field_type_conflict": half})
-    assert 0 < len(report.snapshot.points) < half
-    assert all(p.tags["device_id"].startswith("good") for p in report.snapshot.points)
 
 
 # --- a store that fails ---------------------------------------------------------------------------
