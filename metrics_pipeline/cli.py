@@ -17,7 +17,6 @@ from metrics_pipeline.access.environment import (
     SETTINGS_VARIABLE,
     STATE_DIR_VARIABLE,
     make_dagster_home,
-    settings_file,
     state_dir,
 )
 from metrics_pipeline.core.errors import ConfigurationError, MetricsPipelineError
@@ -158,21 +157,17 @@ def _choose_dagster_home() -> None:
 
 def _run(options: argparse.Namespace) -> int:
     from metrics_pipeline.settings_file import load_settings
-    from metrics_pipeline.stack.layout import Layout, find_free_port, lock, require_free_port
+    from metrics_pipeline.stack.layout import choose_layout, lock
     from metrics_pipeline.stack.run import run
 
     settings = load_settings()
-    exporter_port = options.exporter_port or settings.exporter.port or find_free_port()
-    require_free_port(options.webserver_port, "--webserver-port")
-    require_free_port(exporter_port, "--exporter-port")
-    layout = Layout(
-        state_dir=state_dir(),
-        settings_file=settings_file(),
-        webserver_port=options.webserver_port or find_free_port(),
-        exporter_port=exporter_port,
-        code_server_port=find_free_port(),
-    )
-    with lock(layout.state_dir):
+    with lock(state_dir()):
+        layout = choose_layout(
+            webserver_port=options.webserver_port,
+            exporter_port=settings.exporter.port
+            if options.exporter_port is None
+            else options.exporter_port,
+        )
         return run(
             layout,
             settings,
