@@ -38,6 +38,11 @@ class FleetAsset:
         """All it gives."""
         return tuple(metric for metrics in self.asked.values() for metric in metrics)
 
+    @property
+    def pairs(self) -> frozenset[tuple[str, str]]:
+        """Source and field of everything it asks."""
+        return frozenset((source, m.field) for source, ms in self.asked.items() for m in ms)
+
     def without(self, fields: Collection[str]) -> FleetAsset:
         """The same less the metrics whose fields are named."""
         left = {

@@ -48,7 +48,7 @@ def build_refresher(settings: Settings) -> Refresher:
         operational=OperationalDatabase(settings.operational_database),
         instance=InstanceReader([JOB] if settings.fleet else []),
         catalog=CATALOG,
-        assets=[asset.key for asset in settings.fleet_assets()],
+        assets={asset.key: asset.pairs for asset in settings.fleet_assets()},
         max_series=settings.exporter.max_series_per_metric,
     )
 

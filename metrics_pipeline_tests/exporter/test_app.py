@@ -36,7 +36,7 @@ def refresher(tmp_path: Path, dagster_home: Path) -> Iterator[Refresher]:
         operational=OperationalDatabase(DatabaseSettings(url=f"sqlite:///{tmp_path}/o.sqlite")),
         instance=InstanceReader([]),
         catalog=CATALOG,
-        assets=[],
+        assets={},
         max_series=10,
     )
     with contextlib.closing(made):
