@@ -41,6 +41,7 @@ def check_everything(settings: Settings) -> list[Finding]:
     used = [spec for spec in SOURCES.values() if settings.source(spec.name) is not None]
     return [
         Finding("settings", True, str(settings_file())),
+        *_check_simulator(settings),
         *(finding for spec in used for finding in _check_source(spec, settings)),
         _attempt("time-series store", lambda: _check_store(settings)),
         _attempt("operational database", lambda: _check_operational(settings)),
@@ -63,6 +64,17 @@ def _render_one(finding: Finding) -> str:
 def _wrap(paragraph: str) -> list[str]:
     """Between words only: a path stays whole, to be copied."""
     return textwrap.wrap(paragraph, TEXT_COLUMNS, break_long_words=False, break_on_hyphens=False)
+
+
+def _check_simulator(settings: Settings) -> list[Finding]:
+    """Nothing unless these are settings for the simulator, and it was never started here."""
+    simulator = settings.simulator
+    if simulator is None or not settings.reads_simulator():
+        return []
+    if simulator.connection_string_file.exists():
+        return []
+    says = "not running, so there is nothing to count yet. Start `make run` first, or name your own"
+    return [Finding("simulated IoT Hub", False, f"{says} hub and leave `simulator` out.")]
 
 
 def _check_source(spec: SourceSpec, settings: Settings) -> list[Finding]:

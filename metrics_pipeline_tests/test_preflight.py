@@ -13,10 +13,16 @@ from typing import Any
 import pytest
 import yaml
 
-from metrics_pipeline.access.environment import SETTINGS_VARIABLE, STATE_DIR_VARIABLE
+from metrics_pipeline.access.environment import (
+    SETTINGS_VARIABLE,
+    STATE_DIR_VARIABLE,
+    default_settings_file,
+    make_dagster_home,
+)
 from metrics_pipeline.cli import main
-from metrics_pipeline.preflight import Finding, render
+from metrics_pipeline.preflight import Finding, check_everything, render
 from metrics_pipeline.settings import Settings
+from metrics_pipeline.settings_file import load_settings
 from metrics_pipeline.simulators.fleet import Fleet
 from metrics_pipeline.simulators.iot_hub import IotHubSimulator
 from metrics_pipeline.simulators.loopback_server import Answer, LoopbackServer, Request
@@ -289,3 +295,14 @@ def test_settings_without_sources_are_checked_too(
     assert status == 0
     assert list(found) == [name for name in NAMES if name != "azure_iot_hub"]
     assert Settings.model_validate({"version": 1, "sources": {}}).fleet is None
+
+
+def test_before_the_first_start_it_says_that_the_simulator_is_not_running(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("METRICS_PIPELINE_STATE_DIR", str(tmp_path))
+    monkeypatch.setenv("DAGSTER_HOME", str(make_dagster_home(tmp_path)))
+    findings = check_everything(load_settings(default_settings_file()))
+    [simulator] = [finding for finding in findings if finding.name == "simulated IoT Hub"]
+    assert not simulator.is_well
+    assert "Start `make run` first" in simulator.says
