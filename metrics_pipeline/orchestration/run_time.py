@@ -3,8 +3,7 @@
 from datetime import datetime, timedelta
 
 import dagster as dg
-
-SCHEDULED_TAG = "dagster/scheduled_execution_time"
+from dagster._core.storage.tags import SCHEDULED_EXECUTION_TIME_TAG as SCHEDULED_TAG
 
 
 def time_ns(context: dg.AssetExecutionContext, cadence: timedelta) -> int:
