@@ -46,6 +46,7 @@ $(VENV)/bin/python:
 	@$(BASE_PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 		{ echo "Python 3.11 or newer is needed; name one with BASE_PYTHON=python3.12"; exit 1; }
 	@echo "Making $(VENV)"
+	@rm -rf $(VENV)
 	@$(BASE_PYTHON) -m venv $(VENV) || { rm -rf $(VENV); \
 		echo "python3 -m venv does not work here: on Debian, apt-get install python3-venv"; exit 1; }
 

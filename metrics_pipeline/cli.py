@@ -17,7 +17,6 @@ from metrics_pipeline.access.environment import (
     SETTINGS_VARIABLE,
     STATE_DIR_VARIABLE,
     make_dagster_home,
-    settings_file,
     state_dir,
 )
 from metrics_pipeline.core.errors import ConfigurationError, MetricsPipelineError
@@ -46,6 +45,9 @@ def _set_up_logging() -> None:
         level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
     )
     logging.getLogger("metrics_pipeline").setLevel(logging.INFO)
+    for handler in logging.getLogger().handlers:
+        # Dagster's PostgreSQL storage tells every try, on several lines, through the root logger.
+        handler.addFilter(lambda record: record.name != "root")
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -84,10 +86,20 @@ def _port(given: str) -> int:
     raise argparse.ArgumentTypeError(f"expected a number from 0 to {MAX_PORT}, got {given!r}")
 
 
+def _seconds(given: str) -> float:
+    try:
+        seconds = float(given)
+    except ValueError:
+        seconds = 0.0
+    if seconds > 0:
+        return seconds
+    raise argparse.ArgumentTypeError(f"expected a number of seconds above 0, got {given!r}")
+
+
 def _add_run(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     parser = _add(commands, "run", "Run everything on this machine.", "run --for 90")
     parser.add_argument(
-        "--for", type=float, dest="for_seconds", metavar="SECONDS", help="end after SECONDS"
+        "--for", type=_seconds, dest="for_seconds", metavar="SECONDS", help="end after SECONDS"
     )
     parser.add_argument("--webserver-port", type=_port, default=3000, metavar="PORT")
     parser.add_argument(
@@ -145,21 +157,17 @@ def _choose_dagster_home() -> None:
 
 def _run(options: argparse.Namespace) -> int:
     from metrics_pipeline.settings_file import load_settings
-    from metrics_pipeline.stack.layout import Layout, find_free_port, lock, require_free_port
+    from metrics_pipeline.stack.layout import choose_layout, lock
     from metrics_pipeline.stack.run import run
 
     settings = load_settings()
-    exporter_port = options.exporter_port or settings.exporter.port or find_free_port()
-    require_free_port(options.webserver_port, "--webserver-port")
-    require_free_port(exporter_port, "--exporter-port")
-    layout = Layout(
-        state_dir=state_dir(),
-        settings_file=settings_file(),
-        webserver_port=options.webserver_port or find_free_port(),
-        exporter_port=exporter_port,
-        code_server_port=find_free_port(),
-    )
-    with lock(layout.state_dir):
+    with lock(state_dir()):
+        layout = choose_layout(
+            webserver_port=options.webserver_port,
+            exporter_port=settings.exporter.port
+            if options.exporter_port is None
+            else options.exporter_port,
+        )
         return run(
             layout,
             settings,

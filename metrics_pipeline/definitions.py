@@ -17,11 +17,12 @@ from metrics_pipeline.settings_file import load_settings
 def build_definitions(settings: Settings) -> dg.Definitions:
     """All assets, jobs, schedules and resources under `settings`."""
     fleet = settings.fleet
-    assets = build_fleet_assets(settings.fleet_assets(), fleet) if fleet else []
+    counted = settings.fleet_assets()
+    assets = build_fleet_assets(counted, fleet) if fleet else []
     return dg.Definitions(
         assets=[*build_source_assets(settings), *with_code_references(assets)],
         jobs=[build_fleet_job(fleet)] if fleet else [],
-        schedules=[build_fleet_schedule(fleet)] if fleet else [],
+        schedules=[build_fleet_schedule(fleet, counted)] if fleet else [],
         resources=build_resources(settings),
         executor=dg.in_process_executor,
     )

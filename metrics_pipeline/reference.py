@@ -48,7 +48,7 @@ def configuration_page() -> str:
         GENERATED,
         "# Configuration",
         "",
-        "One YAML file; `metrics_pipeline/default_settings.yaml` is a commented example that loads.",
+        "One YAML file; `metrics_pipeline/default_settings.yaml` is a commented example.",
         "Paths are relative to the state directory. A secret is never written into the file: name",
         "where it is, `{env: NAME}` or `{file: PATH}`. `metrics-pipeline check` tries everything.",
         "",

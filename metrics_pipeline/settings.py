@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, create_model, model_validator
 from metrics_pipeline.access.database import DatabaseSettings
 from metrics_pipeline.access.secrets import SecretReference
 from metrics_pipeline.access.state_path import StatePath
-from metrics_pipeline.core.catalog import CONCENTRATOR_COUNT, DEVICE_COUNT, Metric
+from metrics_pipeline.core.catalog import CONCENTRATOR_COUNT, DEVICE_COUNT, FLEET_METRICS, Metric
 from metrics_pipeline.core.fleet import (
     FleetAsset,
     concentrator_counts,
@@ -44,7 +44,12 @@ class FleetSettings(BaseModel, frozen=True, extra="forbid"):
         default=5, description="Minutes between two counts; a divisor of 60, at most 30."
     )
     max_runtime_seconds: int = Field(
-        default=240, ge=30, description="A run that takes longer is ended."
+        default=280, ge=30, description="A run that takes longer is ended."
+    )
+    without: tuple[str, ...] = Field(
+        default=(),
+        description="Counts that are not collected, such as connected_device_count where AWS IoT "
+        "has no fleet indexing.",
     )
     retry_delay_seconds: float = Field(
         default=10.0,
@@ -63,6 +68,9 @@ class FleetSettings(BaseModel, frozen=True, extra="forbid"):
     def _check(self) -> FleetSettings:
         if self.every_minutes not in CADENCES_MINUTES:
             raise ValueError(f"every_minutes: expected one of {CADENCES_MINUTES}")
+        known = [metric.field for metric in FLEET_METRICS]
+        if not set(self.without).issubset(known):
+            raise ValueError(f"without: expected some of {', '.join(known)}")
         return self
 
 
@@ -76,8 +84,8 @@ class TlsSettings(BaseModel, frozen=True, extra="forbid"):
 class BasicAuthSettings(BaseModel, frozen=True, extra="forbid"):
     """The one user who may read."""
 
-    username: str = Field(min_length=1)
-    password: SecretReference
+    username: str = Field(min_length=1, description="The user's name.")
+    password: SecretReference = Field(description="Where the password is; read at the start.")
 
 
 class ExporterSettings(BaseModel, frozen=True, extra="forbid"):
@@ -150,7 +158,10 @@ class Settings(BaseModel, frozen=True, extra="forbid"):
         validate_default=True,
         description="Where the latest values are; shared by runs and exporters.",
     )
-    exporter: ExporterSettings = Field(default=ExporterSettings())
+    exporter: ExporterSettings = Field(
+        default=ExporterSettings(),
+        description="How the sidecar that Prometheus scrapes listens and looks.",
+    )
     simulator: SimulatorSettings | None = Field(
         default=None, description="Absent means that no simulator is started."
     )
@@ -160,11 +171,25 @@ class Settings(BaseModel, frozen=True, extra="forbid"):
         section: BaseModel | None = getattr(self.sources, name)
         return section
 
+    def reads_simulator(self) -> bool:
+        """Whether the IoT Hub that is counted is the simulated one."""
+        hub = self.source("azure_iot_hub")
+        secret = getattr(hub, "connection_string", None)
+        return (
+            self.simulator is not None
+            and secret is not None
+            and secret.file == self.simulator.connection_string_file
+        )
+
     def fleet_assets(self) -> tuple[FleetAsset, ...]:
         """What is counted; without LoRa there are no concentrators."""
         fleet = self.fleet
         if fleet is None:
             return ()
+        counted = (asset.without(fleet.without) for asset in self._all_fleet_assets(fleet))
+        return tuple(asset for asset in counted if asset.metrics)
+
+    def _all_fleet_assets(self, fleet: FleetSettings) -> tuple[FleetAsset, ...]:
         devices = (device_counts(fleet.provider), edge_device_counts(fleet.provider))
         if not fleet.lora_enabled:
             return devices
@@ -179,6 +204,20 @@ class Settings(BaseModel, frozen=True, extra="forbid"):
         if self.fleet is not None and self.fleet.lora_enabled:
             self._require_source(
                 "fleet.concentrators_from", self.fleet.concentrators_from, CONCENTRATOR_COUNT
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _check_times(self) -> Settings:
+        needed = sum(
+            getattr(self.source(name), "deadline_seconds", 0)
+            for asset in self.fleet_assets()
+            for name in asset.asked
+        )
+        if self.fleet is not None and needed > self.fleet.max_runtime_seconds:
+            raise ValueError(
+                f"fleet.max_runtime_seconds: the readings of one run may take {needed:g} s "
+                f"(deadline_seconds of each), so {self.fleet.max_runtime_seconds} is too short"
             )
         return self
 

@@ -248,7 +248,7 @@ def _suggest(location: Location) -> str:
     known = sorted({name for part in _schemas(location[:-1]) for name in _properties(part)})
     close = difflib.get_close_matches(str(location[-1]), known, n=1)
     if close:
-        return f"; did you mean {close[0]!r}?"
+        return f" (did you mean {close[0]!r}?)"
     return f"; expected one of {', '.join(known)}" if known else ""
 
 

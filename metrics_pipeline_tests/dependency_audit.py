@@ -43,9 +43,8 @@ def judge(outcome: Outcome) -> tuple[int, str]:
     if outcome.holes:
         return 1, "known holes:\n  " + "\n  ".join(outcome.holes)
     if not outcome.clean:
-        return 0, (
-            f"NOT AUDITED: the advisory database answers for none of {len(outcome.skipped)} packages"
-        )
+        packages = len(outcome.skipped)
+        return 0, f"NOT AUDITED: the advisory database answers for none of {packages} packages"
     if outcome.skipped:
         return 1, f"could not be looked up: {', '.join(outcome.skipped)}"
     return 0, f"{len(outcome.clean)} packages, no known hole"

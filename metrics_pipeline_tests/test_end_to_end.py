@@ -127,6 +127,23 @@ def test_ctrl_c_ends_every_process(stack: RunningStack, checkout: Path) -> None:
     assert processes_in(checkout) == []
 
 
+def test_with_a_time_given_it_ends_by_itself(checkout: Path) -> None:
+    environment = {"METRICS_PIPELINE_STATE_DIR": "", "METRICS_PIPELINE_SETTINGS": ""}
+    with running_stack(["make", "run", "ARGS=PORTS --for 60"], checkout, environment) as running:
+        assert running.process.wait(READY_WITHIN_SECONDS) == 0, running.output
+    assert READY in running.output
+    assert processes_in(checkout) == []
+
+
+def test_without_a_value_for_every_gauge_it_ends_with_status_1(checkout: Path) -> None:
+    environment = {"METRICS_PIPELINE_STATE_DIR": "", "METRICS_PIPELINE_SETTINGS": ""}
+    options = "ARGS=PORTS --for 40 --no-simulator --state-dir .state/empty"
+    with running_stack(["make", "run", options], checkout, environment) as running:
+        assert running.process.wait(READY_WITHIN_SECONDS) != 0
+    assert "no value for iot_hub_portal_device_count" in running.output
+    assert processes_in(checkout) == []
+
+
 def browse(url: str, profile: Path) -> str:
     """The page as a headless Chromium has it once it is drawn, as text of its document."""
     command = [require("chromium"), *CHROMIUM_OPTIONS, f"--user-data-dir={profile}", url]

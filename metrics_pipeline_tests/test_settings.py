@@ -26,6 +26,7 @@ REPLACES: Mapping[str, tuple[str, ...]] = {
     "entra_id": ("connection_string", "scheme"),
     "aws_iot": (),
     "url": ("url",),
+    "without": (),
     "kind": ("kind", "path"),
     "tls": (),
 }

@@ -54,11 +54,11 @@ def complaint(folder: Path, text: str | bytes) -> str:
 MISTAKES: Mapping[str, tuple[str | bytes, str]] = {
     "unknown key": (
         "version: 1\nsources: {}\nexporter:\n  prot: 1\n",
-        "settings.yaml: line 4: exporter.prot: there is no such key; did you mean 'port'?",
+        "settings.yaml: line 4: exporter.prot: there is no such key (did you mean 'port'?)",
     ),
     "unknown key at the top": (
         "version: 1\nsources: {}\nexportr: {}\n",
-        "settings.yaml: line 3: exportr: there is no such key; did you mean 'exporter'?",
+        "settings.yaml: line 3: exportr: there is no such key (did you mean 'exporter'?)",
     ),
     "unknown key like no other": (
         "version: 1\nsources: {}\nexporter:\n  tls: {xyz: 1, certificate_file: a, key_file: b}\n",
@@ -66,7 +66,7 @@ MISTAKES: Mapping[str, tuple[str | bytes, str]] = {
     ),
     "unknown source": (
         "version: 1\nsources:\n  azure_iot_hubb: {}\n",
-        "line 3: sources.azure_iot_hubb: there is no such key; did you mean 'azure_iot_hub'?",
+        "line 3: sources.azure_iot_hubb: there is no such key (did you mean 'azure_iot_hub'?)",
     ),
     "key of another kind of store": (
         "version: 1\nsources: {}\nstore:\n  kind: embedded\n  url: http://x\n",

@@ -57,29 +57,35 @@ def ask(
         ):
             body = _read_body(response, source, target)
             reply = Reply(response.status_code, response.headers, body)
-    except httpx.TimeoutException as error:
-        raise SourceUnreachable(
-            source,
-            target,
-            f"not answered within {timeout_seconds:g} s",
-            "Check the far side, or raise its timeout_seconds.",
-        ) from error
     except (httpx.LocalProtocolError, UnicodeEncodeError):
         # Both show the header that cannot be sent, and that may be the credential.
-        raise SourceRefused(
-            source,
-            target,
-            "the request cannot be sent: a header holds what no header may",
-            "Look for line breaks and characters other than ASCII in the credential.",
-        ) from None
+        raise _unsendable(source, target) from None
     except httpx.HTTPError as error:
-        # The message of any other transport error names hosts and causes, never headers.
-        cause = str(error) or type(error).__name__
-        raise SourceUnreachable(
-            source, target, f"no answer ({cause})", "Check the address, the network and TLS."
-        ) from error
+        raise _unreachable(source, target, error, timeout_seconds) from error
     _raise_for_trouble(reply, source, target)
     return reply
+
+
+def _unsendable(source: str, target: str) -> SourceRefused:
+    return SourceRefused(
+        source,
+        target,
+        "the request cannot be sent: a header holds what no header may",
+        "Look for line breaks and characters other than ASCII in the credential.",
+    )
+
+
+def _unreachable(
+    source: str, target: str, error: httpx.HTTPError, timeout_seconds: float
+) -> SourceUnreachable:
+    if isinstance(error, httpx.TimeoutException):
+        problem = f"not answered within {timeout_seconds:g} s"
+        return SourceUnreachable(
+            source, target, problem, "Check the far side, or raise its timeout_seconds."
+        )
+    # The message of any other transport error names hosts and causes, never headers.
+    problem = f"no answer ({str(error) or type(error).__name__})"
+    return SourceUnreachable(source, target, problem, "Check the address, the network and TLS.")
 
 
 def _read_body(response: httpx.Response, source: str, target: str) -> bytes:

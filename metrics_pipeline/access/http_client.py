@@ -26,10 +26,11 @@ class HttpSettings(BaseModel, frozen=True, extra="forbid"):
         default=10, gt=0, le=60, description="Seconds one request may take in all."
     )
     deadline_seconds: float = Field(
-        default=120,
+        default=60,
         gt=0,
         le=3600,
-        description="Seconds all requests of one reading may take, with waits.",
+        description="Seconds all requests of one reading may take, with waits. An asset is one "
+        "reading, and all readings of a run must fit into the job's max_runtime_seconds.",
     )
     tries: int = Field(
         default=4, ge=1, le=10, description="Tries of a request that fails for the moment."

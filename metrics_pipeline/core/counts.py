@@ -36,10 +36,10 @@ class Verdict:
 
 
 def counts_of(points: Iterable[Point]) -> dict[str, FieldValue]:
-    """The fleet counts among `points`."""
+    """The fleet counts among `points`; of two values of a count the newer."""
     return {
         field: value
-        for point in points
+        for point in sorted(points, key=lambda point: point.time_ns)
         if point.measurement == FLEET_COUNTS.name
         for field, value in point.fields.items()
     }

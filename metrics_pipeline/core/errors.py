@@ -18,9 +18,11 @@ A message says what was tried, on what, what came back, and what to do. It never
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Self
+
+from metrics_pipeline.core.points import Point
 
 REPLY_EXCERPT_BYTES = 200
 
@@ -124,10 +126,18 @@ class StoreUnavailable(StoreError):
 
 
 class PartialWrite(StoreError):
-    """The store kept `accepted` points and refused others, counted by reason in `rejected`."""
+    """The store kept `accepted` points and refused others, counted by reason in `rejected`.
+
+    `kept` are those of the accepted that are known: a store may say how many, but not which.
+    """
 
     def __init__(
-        self, store: str, accepted: int, rejected: Mapping[str, int], problem: str
+        self,
+        store: str,
+        accepted: int,
+        rejected: Mapping[str, int],
+        problem: str,
+        kept: Sequence[Point] = (),
     ) -> None:
         super().__init__(
             store,
@@ -136,6 +146,7 @@ class PartialWrite(StoreError):
         )
         self.accepted = accepted
         self.rejected = MappingProxyType(dict(rejected))
+        self.kept = tuple(kept)
 
 
 class InvalidPoint(MetricsPipelineError):

@@ -38,6 +38,20 @@ class FleetAsset:
         """All it gives."""
         return tuple(metric for metrics in self.asked.values() for metric in metrics)
 
+    @property
+    def pairs(self) -> frozenset[tuple[str, str]]:
+        """Source and field of everything it asks."""
+        return frozenset((source, m.field) for source, ms in self.asked.items() for m in ms)
+
+    def without(self, fields: Collection[str]) -> FleetAsset:
+        """The same less the metrics whose fields are named."""
+        left = {
+            source: tuple(metric for metric in metrics if metric.field not in fields)
+            for source, metrics in self.asked.items()
+        }
+        asked = {source: metrics for source, metrics in left.items() if metrics}
+        return FleetAsset(self.name, self.description, asked)
+
 
 def device_counts(provider: str) -> FleetAsset:
     """Standard devices, from `provider`."""

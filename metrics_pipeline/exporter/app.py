@@ -30,7 +30,9 @@ def build_app(refresher: Refresher, credentials: str | None) -> Starlette:
     async def readyz(_request: Request) -> Response:
         if refresher.is_ready:
             return PlainTextResponse("ready\n")
-        return PlainTextResponse("not ready: " + "; ".join(refresher.problems) + "\n", 503)
+        # What is wrong names hosts and users: not for everybody where a password is asked for.
+        problems = "see the log" if credentials else "; ".join(refresher.problems)
+        return PlainTextResponse(f"not ready: {problems}\n", 503)
 
     async def index(_request: Request) -> Response:
         return PlainTextResponse("metrics_pipeline exporter: /metrics /healthz /readyz\n")

@@ -9,14 +9,14 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import replace
 
 from metrics_pipeline import __version__
 from metrics_pipeline.core.catalog import Catalog
 from metrics_pipeline.exporter.instance_reader import InstanceReader
 from metrics_pipeline.exporter.page import Page, render
-from metrics_pipeline.exporter.samples import Seen, collect
+from metrics_pipeline.exporter.samples import Asked, Seen, collect, only_asked
 from metrics_pipeline.storage import snapshots, tallies
 from metrics_pipeline.storage.operational import OperationalDatabase
 
@@ -32,7 +32,7 @@ class Refresher:
         operational: OperationalDatabase,
         instance: InstanceReader,
         catalog: Catalog,
-        assets: Collection[str],
+        assets: Mapping[str, Collection[Asked]],
         max_series: int,
         clock: Callable[[], float] = time.time,
     ) -> None:
@@ -91,7 +91,8 @@ class Refresher:
         with self._operational.reading() as connection:
             changed = snapshots.find_changed(connection, self._assets, known)
             totals = tallies.totals(connection)
-        merged = {**self._seen.snapshots, **{snapshot.asset: snapshot for snapshot in changed}}
+        fresh = {new.asset: only_asked(new, self._assets[new.asset]) for new in changed}
+        merged = {**self._seen.snapshots, **fresh}
         # What a new, empty database does not have yet stays as well.
         self._seen = replace(self._seen, snapshots=merged, totals={**self._seen.totals, **totals})
 

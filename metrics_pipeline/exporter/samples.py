@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass, field, replace
 
 from metrics_pipeline.core.catalog import (
     BUILD_INFO,
@@ -20,12 +20,15 @@ from metrics_pipeline.core.catalog import (
     Catalog,
     Family,
 )
-from metrics_pipeline.core.points import Point
+from metrics_pipeline.core.points import Point, without_fields
 from metrics_pipeline.core.validation import NS_PER_SECOND
 from metrics_pipeline.exporter.instance_reader import InstanceState
 from metrics_pipeline.storage.snapshots import Snapshot
 
 Labels = tuple[str, ...]
+
+Asked = tuple[str | None, str]
+"""A source (the `provider` tag of its points) and a field that it is asked for."""
 
 
 @dataclass(slots=True)
@@ -60,6 +63,18 @@ def collect(seen: Seen, catalog: Catalog, max_series: int) -> list[Samples]:
         dropped.values[(samples.family.name,)] = float(max(0, excess))
     dropped.values = {labels: n for labels, n in dropped.values.items() if n}
     return [samples for samples in [*families, dropped] if samples.values]
+
+
+def only_asked(snapshot: Snapshot, asked: Collection[Asked]) -> Snapshot:
+    """`snapshot` less what the settings ask no more, or ask another source for."""
+    points = (
+        without_fields(
+            point,
+            {name for name in point.fields if (point.tags.get("provider"), name) not in asked},
+        )
+        for point in snapshot.points
+    )
+    return replace(snapshot, points=tuple(point for point in points if point.fields))
 
 
 def collect_points(snapshots: Iterable[Snapshot], catalog: Catalog) -> list[Samples]:

@@ -48,7 +48,7 @@ def build_refresher(settings: Settings) -> Refresher:
         operational=OperationalDatabase(settings.operational_database),
         instance=InstanceReader([JOB] if settings.fleet else []),
         catalog=CATALOG,
-        assets=[asset.key for asset in settings.fleet_assets()],
+        assets={asset.key: asset.pairs for asset in settings.fleet_assets()},
         max_series=settings.exporter.max_series_per_metric,
     )
 
@@ -79,20 +79,22 @@ def _configure(exporter: ExporterSettings, refresher: Refresher) -> uvicorn.Conf
 
 def _listen(exporter: ExporterSettings, port: int | None) -> socket.socket:
     """A socket that listens. Taken before anything is started, so that a failure is one error."""
-    address = (exporter.host, exporter.port if port is None else port)
-    family = socket.AF_INET6 if ":" in exporter.host else socket.AF_INET
+    host, number = exporter.host, exporter.port if port is None else port
     try:
+        family, *_, address = socket.getaddrinfo(host, number, type=socket.SOCK_STREAM)[0]
         return socket.create_server(address, family=family, backlog=BACKLOG)
-    except OSError as error:
+    except (OSError, UnicodeError) as error:  # the latter for a name that cannot be one
+        # Python adds the address once more, in brackets.
+        reason = (getattr(error, "strerror", None) or str(error)).partition(" (")[0]
         raise ConfigurationError(
             "exporter.host and exporter.port",
-            f"cannot listen on {address[0]}:{address[1]} ({error.strerror})",
+            f"cannot listen on {host}:{number} ({reason})",
             "Give an address of this machine, and a port that no other program has (--port).",
         ) from error
 
 
 def _url(exporter: ExporterSettings, listener: socket.socket) -> str:
-    host = f"[{exporter.host}]" if listener.family is socket.AF_INET6 else exporter.host
+    host = f"[{exporter.host}]" if ":" in exporter.host else exporter.host
     scheme = "https" if exporter.tls else "http"
     return f"{scheme}://{host}:{listener.getsockname()[1]}/metrics"
 

@@ -6,25 +6,32 @@ import dagster as dg
 
 from metrics_pipeline.core.errors import MetricsPipelineError, SourceError
 
+QUICK_SECONDS = 20.0
+"""A failure that came sooner leaves time for a second try within the run's time."""
+
 
 def source_retry(delay_seconds: float) -> dg.RetryPolicy:
     """One more try for a source that did not answer at all; it has tried several times by then."""
     return dg.RetryPolicy(max_retries=1, delay=delay_seconds, jitter=dg.Jitter.PLUS_MINUS)
 
 
-def failure(errors: Sequence[MetricsPipelineError], kept: int) -> dg.Failure:
+def failure(
+    errors: Sequence[MetricsPipelineError], kept: int, took_seconds: float = 0.0
+) -> dg.Failure:
     """The step's failure: every error, and how many values were kept nevertheless.
 
-    Dagster's RetryPolicy applies only where nothing was read and all errors may pass by
-    themselves: a second try after a part was stored, or after a refusal, gains nothing.
+    Dagster's RetryPolicy applies only where nothing was read, all errors may pass by themselves,
+    and they came quickly: a second try after a part was stored or after a refusal gains nothing,
+    and after a hub that hung (`took_seconds`) it would outlast the run.
     """
+    is_retried = kept == 0 and took_seconds < QUICK_SECONDS and all(map(_may_pass, errors))
     return dg.Failure(
         description="\n".join(str(error) for error in errors),
         metadata={
             "failed": dg.MetadataValue.md(_as_list(errors)),
             "values_kept": dg.MetadataValue.int(kept),
         },
-        allow_retries=kept == 0 and all(_may_pass(error) for error in errors),
+        allow_retries=is_retried,
     )
 
 

@@ -13,11 +13,16 @@ from dagster._core.storage.base_storage import DagsterStorage
 from dagster._core.storage.event_log import ConsolidatedSqliteEventLogStorage
 from dagster._core.storage.sqlite_storage import DagsterSqliteStorage, SqliteStorageConfig
 from dagster._serdes import ConfigurableClassData
+from sqlalchemy.engine import make_url
 
+from metrics_pipeline.access.environment import (
+    DAGSTER_POSTGRES_FILE_VARIABLE,
+    DAGSTER_POSTGRES_VARIABLE,
+)
 from metrics_pipeline.core.errors import ConfigurationError
 
-URL_VARIABLE = "DAGSTER_POSTGRES_URL"
-FILE_VARIABLE = "DAGSTER_POSTGRES_URL_FILE"
+POSTGRES_LIMITS = {"connect_timeout": "10", "tcp_user_timeout": "30000"}
+"""Seconds to connect in, and milliseconds after which a silent server is given up."""
 
 
 class ConsolidatedSqliteStorage(DagsterSqliteStorage):
@@ -56,17 +61,30 @@ def _alone_in(folder: Path) -> Iterator[None]:
 
 def postgres_url(environment: Mapping[str, str]) -> str | None:
     """The URL of Dagster's PostgreSQL, or None where the environment names none."""
-    if file := environment.get(FILE_VARIABLE):
+    if file := environment.get(DAGSTER_POSTGRES_FILE_VARIABLE):
         try:
             return Path(file).read_text(encoding="utf-8").strip()
         except OSError as error:
             raise ConfigurationError(
-                FILE_VARIABLE, f"{file} cannot be read ({error.strerror})", "Create it."
+                DAGSTER_POSTGRES_FILE_VARIABLE,
+                f"{file} cannot be read ({error.strerror})",
+                "Create it.",
             ) from error
-    return environment.get(URL_VARIABLE) or None
+    return environment.get(DAGSTER_POSTGRES_VARIABLE) or None
+
+
+def bounded_url(url: str) -> str:
+    """`url` with time-outs, and in UTC: Dagster writes local times and reads them as UTC.
+
+    What the URL itself says wins over a time-out, never over the time zone.
+    """
+    parsed = make_url(url)
+    options = f"{parsed.query.get('options', '')} -c timezone=UTC".strip()
+    query = {**POSTGRES_LIMITS, **parsed.query, "options": options}
+    return parsed.set(query=query).render_as_string(hide_password=False)
 
 
 def _open_postgres(url: str, inst_data: ConfigurableClassData | None) -> DagsterStorage:
     from dagster_postgres import DagsterPostgresStorage  # noqa: PLC0415 (slow, and seldom needed)
 
-    return DagsterPostgresStorage(url, inst_data=inst_data)
+    return DagsterPostgresStorage(bounded_url(url), inst_data=inst_data)

@@ -4,13 +4,22 @@ from collections.abc import Mapping
 
 import dagster as dg
 
-from metrics_pipeline.core.errors import StoreError
+from metrics_pipeline.core.errors import MetricsPipelineError, StoreError
 from metrics_pipeline.core.points import Point
 from metrics_pipeline.core.ports import Reading
 from metrics_pipeline.orchestration.failures import failure
 from metrics_pipeline.storage.writer import Writer, WriteReport
 
 MAX_VALUES_SHOWN = 40
+
+
+class NothingStored(MetricsPipelineError):
+    """All points of a result were refused."""
+
+    def __init__(self, asset: str, report: WriteReport) -> None:
+        reasons = ", ".join(f"{n} {reason}" for reason, n in report.rejected.items())
+        examples = "; ".join(report.examples)
+        super().__init__(f"{asset}: none of its points could be stored ({reasons}): {examples}")
 
 
 class PointsIOManager(dg.IOManager):
@@ -26,6 +35,8 @@ class PointsIOManager(dg.IOManager):
         except StoreError as error:
             raise failure([error], kept=0) from error
         context.add_output_metadata(_describe(report, obj))
+        if report.rejected and not report.accepted:
+            raise failure([NothingStored(context.asset_key.to_user_string(), report)], kept=0)
 
     def load_input(self, context: dg.InputContext) -> tuple[Point, ...]:
         """The latest points of the upstream asset; none if it never gave any."""

@@ -3,8 +3,10 @@
 from datetime import datetime, timedelta
 
 import dagster as dg
+from dagster._core.storage.tags import SCHEDULED_EXECUTION_TIME_TAG
 
-SCHEDULED_TAG = "dagster/scheduled_execution_time"
+SCHEDULED_TAG = SCHEDULED_EXECUTION_TIME_TAG
+"""The tag that the scheduler gives a run; hidden in the UI."""
 
 
 def time_ns(context: dg.AssetExecutionContext, cadence: timedelta) -> int:

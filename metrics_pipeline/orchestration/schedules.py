@@ -1,9 +1,11 @@
 """Jobs and the schedules that run them; on by default, skipped while the last run is in flight."""
 
+from collections.abc import Iterable
+
 import dagster as dg
 from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition
 
-from metrics_pipeline.core.fleet import GROUP, JOB
+from metrics_pipeline.core.fleet import GROUP, JOB, FleetAsset
 from metrics_pipeline.orchestration.in_flight import launch_unless_in_flight
 from metrics_pipeline.settings import FleetSettings
 
@@ -20,9 +22,12 @@ def build_fleet_job(fleet: FleetSettings) -> UnresolvedAssetJobDefinition:
     )
 
 
-def build_fleet_schedule(fleet: FleetSettings) -> dg.ScheduleDefinition:
+def build_fleet_schedule(
+    fleet: FleetSettings, assets: Iterable[FleetAsset]
+) -> dg.ScheduleDefinition:
     """`fleet_every_{n}_minutes`."""
     every = fleet.every_minutes
+    keys = {dg.AssetKey.from_user_string(asset.key) for asset in assets}
 
     @dg.schedule(
         name=f"{GROUP}_every_{every}_minutes",
@@ -32,6 +37,6 @@ def build_fleet_schedule(fleet: FleetSettings) -> dg.ScheduleDefinition:
         description="Counts the fleet, unless the last count is still running.",
     )
     def count_fleet(context: dg.ScheduleEvaluationContext) -> dg.RunRequest | dg.SkipReason:
-        return launch_unless_in_flight(context, JOB)
+        return launch_unless_in_flight(context, JOB, keys)
 
     return count_fleet

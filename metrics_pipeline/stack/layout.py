@@ -18,6 +18,8 @@ from metrics_pipeline.access.environment import (
     SETTINGS_VARIABLE,
     STATE_DIR_VARIABLE,
     make_dagster_home,
+    settings_file,
+    state_dir,
 )
 from metrics_pipeline.core.errors import ConfigurationError
 from metrics_pipeline.stack.webserver_client import LOCATION
@@ -95,16 +97,41 @@ class Layout:
         return [*_module("metrics_pipeline"), "simulate"]
 
 
-def lock(state_dir: Path) -> IO[str]:
-    """Hold `state_dir` for this process; ConfigurationError if another stack runs in it."""
-    state_dir.mkdir(parents=True, exist_ok=True)
-    file = (state_dir / "lock").open("w")
+def choose_layout(webserver_port: int, exporter_port: int) -> Layout:
+    """The layout of this environment; a port 0 is any free one, another must be free."""
+    return Layout(
+        state_dir=state_dir(),
+        settings_file=settings_file(),
+        webserver_port=_choose_port(webserver_port, "--webserver-port"),
+        exporter_port=_choose_port(exporter_port, "--exporter-port"),
+        code_server_port=find_free_port(),
+    )
+
+
+def _choose_port(port: int, option: str) -> int:
+    if port == 0:
+        return find_free_port()
+    require_free_port(port, option)
+    return port
+
+
+def lock(folder: Path) -> IO[str]:
+    """Hold `folder` for this process; ConfigurationError if another stack runs in it."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        file = (folder / "lock").open("w")
+    except OSError as error:
+        raise ConfigurationError(
+            str(folder),
+            f"nothing can be written there ({error.strerror})",
+            "Make it writable, or give another with --state-dir.",
+        ) from error
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         file.close()
         raise ConfigurationError(
-            str(state_dir),
+            str(folder),
             "another `metrics-pipeline run` uses it",
             "End that one, or give --state-dir.",
         ) from None
@@ -134,7 +161,9 @@ def require_free_port(port: int, option: str) -> None:
             probe.bind((LOOPBACK, port))
         except OSError:
             raise ConfigurationError(
-                option, f"port {port} is taken by another program", f"Give another with {option}."
+                option,
+                f"port {port} is taken by another program",
+                f'Give another: make run ARGS="{option} {find_free_port()}".',
             ) from None
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import signal
 import subprocess
@@ -15,6 +16,8 @@ from metrics_pipeline.core.errors import MetricsPipelineError
 TERM_SECONDS = 10.0
 LOG_TAIL_LINES = 15
 LOOK_EVERY_SECONDS = 0.1
+PR_SET_PDEATHSIG = 1
+_LIBC = ctypes.CDLL(None)
 
 
 class ProcessFailed(MetricsPipelineError):
@@ -47,6 +50,7 @@ class Child:
                 stdout=output,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
+                preexec_fn=_end_with_parent,  # noqa: PLW1509 (there are no threads here)
             )
         return cls(name, log, process)
 
@@ -69,6 +73,11 @@ class Child:
             if time.monotonic() > deadline:
                 raise ProcessFailed(self, f"was not ready within {within_seconds:.0f} s")
             time.sleep(LOOK_EVERY_SECONDS)
+
+
+def _end_with_parent() -> None:
+    """Ask Linux for SIGTERM when our parent dies, however it dies (prctl(2), PR_SET_PDEATHSIG)."""
+    _LIBC.prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
 def end_all(children: Sequence[Child]) -> None:

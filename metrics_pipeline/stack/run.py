@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
+import os
 import signal
+import threading
 import time
 from collections.abc import Sequence
-from types import FrameType
 
+from metrics_pipeline.access.environment import (
+    DAGSTER_POSTGRES_FILE_VARIABLE,
+    DAGSTER_POSTGRES_VARIABLE,
+)
 from metrics_pipeline.core.errors import MetricsPipelineError
 from metrics_pipeline.core.fleet import JOB
 from metrics_pipeline.settings import Settings
 from metrics_pipeline.stack.layout import Layout
-from metrics_pipeline.stack.stack import Stack
-
-LOOK_EVERY_SECONDS = 0.5
-
-
-class Stopped(BaseException):
-    """Somebody asked the stack to end: Ctrl-C or SIGTERM."""
+from metrics_pipeline.stack.stack import Stack, Stopped
 
 
 def run(
@@ -32,10 +31,9 @@ def run(
     def say(text: str) -> None:
         print(f"[{time.monotonic() - began:5.1f} s] {text}", flush=True)
 
-    stack = Stack(layout, settings, say)
+    stack = Stack(layout, settings, say, _stop_on_signals())
     until = None if for_seconds is None else began + for_seconds
     try:
-        _stop_on_signals()
         missing = _run(stack, with_simulator=with_simulator, until=until)
         return 1 if missing else 0
     except Stopped:
@@ -52,16 +50,26 @@ def run(
 def _run(stack: Stack, *, with_simulator: bool, until: float | None) -> Sequence[str]:
     """Start and serve; the gauges that are missing at the end."""
     stack.say(f"state in {stack.layout.state_dir}, logs in {stack.layout.log_dir}")
+    if DAGSTER_POSTGRES_VARIABLE in os.environ or DAGSTER_POSTGRES_FILE_VARIABLE in os.environ:
+        stack.say(f"Dagster's runs are in PostgreSQL, as ${DAGSTER_POSTGRES_VARIABLE} says")
     stack.layout.prepare()
     if with_simulator and stack.settings.simulator is not None:
-        stack.start_simulator()
+        _start_simulator(stack)
     stack.start()
     _tell_what_is_where(stack)
     missing = _count_once(stack, until)
     while until is None or time.monotonic() < until:
-        stack.look()
-        time.sleep(LOOK_EVERY_SECONDS)
+        stack.pause()
     return missing
+
+
+def _start_simulator(stack: Stack) -> None:
+    if stack.settings.reads_simulator():
+        stack.start_simulator()
+    else:
+        stack.say(
+            "no simulator is started: sources.azure_iot_hub does not read the simulator's file"
+        )
 
 
 def _count_once(stack: Stack, until: float | None) -> Sequence[str]:
@@ -95,15 +103,14 @@ def _await_assets(
     waiting = list(keys)
     while waiting and (until is None or time.monotonic() < until):
         has_ended = stack.webserver.have_ended(run_ids)
-        if has_ended:
-            time.sleep(2 * stack.settings.exporter.refresh_seconds)
+        if has_ended:  # the exporter may not have seen it yet
+            stack.stop.wait(2 * stack.settings.exporter.refresh_seconds)
         for key in [key for key in waiting if stack.exporter.counted_at(key) >= began_seconds]:
             stack.say(f"{key} is counted")
             waiting.remove(key)
         if has_ended:
             break
-        stack.look()
-        time.sleep(LOOK_EVERY_SECONDS)
+        stack.pause()
 
 
 def _tell_what_is_where(stack: Stack) -> None:
@@ -111,13 +118,9 @@ def _tell_what_is_where(stack: Stack) -> None:
     stack.say(f"metrics     {stack.exporter.url}/metrics")
 
 
-def _stop_on_signals() -> None:
-    """Make SIGINT and SIGTERM raise Stopped, once: the second Ctrl-C must not orphan processes."""
-
-    def stop(_number: int, _frame: FrameType | None) -> None:
-        for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, signal.SIG_IGN)
-        raise Stopped
-
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, stop)
+def _stop_on_signals() -> threading.Event:
+    """An event that SIGINT, SIGTERM and SIGHUP set; nothing is interrupted by them."""
+    stop = threading.Event()
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, lambda *_: stop.set())
+    return stop

@@ -24,6 +24,12 @@ def simulate(settings: Settings) -> None:
             "there is no `simulator` section, or no `sources.inventory`",
             "Take both from the settings that ship with the package.",
         )
+    if not database.is_sqlite:
+        raise ConfigurationError(
+            "sources.inventory.database",
+            "the simulator does not write into a database that is not a local file",
+            "Leave the `simulator` section out.",
+        )
     stop = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stop.set())

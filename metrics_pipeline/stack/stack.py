@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -13,15 +14,21 @@ from metrics_pipeline.stack.processes import Child, ProcessFailed, end_all
 from metrics_pipeline.stack.webserver_client import WebserverClient
 
 READY_WITHIN_SECONDS = 120.0
+LOOK_EVERY_SECONDS = 0.5
+
+
+class Stopped(Exception):
+    """Somebody asked the stack to end: Ctrl-C, SIGTERM, or a terminal that was closed."""
 
 
 @dataclass(slots=True)
 class Stack:
-    """Everything that runs. `say` shows progress to a person."""
+    """Everything that runs. `say` shows progress to a person, `stop` asks it to end."""
 
     layout: Layout
     settings: Settings
     say: Callable[[str], None]
+    stop: threading.Event
     needed: list[Child] = field(default_factory=list)
     simulator: Child | None = None
 
@@ -59,13 +66,23 @@ class Stack:
         self._wait(webserver, self.webserver.is_up)
 
     def look(self) -> None:
-        """Raise ProcessFailed if a process we need has ended; say so once if the simulator has."""
+        """Raise Stopped if it is to end, and ProcessFailed if a process we need has ended.
+
+        A simulator that has ended is only told, once.
+        """
+        if self.stop.is_set():
+            raise Stopped
         for child in self.needed:
             if not child.is_running:
                 raise ProcessFailed(child, f"ended with status {child.process.returncode}")
         if self.simulator is not None and not self.simulator.is_running:
             self.say("the simulated IoT Hub has ended: the values stay, and their age grows")
             self.simulator = None
+
+    def pause(self) -> None:
+        """Wait a little, and look."""
+        self.stop.wait(LOOK_EVERY_SECONDS)
+        self.look()
 
     def end(self) -> None:
         """End every process, and whatever they started."""

@@ -127,12 +127,11 @@ class EmbeddedStore:
         if not points:
             return
         with self._transaction() as connection:
-            rows, refused = _sort_out(_Ids(connection), points)
+            rows, kept, refused = _sort_out(_Ids(connection), points)
             connection.executemany(_UPSERT, rows)
         if refused:
             reasons = Counter(error.reason for error in refused)
-            accepted = len(points) - len(refused)
-            raise PartialWrite(self.name, accepted, reasons, refused[0].detail)
+            raise PartialWrite(self.name, len(kept), reasons, refused[0].detail, kept)
 
     def read(self, measurement: str, start_ns: int, end_ns: int) -> tuple[Point, ...]:
         """The points of `measurement` from `start_ns` until before `end_ns`, oldest first."""
@@ -315,15 +314,21 @@ class _Ids:
 _Row = tuple[int, int, int, FieldValue]
 
 
-def _sort_out(ids: _Ids, points: Sequence[Point]) -> tuple[list[_Row], list[InvalidPoint]]:
+def _sort_out(
+    ids: _Ids, points: Sequence[Point]
+) -> tuple[list[_Row], list[Point], list[InvalidPoint]]:
+    """The rows to write, the points they are from, and why the other points are refused."""
     rows: list[_Row] = []
+    kept: list[Point] = []
     refused: list[InvalidPoint] = []
     for point in points:
         try:
             rows += _rows(ids, point)
         except InvalidPoint as error:
             refused.append(error)
-    return rows, refused
+        else:
+            kept.append(point)
+    return rows, kept, refused
 
 
 def _rows(ids: _Ids, point: Point) -> list[_Row]:

@@ -136,10 +136,16 @@ class _Tally:
     """What became of the points of one write so far."""
 
     accepted: int = 0
+    kept: list[Point] = field(default_factory=list)
+    """Those of the accepted that are known."""
     rejected: Counter[str] = field(default_factory=Counter)
     problem: str = ""
     splits: int = 0
     """Halvings of the present batch."""
+
+    def keep(self, points: Sequence[Point]) -> None:
+        self.accepted += len(points)
+        self.kept += points
 
     def refuse(self, reason: str, count: int, problem: str) -> None:
         self.rejected[reason] += count
@@ -183,7 +189,7 @@ class InfluxStore:
                     database, group[start : start + self._settings.batch_points], tally
                 )
         if tally.rejected:
-            raise PartialWrite(self.name, tally.accepted, tally.rejected, tally.problem)
+            raise PartialWrite(self.name, tally.accepted, tally.rejected, tally.problem, tally.kept)
 
     def check(self) -> str:
         """That it is healthy and lets us in, and which of our databases it shows to this token."""
@@ -211,7 +217,7 @@ class InfluxStore:
                 continue
             reply = self._send(database, lines)
             if is_success(reply.status):
-                tally.accepted += len(points)
+                tally.keep(points)
             elif reply.status in REFUSALS:
                 pending += _left_to_try(reply, points, tally)
             else:
@@ -362,6 +368,8 @@ def _left_to_try(reply: Reply, batch: Sequence[Point], tally: _Tally) -> list[Se
     partly = partly_refused(reply)
     if partly is not None:
         tally.accepted += max(0, len(batch) - sum(partly.rejected.values()))
+        if partly.lines is not None:
+            tally.kept += [p for n, p in enumerate(batch, start=1) if n not in partly.lines]
         for reason, count in partly.rejected.items():
             tally.refuse(reason, count, said(reply))
         return []

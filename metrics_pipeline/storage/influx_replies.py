@@ -36,9 +36,13 @@ _DROPPED = re.compile(r"dropped=(\d+)")
 
 @dataclass(frozen=True, slots=True)
 class PartlyRefused:
-    """A reply that says how many points of the batch were refused, by reason."""
+    """A reply that says how many points of the batch were refused, by reason.
+
+    `lines` are which, counted from 1, where the server says so (3 does, 1 and 2 do not).
+    """
 
     rejected: Mapping[str, int]
+    lines: frozenset[int] | None
 
 
 def is_success(status: int) -> bool:
@@ -56,13 +60,15 @@ def partly_refused(reply: Reply) -> PartlyRefused | None:
     text = said(reply)
     if reply.status == HTTPStatus.REQUEST_ENTITY_TOO_LARGE or "partial write" not in text:
         return None
-    lines = _refused_lines(reply.body)
-    if lines is not None:
-        reasons = [_reason(line) for line in lines]
-        return PartlyRefused({reason: reasons.count(reason) for reason in set(reasons)})
+    refused = _refused_lines(reply.body)
+    if refused is not None:
+        reasons = [_reason(str(line.get("error_message"))) for line in refused]
+        return PartlyRefused(
+            {reason: reasons.count(reason) for reason in set(reasons)}, _line_numbers(refused)
+        )
     dropped = _DROPPED.search(text)
     count = int(dropped[1]) if dropped else 0
-    return PartlyRefused({_reason(text): max(1, count + text.count("unable to parse"))})
+    return PartlyRefused({_reason(text): max(1, count + text.count("unable to parse"))}, None)
 
 
 def refusal_reason(reply: Reply) -> str:
@@ -89,12 +95,19 @@ def without_secret(reply: Reply, secret: str | None) -> Reply:
     return Reply(reply.status, reply.headers, reply.body.replace(secret.encode(), b"***"))
 
 
-def _refused_lines(body: bytes) -> list[str] | None:
+def _refused_lines(body: bytes) -> list[dict[str, Any]] | None:
     document = _json(body)
     data = document.get("data") if isinstance(document, dict) else None
     if not isinstance(data, list) or not data:
         return None
-    return [str(line.get("error_message")) if isinstance(line, dict) else "" for line in data]
+    return [line if isinstance(line, dict) else {} for line in data]
+
+
+def _line_numbers(refused: list[dict[str, Any]]) -> frozenset[int] | None:
+    numbers = [line.get("line_number") for line in refused]
+    if not all(isinstance(number, int) for number in numbers):
+        return None
+    return frozenset(number for number in numbers if isinstance(number, int))
 
 
 def _reason(text: str) -> str:

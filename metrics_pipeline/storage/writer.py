@@ -7,7 +7,6 @@ Prometheus sees.
 
 from __future__ import annotations
 
-import itertools
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -30,6 +29,7 @@ LONGEST_WAIT_SECONDS = 60.0
 """A store that asks by Retry-After for more patience than this has failed for this run."""
 
 MAX_EXAMPLES = 5
+
 _Keep = Callable[[sa.Connection, int], snapshots.Snapshot]
 
 
@@ -48,6 +48,17 @@ class _Sorted:
     fit: tuple[Point, ...]
     rejected: Counter[str]
     examples: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class _Stored:
+    """What became of the points of one measurement; `problem` is empty if all were kept."""
+
+    measurement: str
+    accepted: int
+    kept: tuple[Point, ...]
+    rejected: Counter[str]
+    problem: str
 
 
 class Writer:
@@ -74,22 +85,15 @@ class Writer:
         help. The snapshot of `asset` then stays as it was. Writing again is always safe.
         """
         sorted_ = self._validate(reading.points)
-        written: Counter[str] = Counter()
-        examples = list(sorted_.examples)
-        for measurement, group in _by_measurement(sorted_.fit):
-            written[measurement] = len(group)
-            try:
-                self._store_group(group)
-            except PartialWrite as error:
-                written[measurement] = error.accepted
-                sorted_.rejected.update(error.rejected)
-                examples.append(str(error))
-        is_complete = not reading.failures and not sorted_.rejected
+        stored = [self._store_group(group) for group in _by_measurement(sorted_.fit)]
+        written = Counter({group.measurement: group.accepted for group in stored})
+        rejected = sum((group.rejected for group in stored), sorted_.rejected)
+        kept = tuple(point for group in stored for point in group.kept)
+        is_complete = not reading.failures and not rejected
         keep = snapshots.replace if is_complete else snapshots.merge
-        snapshot = self._remember(
-            written, sorted_.rejected, lambda c, now_ns: keep(c, asset, sorted_.fit, now_ns)
-        )
-        return WriteReport(sum(written.values()), dict(sorted_.rejected), tuple(examples), snapshot)
+        snapshot = self._remember(written, rejected, lambda c, now_ns: keep(c, asset, kept, now_ns))
+        examples = (*sorted_.examples, *(group.problem for group in stored if group.problem))
+        return WriteReport(written.total(), dict(rejected), examples, snapshot)
 
     def latest(self, asset: str) -> snapshots.Snapshot | None:
         """The snapshot of `asset`, or None if it never gave anything."""
@@ -115,7 +119,17 @@ class Writer:
                     examples.append(str(error))
         return _Sorted(tuple(fit), rejected, tuple(examples))
 
-    def _store_group(self, points: Sequence[Point]) -> None:
+    def _store_group(self, points: Sequence[Point]) -> _Stored:
+        """Write `points`, which are of one measurement."""
+        measurement = points[0].measurement
+        try:
+            self._store_with_retries(points)
+        except PartialWrite as error:
+            rejected = Counter(error.rejected)
+            return _Stored(measurement, error.accepted, error.kept, rejected, str(error))
+        return _Stored(measurement, len(points), tuple(points), Counter(), "")
+
+    def _store_with_retries(self, points: Sequence[Point]) -> None:
         deadline = self._timing.monotonic() + LONGEST_WAIT_SECONDS
         call_with_retries(lambda: self._store.write(points), RETRIES, self._timing, deadline)
 
@@ -131,9 +145,8 @@ class Writer:
         return call_with_retries(remember, RETRIES, self._timing)
 
 
-def _by_measurement(points: Iterable[Point]) -> list[tuple[str, list[Point]]]:
-    ordered = sorted(points, key=lambda point: point.measurement)
-    return [
-        (name, list(group))
-        for name, group in itertools.groupby(ordered, key=lambda point: point.measurement)
-    ]
+def _by_measurement(points: Iterable[Point]) -> list[list[Point]]:
+    groups: dict[str, list[Point]] = {}
+    for point in points:
+        groups.setdefault(point.measurement, []).append(point)
+    return [groups[measurement] for measurement in sorted(groups)]

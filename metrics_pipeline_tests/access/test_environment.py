@@ -11,6 +11,7 @@ from metrics_pipeline.access.environment import (
     SETTINGS_VARIABLE,
     STATE_DIR_VARIABLE,
     default_settings_file,
+    make_dagster_home,
     settings_file,
     state_dir,
 )
@@ -54,3 +55,11 @@ def test_the_state_directory_is_absolute(
     if given is not None:
         monkeypatch.setenv(STATE_DIR_VARIABLE, given)
     assert state_dir() == tmp_path / expected
+
+
+def test_dagsters_folder_has_the_configuration_that_ships(tmp_path: Path) -> None:
+    for _ in range(2):  # it is made again at each start
+        home = make_dagster_home(tmp_path / "state")
+        assert home == tmp_path / "state" / "dagster"
+        assert "run_queue" in (home / "dagster.yaml").read_text()
+        (home / "dagster.yaml").write_text("of an older version")

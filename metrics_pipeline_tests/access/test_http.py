@@ -5,7 +5,6 @@ from __future__ import annotations
 import gzip
 import socket
 import ssl
-import threading
 import traceback
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -28,12 +27,10 @@ from metrics_pipeline.core.errors import (
     UnexpectedReply,
 )
 from metrics_pipeline.simulators.loopback_server import Answer, LoopbackServer, NoAnswer, Request
+from metrics_pipeline_tests.raw_server import Talk, raw_server
 
 SECRET = "the-token-that-no-message-may-show"
 TIMEOUT_SECONDS = 0.3
-STEP_SECONDS = 0.02
-ENDLESS_STEPS = 2000
-"""Far more of STEP_SECONDS than the timeout: who is not stopped goes on until the test's end."""
 
 
 class Echo(LoopbackServer):
@@ -196,76 +193,6 @@ def test_the_proxy_of_the_environment_is_used(echo: Echo, monkeypatch: pytest.Mo
 # --- that it ends ---------------------------------------------------------------------------------
 
 
-class Talk:
-    """The server's side of one connection, until the other side has gone or the test is over."""
-
-    def __init__(self, connection: socket.socket, stopped: threading.Event) -> None:
-        self._connection = connection
-        self._stopped = stopped
-
-    def answer(self, reply: bytes) -> None:
-        """Wait for a request, and reply."""
-        self._connection.recv(65_536)
-        self._connection.sendall(reply)
-
-    def repeat(self, piece: bytes) -> None:
-        """Send `piece` again and again."""
-        for _ in range(ENDLESS_STEPS):
-            self._connection.sendall(piece)
-            if self._stopped.wait(STEP_SECONDS):
-                return
-
-
-class RawServer:
-    """Bytes on a real socket. `was_left` is set once a client went away in mid-sentence."""
-
-    def __init__(self, say: Callable[[Talk], None]) -> None:
-        self._say = say
-        self._stopped = threading.Event()
-        self._listener = socket.create_server(("127.0.0.1", 0))
-        self._threads = [threading.Thread(target=self._serve)]
-        self.was_left = threading.Event()
-        self.connections = 0
-        self._threads[0].start()
-
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self._listener.getsockname()[1]}/"
-
-    def close(self) -> None:
-        self._stopped.set()
-        self._listener.shutdown(socket.SHUT_RDWR)
-        for thread in self._threads:
-            thread.join()
-        self._listener.close()
-
-    def _serve(self) -> None:
-        while True:
-            try:
-                connection, _ = self._listener.accept()
-            except OSError:
-                return
-            self.connections += 1
-            self._threads.append(threading.Thread(target=self._talk, args=(connection,)))
-            self._threads[-1].start()
-
-    def _talk(self, connection: socket.socket) -> None:
-        with connection:
-            try:
-                self._say(Talk(connection, self._stopped))
-            except OSError:
-                self.was_left.set()
-
-
-@contextmanager
-def raw_server(say: Callable[[Talk], None]) -> Iterator[RawServer]:
-    server = RawServer(say)
-    try:
-        yield server
-    finally:
-        server.close()
-
-
 def dribble_head(talk: Talk) -> None:
     talk.answer(b"HTTP/1.1 200 OK\r\nX-Padding: ")
     talk.repeat(b"x")
@@ -335,7 +262,7 @@ def test_a_server_that_says_nothing_is_unreachable(client: httpx.Client, echo: E
 
 def test_a_tls_handshake_that_never_ends_is_unreachable() -> None:
     with (
-        raw_server(lambda talk: talk.repeat(b"")) as server,
+        raw_server(Talk.say_nothing) as server,
         httpx.Client(verify=ssl.create_default_context()) as client,
         pytest.raises(SourceUnreachable, match="not answered within"),
     ):

@@ -51,7 +51,8 @@ class Runs:
 
     def finish(self, *, fails: bool = False, job: dg.JobDefinition = fleet_counts) -> str:
         """Run `job` to its end, and return the run's id."""
-        config = {"ops": {"count": {"config": {"fails": fails}}}}
+        quiet = {"console": {"config": {"log_level": "CRITICAL"}}}
+        config = {"ops": {"count": {"config": {"fails": fails}}}, "loggers": quiet}
         result = job.execute_in_process(config, instance=self.instance, raise_on_error=False)
         assert result.success is not fails
         return result.run_id

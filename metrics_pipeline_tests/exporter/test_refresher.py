@@ -15,11 +15,12 @@ from typing import Any
 import pytest
 
 from metrics_pipeline.access.database import DatabaseSettings
-from metrics_pipeline.core.catalog import CATALOG, Catalog
+from metrics_pipeline.core.catalog import CATALOG, FLEET_METRICS, Catalog
 from metrics_pipeline.core.fleet import JOB
 from metrics_pipeline.core.points import Point
 from metrics_pipeline.exporter.instance_reader import InstanceReader
 from metrics_pipeline.exporter.refresher import Refresher
+from metrics_pipeline.exporter.samples import Asked
 from metrics_pipeline.storage import snapshots, tallies
 from metrics_pipeline.storage.operational import OperationalDatabase
 from metrics_pipeline_tests.exporter.instance_fixtures import Runs
@@ -27,6 +28,10 @@ from metrics_pipeline_tests.exporter.test_samples import ROBOT_CATALOG
 from metrics_pipeline_tests.servers import wait_until
 
 ASSET = "fleet/device_counts"
+ASKED: set[Asked] = {
+    *(("azure_iot_hub", metric.field) for metric in FLEET_METRICS),
+    (None, "speed"),
+}
 COUNT = "iot_hub_portal_device_count"
 CONNECTED = "iot_hub_portal_connected_device_count"
 LAST_SUCCESS = f'metrics_pipeline_last_success_timestamp_seconds{{asset="{ASSET}"}}'
@@ -65,7 +70,7 @@ def exporting(file: Path, catalog: Catalog = CATALOG, **options: Any) -> Iterato
         operational=connect(file),
         instance=InstanceReader([JOB]),
         catalog=catalog,
-        assets=[ASSET],
+        assets={ASSET: ASKED},
         max_series=1000,
         clock=map(float, itertools.count(1001)).__next__,
         **options,
@@ -262,7 +267,7 @@ def test_counts_move_on_the_page_while_the_instance_has_not_answered_yet(
         operational=connect(file),
         instance=SlowReader([JOB]),
         catalog=CATALOG,
-        assets=[ASSET],
+        assets={ASSET: ASKED},
         max_series=1000,
     )
     with contextlib.closing(refresher):

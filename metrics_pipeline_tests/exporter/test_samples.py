@@ -17,7 +17,7 @@ from metrics_pipeline.core.catalog import (
 )
 from metrics_pipeline.core.points import FieldValue, Point
 from metrics_pipeline.exporter.instance_reader import InstanceState, JobState
-from metrics_pipeline.exporter.samples import Labels, Seen, collect, collect_points
+from metrics_pipeline.exporter.samples import Labels, Seen, collect, collect_points, only_asked
 from metrics_pipeline.storage.snapshots import Snapshot
 
 NOTHING_SEEN = Seen({}, {}, None, None, 0, "1.2.3")
@@ -198,3 +198,12 @@ def test_the_same_series_stay_when_the_times_of_the_points_change() -> None:
         [speed, *_] = collect(seen, ROBOT_CATALOG, 2)
         kept.append(sorted(speed.values))
     assert kept[0] == kept[1] == [("hall", "r0"), ("hall", "r1")]
+
+
+def test_what_another_source_gave_before_is_not_shown() -> None:
+    old = Point("fleet_counts", {"provider": "azure_iot_hub"}, {"connected_device_count": 35}, 1)
+    new = Point("fleet_counts", {"provider": "aws_iot"}, {"device_count": 7}, 2)
+    asked = {("aws_iot", "device_count"), ("aws_iot", "connected_device_count")}
+    shown = only_asked(Snapshot("fleet/device_counts", 1, 2, 1, (new, old)), asked)
+    assert shown.points == (new,)
+    assert shown.complete_at_ns == 1

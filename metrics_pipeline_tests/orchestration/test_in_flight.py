@@ -44,6 +44,21 @@ def test_a_tick_runs_the_job_when_every_run_has_ended(tmp_path: Path) -> None:
         assert evaluate(definitions, instance) == (1, "")
 
 
+def test_a_run_from_the_asset_graph_that_makes_one_of_the_assets_is_in_flight_too(
+    tmp_path: Path,
+) -> None:
+    with pipeline(tmp_path) as it, dg.DagsterInstance.local_temp(str(tmp_path)) as instance:
+        definitions = build_definitions(it.settings)
+        run = instance.create_run_for_job(
+            definitions.resolve_implicit_global_asset_job_def(),
+            status=dg.DagsterRunStatus.STARTED,
+            asset_selection=frozenset({dg.AssetKey(["fleet", "device_counts"])}),
+        )
+        requests, reason = evaluate(definitions, instance)
+    assert requests == 0
+    assert f"Run {run.run_id} of __ASSET_JOB is still started" in reason
+
+
 def test_a_run_of_another_job_skips_nothing(tmp_path: Path) -> None:
     @dg.job
     def another() -> None: ...

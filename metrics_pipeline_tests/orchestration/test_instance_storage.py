@@ -4,19 +4,25 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import dagster as dg
 import pytest
+from sqlalchemy.engine import make_url
 
-from metrics_pipeline.access.environment import make_dagster_home
-from metrics_pipeline.core.errors import ConfigurationError
-from metrics_pipeline.orchestration.instance_storage import (
-    FILE_VARIABLE,
-    URL_VARIABLE,
-    postgres_url,
+from metrics_pipeline.access.environment import (
+    DAGSTER_POSTGRES_FILE_VARIABLE as FILE_VARIABLE,
 )
-from metrics_pipeline_tests.postgresql import PostgresqlDatabase
+from metrics_pipeline.access.environment import (
+    DAGSTER_POSTGRES_VARIABLE as URL_VARIABLE,
+)
+from metrics_pipeline.access.environment import (
+    make_dagster_home,
+)
+from metrics_pipeline.core.errors import ConfigurationError
+from metrics_pipeline.orchestration.instance_storage import bounded_url, postgres_url
+from metrics_pipeline_tests.postgresql import PostgresqlDatabase, PostgresqlServer
 
 URL = "postgresql://dagster:secret@db.example.net/dagster"
 
@@ -84,3 +90,32 @@ def test_runs_and_events_are_in_postgresql_where_the_environment_names_it(
         assert nothing.execute_in_process(instance=instance).success
         assert instance.get_runs_count() == 1
     assert not list(home.rglob("*.db"))
+
+
+def test_what_the_url_says_of_time_outs_is_kept() -> None:
+    bounded = make_url(bounded_url(URL + "?connect_timeout=3&options=-c%20search_path%3Ddagster"))
+    assert bounded.password == "secret"
+    assert bounded.query["connect_timeout"] == "3"
+    assert bounded.query["options"] == "-c search_path=dagster -c timezone=UTC"
+    assert int(str(bounded.query["tcp_user_timeout"])) > 0
+
+
+def test_runs_have_their_true_time_whatever_the_database_thinks_the_time_is(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    postgresql: PostgresqlDatabase,
+    postgresql_server: PostgresqlServer,
+) -> None:
+    name = make_url(postgresql.url).database
+    postgresql_server.execute(f"ALTER DATABASE {name} SET timezone = 'Asia/Tokyo'")
+    monkeypatch.setenv("DAGSTER_HOME", str(make_dagster_home(tmp_path)))
+    monkeypatch.setenv(URL_VARIABLE, postgresql.url)
+
+    @dg.job
+    def nothing() -> None: ...
+
+    with dg.DagsterInstance.get() as instance:
+        run = nothing.execute_in_process(instance=instance)
+        record = instance.get_run_record_by_id(run.run_id)
+    assert record is not None
+    assert abs(record.create_timestamp.timestamp() - time.time()) < 600

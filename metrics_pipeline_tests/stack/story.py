@@ -45,6 +45,12 @@ class Story:
         query = "query ($id: ID!) { runOrError(runId: $id) { ... on Run { status } } }"
         return str(self.stack.ask(query, id=run_id)["runOrError"]["status"])
 
+    def cancel(self, run_id: str) -> None:
+        """As the UI's button does."""
+        query = "mutation ($id: String!) { terminateRun(runId: $id) { __typename } }"
+        answer = self.stack.ask(query, id=run_id)["terminateRun"]
+        assert answer["__typename"] == "TerminateRunSuccess", answer
+
     def skip_reasons(self) -> list[str]:
         """Why ticks of the schedule were skipped, as the UI shows it."""
         query = f"""{{ scheduleOrError(scheduleSelector: {SELECTOR}) {{ ... on Schedule {{

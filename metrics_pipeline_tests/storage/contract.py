@@ -99,6 +99,7 @@ class PointStoreContract:
             tested.store.write([poll({"value": math.nan}), poll({"value": 1.5}, TIME_NS + MS)])
         assert caught.value.accepted == 1
         assert caught.value.rejected == {"not_finite": 1}
+        assert caught.value.kept == (poll({"value": 1.5}, TIME_NS + MS),)
         self.assert_holds(tested, poll({"value": 1.5}, TIME_NS + MS))
 
     def test_a_healthy_store_says_where_it_is(self, tested: StoreUnderTest) -> None:

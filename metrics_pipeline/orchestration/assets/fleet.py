@@ -4,6 +4,7 @@ Three assets in one job. Each reads its counts one by one, stores those that cou
 fails, with every reason, if one could not.
 """
 
+import time
 from collections.abc import Iterable, Iterator
 from datetime import timedelta
 
@@ -11,6 +12,7 @@ import dagster as dg
 
 from metrics_pipeline.core.errors import StoreError
 from metrics_pipeline.core.fleet import GROUP, JOB, FleetAsset
+from metrics_pipeline.core.points import Point
 from metrics_pipeline.core.ports import Reading
 from metrics_pipeline.orchestration.checks import CHECK_SPECS, judge
 from metrics_pipeline.orchestration.failures import failure, source_retry
@@ -48,11 +50,13 @@ def _build_asset(asset: FleetAsset, fleet: FleetSettings) -> dg.AssetsDefinition
         ),
     )
     def count(context: dg.AssetExecutionContext) -> Iterator[dg.MaterializeResult[Reading]]:
+        began = time.monotonic()
         reading = _read(context, asset, time_ns(context, cadence))
+        took_seconds = time.monotonic() - began
         if reading.points:
             yield _result(context, asset, reading, fleet.warn_drop_share)
         if reading.failures:
-            raise failure(reading.failures, kept=len(reading.points))
+            raise failure(reading.failures, len(reading.points), took_seconds)
 
     return count
 
@@ -67,11 +71,17 @@ def _read(context: dg.AssetExecutionContext, asset: FleetAsset, at_ns: int) -> R
 def _result(
     context: dg.AssetExecutionContext, asset: FleetAsset, reading: Reading, warn_drop_share: float
 ) -> dg.MaterializeResult[Reading]:
-    try:
-        previous = getattr(context.resources, WRITER).latest(asset.key)
-    except StoreError as error:
-        raise failure([error], kept=0) from error
+    previous = _previous(context, asset)
     return dg.MaterializeResult(
-        value=reading,
-        check_results=judge(previous.points if previous else (), reading.points, warn_drop_share),
+        value=reading, check_results=judge(previous, reading.points, warn_drop_share)
     )
+
+
+def _previous(context: dg.AssetExecutionContext, asset: FleetAsset) -> tuple[Point, ...]:
+    """The points before these; none if they cannot be had, which is no reason not to store."""
+    try:
+        snapshot = getattr(context.resources, WRITER).latest(asset.key)
+    except StoreError as error:
+        context.log.warning("The counts are not compared with the last ones: %s", error)
+        return ()
+    return snapshot.points if snapshot else ()

@@ -1,0 +1,308 @@
+"""`metrics-pipeline check`: what works, and what to do about what does not."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from metrics_pipeline.access.environment import (
+    SETTINGS_VARIABLE,
+    STATE_DIR_VARIABLE,
+    default_settings_file,
+    make_dagster_home,
+)
+from metrics_pipeline.cli import main
+from metrics_pipeline.preflight import Finding, check_everything, render
+from metrics_pipeline.settings import Settings
+from metrics_pipeline.settings_file import load_settings
+from metrics_pipeline.simulators.fleet import Fleet
+from metrics_pipeline.simulators.iot_hub import IotHubSimulator
+from metrics_pipeline.simulators.loopback_server import Answer, LoopbackServer, Request
+from metrics_pipeline.stack.layout import find_free_port
+from metrics_pipeline_tests.servers import running
+from metrics_pipeline_tests.sources.iot_hub_fixtures import sample_state
+
+COMMAND = [sys.executable, "-m", "metrics_pipeline"]
+PASSWORD = "hunter2"
+NAMES = [
+    "settings",
+    "azure_iot_hub",
+    "time-series store",
+    "operational database",
+    "Dagster instance",
+    "exporter",
+]
+
+
+@pytest.fixture(autouse=True)
+def state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The state directory; the environment names it, and nothing else of ours."""
+    folder = tmp_path / "state"
+    monkeypatch.setenv(STATE_DIR_VARIABLE, str(folder))
+    # Set, so that what `main` sets ends with the test; empty is as good as not set.
+    for name in (SETTINGS_VARIABLE, "DAGSTER_HOME", "DAGSTER_POSTGRES_URL", "INFLUXDB_URL"):
+        monkeypatch.setenv(name, "")
+    monkeypatch.setenv("DATABASE_PASSWORD", PASSWORD)
+    return folder
+
+
+class Html(LoopbackServer):
+    """What answers in the place of a hub behind a login page."""
+
+    def respond(self, request: Request) -> Answer:
+        page = b"<html><title>Sign in</title></html>"
+        return Answer(200, page, {"Content-Type": "text/html"})
+
+
+@pytest.fixture
+def hub() -> Iterator[IotHubSimulator]:
+    with IotHubSimulator(Fleet(sample_state())) as simulator:
+        yield simulator
+
+
+def check(
+    state: Path, capsys: pytest.CaptureFixture[str], connection_string: str, **sections: Any
+) -> tuple[int, dict[str, list[str]]]:
+    """The exit status, and what was found of each name: `ok …` or `FAIL …` on one line."""
+    state.mkdir(exist_ok=True)
+    (state / "hub").write_text(connection_string)
+    azure = {"connection_string": {"file": "hub"}, "scheme": "http", "tries": 1}
+    content: Mapping[str, Any] = {
+        "version": 1,
+        "sources": {"azure_iot_hub": azure},
+        "fleet": {"concentrators_from": "azure_iot_hub"},
+        **sections,
+    }
+    (state / "settings.yaml").write_text(yaml.safe_dump(content))
+    status = main(["check", "--settings", str(state / "settings.yaml")])
+    said = capsys.readouterr()
+    assert said.err == ""
+    return status, parse(said.out)
+
+
+def parse(table: str) -> dict[str, list[str]]:
+    """The findings of each name, without the breaks between lines."""
+    assert "Traceback" not in table
+    assert PASSWORD not in table
+    found: dict[str, list[str]] = {}
+    for row in re.split(r"\n(?=ok|FAIL)", table.strip()):
+        verdict, name, text = row[:5].strip(), row[6:28].strip(), row[28:]
+        found.setdefault(name, []).append(f"{verdict} {' '.join(text.split())}")
+    return found
+
+
+def failing(found: Mapping[str, list[str]]) -> dict[str, str]:
+    """What failed, of which there is one of each name."""
+    wrong = {
+        name: [f for f in findings if f.startswith("FAIL")] for name, findings in found.items()
+    }
+    assert all(len(findings) <= 1 for findings in wrong.values()), wrong
+    return {name: findings[0] for name, findings in wrong.items() if findings}
+
+
+@contextmanager
+def simulating(state: Path) -> Iterator[None]:
+    """The simulated IoT Hub of the default settings, as its own process."""
+    file = state / "simulator" / "iot_hub_connection_string"
+    with running([*COMMAND, "simulate"], file.exists):
+        yield
+
+
+def run_check() -> tuple[int, dict[str, list[str]]]:
+    ended = subprocess.run([*COMMAND, "check"], capture_output=True, text=True, check=False)
+    assert ended.stderr == ""
+    return ended.returncode, parse(ended.stdout)
+
+
+def test_the_settings_that_ship_work_with_the_simulator_and_fail_without_it(
+    state: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with simulating(state):
+        status, found = run_check()
+    assert status == 0
+    assert list(found) == [NAMES[0], NAMES[1], "inventory", *NAMES[2:]]
+    assert all(len(findings) == 1 for findings in found.values())
+    counts = found["azure_iot_hub"][0]
+    assert counts.startswith("ok device_count ")
+    for name in ("connected_device_count", "edge_device_count", "failed_deployment_count"):
+        assert re.search(rf"\b{name} \d+", counts)
+    assert re.fullmatch(r"ok concentrator_count \d+", found["inventory"][0])
+    assert f"{state}/embedded.sqlite" in found["time-series store"][0]
+    assert f"{state}/operational.sqlite can be written" in found["operational database"][0]
+    assert f"{state}/dagster (ConsolidatedSqlite)" in found["Dagster instance"][0]
+    assert found["exporter"] == ["ok will listen on 127.0.0.1:9464"]
+
+    assert main(["check"]) == 1
+    assert failing(parse(capsys.readouterr().out)) == {
+        "azure_iot_hub": "FAIL reading device_count: POST /devices/query: no answer "
+        "([Errno 111] Connection refused). Check the address, the network and TLS."
+    }
+
+
+def test_a_hub_that_answers_shows_its_counts_and_nothing_is_stored(
+    state: Path, hub: IotHubSimulator, capsys: pytest.CaptureFixture[str]
+) -> None:
+    status, found = check(state, capsys, hub.connection_string)
+    assert status == 0
+    assert list(found) == NAMES
+    assert found["azure_iot_hub"] == [
+        (
+            "ok device_count 5, connected_device_count 2, edge_device_count 3, "
+            "connected_edge_device_count 1, concentrator_count 4, connected_concentrator_count 3, "
+            "failed_deployment_count 3"
+        )
+    ]
+    assert "0 values" in found["time-series store"][0]
+    _, found = check(state, capsys, hub.connection_string)
+    assert "0 values" in found["time-series store"][0]
+
+
+def test_a_wrong_key_is_told_once_and_asked_for_once(
+    state: Path, hub: IotHubSimulator, capsys: pytest.CaptureFixture[str]
+) -> None:
+    wrong = hub.connection_string.rpartition("SharedAccessKey=")[0] + "SharedAccessKey=aHVudGVyMg=="
+    status, found = check(state, capsys, wrong)
+    assert status == 1
+    [text] = failing(found).values()
+    assert text.startswith("FAIL reading device_count: POST /devices/query: HTTP 401. ")
+    assert "aHVudGVyMg" not in text
+    assert len(hub.requests) == 1
+
+
+def test_a_hub_that_answers_with_a_login_page_is_told_once(
+    state: Path, hub: IotHubSimulator, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with Html() as page:
+        status, found = check(state, capsys, hub.connection_string.replace(hub.host, page.host))
+    assert status == 1
+    [text] = failing(found).values()
+    assert "POST /devices/query: the reply is not JSON" in text
+    assert "<html><title>Sign in" in text
+    assert text.count("POST /devices/query") == 1
+    assert "device_count, connected_device_count, edge_device_count, " in text
+
+
+def test_a_part_that_fails_leaves_the_counts_that_were_read(
+    state: Path, hub: IotHubSimulator, capsys: pytest.CaptureFixture[str]
+) -> None:
+    hub.faults.extend([None, Answer(403, b"{}")])
+    status, found = check(state, capsys, hub.connection_string)
+    assert status == 1
+    assert found["azure_iot_hub"][0].startswith("ok device_count 5, ")
+    assert found["azure_iot_hub"][1].startswith("FAIL reading connected_device_count: ")
+
+
+def test_a_connection_string_that_is_not_there_is_told(
+    state: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    status, found = check(state, capsys, "")
+    assert status == 1
+    [text] = failing(found).values()
+    assert f"file {state}/hub: no secret is there" in text
+
+
+def test_a_store_whose_folder_cannot_be_written_is_told(
+    state: Path, hub: IotHubSimulator, capsys: pytest.CaptureFixture[str]
+) -> None:
+    state.mkdir()
+    (state / "a_file").write_text("in the way")
+    status, found = check(
+        state, capsys, hub.connection_string, store={"kind": "embedded", "path": "a_file/x.sqlite"}
+    )
+    assert status == 1
+    [(name, text)] = failing(found).items()
+    assert name == "time-series store"
+    assert f"embedded store {state}/a_file/x.sqlite: cannot be created" in text
+
+
+def test_postgresql_that_does_not_answer_is_told_for_each_that_needs_it(
+    state: Path,
+    hub: IotHubSimulator,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    port = find_free_port()
+    url = f"postgresql://metrics@127.0.0.1:{port}/metrics"
+    state.mkdir()
+    status, found = check(
+        state,
+        capsys,
+        hub.connection_string,
+        sources={
+            "azure_iot_hub": {"connection_string": {"file": "hub"}, "scheme": "http"},
+            "inventory": {"database": {"url": url, "password": {"env": "DATABASE_PASSWORD"}}},
+        },
+        fleet={"concentrators_from": "inventory"},
+        operational_database={"url": url, "password": {"env": "DATABASE_PASSWORD"}},
+    )
+    assert status == 1
+    assert list(failing(found)) == ["inventory", "operational database"]
+    for text in failing(found).values():
+        assert f"{url}: connection to server at" in text
+        assert "Connection refused. Check " in text
+
+
+def test_an_instance_whose_postgresql_has_no_address_is_told(
+    state: Path,
+    hub: IotHubSimulator,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("DAGSTER_POSTGRES_URL", f"nonsense {PASSWORD}")
+    status, found = check(state, capsys, hub.connection_string)
+    assert status == 1
+    [(name, text)] = failing(found).items()
+    assert name == "Dagster instance"
+    assert text.endswith(
+        "Check the folder DAGSTER_HOME, or DAGSTER_POSTGRES_URL, if Dagster uses PostgreSQL."
+    )
+
+
+def test_a_page_that_everybody_can_read_is_pointed_out_and_no_failure(
+    state: Path, hub: IotHubSimulator, capsys: pytest.CaptureFixture[str]
+) -> None:
+    status, found = check(state, capsys, hub.connection_string, exporter={"host": "0.0.0.0"})
+    assert status == 0
+    assert found["exporter"] == [
+        (
+            "ok 0.0.0.0:9464 can be read by everybody who reaches this machine; set exporter.tls "
+            "and exporter.basic_auth, or keep it behind a firewall"
+        )
+    ]
+
+
+def test_the_table_wraps_what_is_long_below_its_beginning() -> None:
+    table = render([Finding("a", True, "fine"), Finding("b", False, "word " * 30 + "\nend")])
+    lines = table.splitlines()
+    assert lines[0] == f"ok    a{' ' * 22}fine"
+    assert lines[1].startswith(f"FAIL  b{' ' * 22}word")
+    assert all(line.startswith(" " * 29 + "word") for line in lines[2:-1])
+    assert lines[-1] == " " * 29 + "end"
+    assert max(map(len, lines)) <= 105
+
+
+def test_settings_without_sources_are_checked_too(
+    state: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    status, found = check(state, capsys, "", sources={}, fleet=None)
+    assert status == 0
+    assert list(found) == [name for name in NAMES if name != "azure_iot_hub"]
+    assert Settings.model_validate({"version": 1, "sources": {}}).fleet is None
+
+
+def test_before_the_first_start_it_says_that_the_simulator_is_not_running(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("METRICS_PIPELINE_STATE_DIR", str(tmp_path))
+    monkeypatch.setenv("DAGSTER_HOME", str(make_dagster_home(tmp_path)))
+    findings = check_everything(load_settings(default_settings_file()))
+    [simulator] = [finding for finding in findings if finding.name == "simulated IoT Hub"]
+    assert not simulator.is_well
+    assert "Start `make run` first" in simulator.says
