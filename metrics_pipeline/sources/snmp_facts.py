@@ -129,50 +129,13 @@ IF_HC_OUT_OCTETS: Oid = "1.3.6.1.2.1.31.1.1.1.10"
 IF_HIGH_SPEED: Oid = "1.3.6.1.2.1.31.1.1.1.15"
 """Mbit/s."""
 IF_UP = 1
-PHYSICAL_TYPES = frozenset(
-    # Ethernet in all its numbers, Wi-Fi, radio, InfiniBand, Fibre Channel, and lines: token ring,
-    # FDDI, E1/T1, E3/T3, serial, ATM, SONET, DSL, PON, cable, mobile (IANAifType-MIB).
-    # fmt: off
-    (
-        6,
-        7,
-        8,
-        9,
-        11,
-        15,
-        18,
-        19,
-        22,
-        26,
-        30,
-        37,
-        39,
-        45,
-        56,
-        62,
-        69,
-        71,
-        94,
-        95,
-        96,
-        97,
-        117,
-        127,
-        157,
-        168,
-        169,
-        188,
-        199,
-        230,
-        238,
-        243,
-        244,
-        250,
-        251,
-    )
-    # fmt: on
-)
-"""ifType of what has a plug or an antenna. Aggregates (161), VLANs (53, 135, 136), tunnels (131),
+_ETHERNET = {6, 7, 26, 62, 69, 117}
+_RADIO = {71, 157, 188, 243, 244}  # Wi-Fi, proprietary, radioMAC, mobile broadband
+_OTHER_NETWORKS = {8, 9, 11, 15, 56, 199}  # token bus, token ring, FDDI, Fibre Channel, InfiniBand
+_LINES = {18, 19, 22, 30, 37, 39, 45, 94, 95, 96, 97, 127, 168, 169, 230, 238, 250, 251}
+PHYSICAL_TYPES = frozenset(_ETHERNET | _RADIO | _OTHER_NETWORKS | _LINES)
+"""ifType (IANAifType-MIB) of what has a plug or an antenna; the lines are E1/T1, E3/T3, serial,
+ATM, SONET, DSL, PON and cable. Aggregates (161), VLANs (53, 135, 136), tunnels (131),
 bridges (209) and loopbacks (24) count bytes that a physical interface counts as well."""
 VIRTUAL_NAMES = (
     r"^(lo|bond|team|br|virbr|docker|veth|vnet|tap|tun|dummy|ifb|cali|cni|flannel|lagg|bridge|wg)"

@@ -25,6 +25,9 @@ from metrics_pipeline.sources import snmp_utilization as utilization
 from metrics_pipeline.sources.snmp_cells import Cells
 from metrics_pipeline.sources.snmp_session import Oid
 
+Between = Callable[[Cells, Cells], float]
+"""A formula over the last poll's cells and this one's."""
+
 
 @dataclass(frozen=True, slots=True)
 class Way:
@@ -41,8 +44,8 @@ class Way:
     """Scalars, with their `.0`, asked at every poll."""
     pick: Callable[[Cells], Cells] | None = None
     """Chooses the rows that count; without it all of them do."""
-    read_between: Callable[[Cells, Cells], float] | None = None
-    """A better formula where the last poll's values are known: before, now."""
+    read_between: Between | None = None
+    """A better formula where the last poll's scalars are known."""
 
 
 HR_PROCESSOR = Way(
