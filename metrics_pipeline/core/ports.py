@@ -11,7 +11,6 @@ from metrics_pipeline.core.devices import Device, DeviceReading
 from metrics_pipeline.core.errors import SourceError
 from metrics_pipeline.core.points import Point
 
-
 Trace = Callable[[str], None]
 """Is told, in one line, what was asked of a device or what came back."""
 

@@ -83,7 +83,7 @@ def collect_points(snapshots: Iterable[Snapshot], catalog: Catalog) -> list[Samp
     points = [point for snapshot in snapshots for point in snapshot.points]
     for point in sorted(points, key=lambda point: point.time_ns):
         for name, value in point.fields.items():
-            metric = catalog.find(point.measurement, name)
+            metric = catalog.find(point, name)
             if metric is not None and not isinstance(value, str):
                 samples = families.setdefault(metric.family.name, Samples(metric.family))
                 samples.values[_labels(metric.family, point)] = float(value)
