@@ -40,6 +40,9 @@ UNREAD_SECONDS = 0.1
 FULL_WAIT_SECONDS = 0.005
 """How long to wait when the machine can take no more packets to send."""
 
+OFFSET_TRIES = 5
+OFFSET_PRECISION_NS = 5_000
+
 _COOKIE_BYTES = 8
 _NUMBER = slice(_COOKIE_BYTES, _COOKIE_BYTES + 8)
 _PADDING = bytes(PAYLOAD_BYTES - _NUMBER.stop)
@@ -186,11 +189,12 @@ class EchoRequests:
     def _read(self, from_socket: IcmpSocket) -> bool:
         """Take what has arrived; whether that was anything."""
         answers = from_socket.receive(READ_LIMIT)
-        now_ns, clock_ns = time.monotonic_ns(), time.time_ns()
+        offset_ns = _monotonic_minus_clock_ns()
+        now_ns = time.monotonic_ns()
         for answer in answers:
             if isinstance(answer, Reply):
                 # The kernel's stamp, on the clock that nobody sets.
-                arrived_ns = min(now_ns, now_ns - clock_ns + answer.received_ns)
+                arrived_ns = min(now_ns, answer.received_ns + offset_ns)
                 self._take_reply(answer, arrived_ns)
             else:
                 self._take_rejection(answer)
@@ -237,6 +241,18 @@ class EchoRequests:
     def _end(self, echo: Echo) -> None:
         echo.has_ended = True
         echo.on_end(echo)
+
+
+def _monotonic_minus_clock_ns() -> int:
+    """By how much `time.monotonic_ns` is ahead of `time.time_ns`, which may have been set anew.
+
+    Measured again if this process was interrupted in between.
+    """
+    for _ in range(OFFSET_TRIES):
+        before_ns, clock_ns, after_ns = time.monotonic_ns(), time.time_ns(), time.monotonic_ns()
+        if after_ns - before_ns < OFFSET_PRECISION_NS:
+            break
+    return (before_ns + after_ns) // 2 - clock_ns
 
 
 def _tell(echo: Echo, what: str) -> None:

@@ -476,6 +476,27 @@ def test_the_kernel_drops_no_reply_even_with_the_buffer_of_an_unprivileged_proce
     assert all(reading.is_up for reading in readings.values())
 
 
+@pytest.mark.parametrize(
+    ("requests_per_second", "bytes_per_packet", "least_seconds"),
+    [
+        pytest.param(200, 100, 0.9, id="the settings say so"),
+        pytest.param(1_000_000, 4_608, 1.9, id="there is room for 10 replies"),
+    ],
+)
+def test_requests_are_sent_no_faster_than(
+    monkeypatch: pytest.MonkeyPatch,
+    requests_per_second: float,
+    bytes_per_packet: int,
+    least_seconds: float,
+) -> None:
+    monkeypatch.setattr(icmp_socket, "RECEIVE_BUFFER_BYTES", 23_040)  # Linux doubles it
+    monkeypatch.setattr(icmp_socket, "BYTES_IN_BUFFER_PER_PACKET", bytes_per_packet)
+    started = time.monotonic()
+    readings = sweep_alive(200, PingSettings(requests_per_second=requests_per_second))
+    assert time.monotonic() - started >= least_seconds
+    assert all(reading.is_up for reading in readings.values())
+
+
 def test_replies_the_kernel_had_no_room_for_are_reported_and_asked_for_again(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
