@@ -133,7 +133,7 @@ def _linux_report(figures: HostFigures, samples: Sequence[HostFigures]) -> str:
         f"@proc_uptime\n{figures.uptime_seconds:.2f} {figures.idle_ticks / TICKS_A_SECOND:.2f}\n"
         f"@meminfo\nMemTotal: {MEMORY_KB} kB\nMemFree: {available // 2} kB\n"
         f"MemAvailable: {available} kB\nBuffers: 1000 kB\nCached: {available // 3} kB\n"
-        f"@millidegrees\n{figures.celsius * 1000:.0f}\n27800\n"
+        f"@millidegrees\n{figures.celsius * 1000:.0f}\n-40000\n"
         f"@interfaces\neth0 {figures.received_bytes} {figures.sent_bytes}\n"
         f"@proc_stat\n{ticks}@df\n{_df(figures, '/dev/sda1')}"
     )
