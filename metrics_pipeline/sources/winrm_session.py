@@ -28,7 +28,13 @@ from pypsrp.exceptions import AuthenticationError, WinRMError, WinRMTransportErr
 from pypsrp.negotiate import HTTPNegotiateAuth
 from pypsrp.wsman import WSMan
 from requests.adapters import HTTPAdapter
-from spnego.exceptions import InvalidCredentialError, NoCredentialError, SpnegoError
+from spnego.exceptions import (
+    BadMICError,
+    InvalidCredentialError,
+    InvalidTokenError,
+    NoCredentialError,
+    SpnegoError,
+)
 from urllib3 import HTTPConnectionPool, HTTPSConnectionPool
 from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.exceptions import HTTPError, ReadTimeoutError
@@ -57,7 +63,17 @@ MAX_POLL_BYTES = 8_000_000
 OK = 200
 REDIRECTS = range(300, 400)
 
-UNREADABLE = (ValueError, LookupError, TypeError, AttributeError, struct.error, ET.ParseError)
+UNREADABLE = (
+    ArithmeticError,
+    AssertionError,
+    AttributeError,
+    LookupError,
+    RuntimeError,
+    TypeError,
+    ValueError,
+    struct.error,
+    ET.ParseError,
+)
 """What pypsrp and pyspnego raise at an answer that is not built as they expect."""
 
 # pypsrp logs each time-out with a stack trace, and pyspnego, at the lowest level, the log-ins, from
@@ -232,6 +248,7 @@ MEANINGS: tuple[tuple[_Kinds, Miss, str], ...] = (
     (AuthenticationError, Miss.AUTH, "HTTP 401"),
     (ImportError, Miss.CREDENTIAL, "Kerberos needs the extra `kerberos`"),
     ((NoCredentialError, InvalidCredentialError), Miss.CREDENTIAL, "no usable log-in"),
+    ((BadMICError, InvalidTokenError), Miss.PARSE, "its side of the log-in is not right"),
     ((SpnegoError, *KERBEROS_ERRORS), Miss.AUTH, "logging in failed"),
     (ssl.SSLCertVerificationError, Miss.AUTH, "its certificate is not trusted"),
     ((TimeoutError, ReadTimeoutError, requests.Timeout), Miss.TIMEOUT, "no answer in time"),
@@ -260,11 +277,17 @@ def _explain(error: Exception) -> Lost:
         return Lost(Miss.CREDENTIAL, f"no Kerberos ticket: {one_line(str(error))}")
     causes = _causes(error)
     return next(
-        Lost(miss, f"{words}: {one_line(str(cause)) or type(cause).__name__}")
+        Lost(miss, f"{words}: {_words_of(cause)}")
         for kinds, miss, words in MEANINGS
         for cause in causes
         if isinstance(cause, kinds)
     )
+
+
+def _words_of(error: BaseException) -> str:
+    # A LookupError says what was looked up and no more.
+    words = "" if isinstance(error, LookupError) else str(error)
+    return one_line(words or repr(error))
 
 
 def _causes(error: BaseException) -> list[BaseException]:

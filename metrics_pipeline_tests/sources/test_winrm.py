@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import gzip
 import logging
+import re
 import socket
 import threading
 import time
@@ -13,7 +15,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+import spnego
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
@@ -446,6 +449,35 @@ def test_whatever_a_stranger_sends_is_a_miss(here: Site, head: bytes) -> None:
     with peer(answer) as stranger:
         reading = here.poll(stranger, metrics=[CPU_UTILIZATION], settings=IMPATIENT)
     assert reading.reason is not None
+
+
+@given(place=st.integers(min_value=0, max_value=200), noise=st.binary(max_size=12))
+@example(place=130, noise=bytes([255] * 12))  # a time beyond the year 9999
+@settings(
+    max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+def test_whatever_a_stranger_says_when_we_log_in_is_a_miss(
+    here: Site, place: int, noise: bytes
+) -> None:
+    def answer(connection: socket.socket) -> None:
+        acceptor = spnego.server()
+        token = b""
+        for _ in range(3):
+            asked = re.search(rb"Negotiate (\S+)", connection.recv(65_536))
+            if asked is not None:
+                challenge = acceptor.step(base64.b64decode(asked[1])) or b""
+                token = challenge[:place] + noise + challenge[place + len(noise) :]
+            mark = base64.b64encode(token)
+            connection.sendall(
+                b"HTTP/1.1 401 No\r\nWWW-Authenticate: Negotiate %b\r\n"
+                b"Content-Length: 0\r\n\r\n" % mark
+            )
+            if asked is not None:
+                return
+
+    with peer(answer) as stranger:
+        reading = here.poll(stranger, metrics=[CPU_UTILIZATION], settings=IMPATIENT)
+    assert reading.reason in (Miss.PARSE, Miss.AUTH, Miss.REFUSED)
 
 
 def test_an_answer_in_drops_ends_when_nobody_waits_any_more(here: Site, host: WindowsHost) -> None:
