@@ -26,6 +26,10 @@ class NoValue(Exception):
         self.miss = miss
 
 
+class NoValueYet(NoValue):
+    """There is no number at this poll, but there may be one at the next."""
+
+
 def unsupported(seen: str) -> NoValue:
     """The device has no such thing."""
     return NoValue(Miss.UNSUPPORTED, seen)

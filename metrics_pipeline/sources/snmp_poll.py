@@ -28,7 +28,7 @@ from metrics_pipeline.core.devices import (
 from metrics_pipeline.core.ports import Trace
 from metrics_pipeline.sources import snmp_facts as facts
 from metrics_pipeline.sources.snmp_answers import Answers, as_cells
-from metrics_pipeline.sources.snmp_cells import Cells, NoValue, unreadable, unsupported
+from metrics_pipeline.sources.snmp_cells import Cells, NoValue, NoValueYet, unreadable, unsupported
 from metrics_pipeline.sources.snmp_memory import DeviceMemory, Plan
 from metrics_pipeline.sources.snmp_readings import (
     COLDEST_CELSIUS,
@@ -209,7 +209,7 @@ class _Poll:
     async def _discover(self, metric: str) -> float:
         """The value by the first way that gives one, which is remembered."""
         self._memory.plans.pop(metric, None)
-        trouble = unsupported("nobody knows a way to it over SNMP")
+        troubles = [unsupported("nobody knows a way to it over SNMP")]
         for way in ways_of(self._answers.variables.get(facts.SYS_OBJECT_ID)).get(metric, ()):
             try:
                 cells = await self._answers.cells_of(way)
@@ -217,18 +217,24 @@ class _Poll:
                 value = self._apply(metric, way, cells)
             except NoValue as why:
                 self._trace(f"{metric}: not by {way.name}: {why}")
-                trouble = trouble if why.miss is Miss.UNSUPPORTED else why
+                troubles.append(why)
                 continue
             self._memory.plans[metric] = _plan(way, cells)
             return value
-        if trouble.miss is Miss.UNSUPPORTED:
-            self._memory.without[metric] = trouble.miss
-        raise trouble
+        passing = [why for why in troubles if _may_pass(why)]
+        if not passing:
+            self._memory.without[metric] = Miss.UNSUPPORTED
+        raise (passing or troubles)[-1]
 
 
 def _place(metric: str) -> int:
     """Where a metric comes in a poll; one nobody knows comes last."""
     return ORDER.index(metric) if metric in ORDER else len(ORDER)
+
+
+def _may_pass(why: NoValue) -> bool:
+    """Whether to try again at the next poll, not only at the next discovery."""
+    return why.miss is not Miss.UNSUPPORTED or isinstance(why, NoValueYet)
 
 
 def _plan(way: Way, cells: Cells) -> Plan:

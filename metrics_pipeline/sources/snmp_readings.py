@@ -16,6 +16,7 @@ from metrics_pipeline.sources.snmp_cells import (
     NoValue,
     count,
     has,
+    has_scalar,
     rows,
     scalar,
     take,
@@ -185,15 +186,17 @@ def uptime_seconds(cells: Cells, wraps: Mapping[Oid, int]) -> float:
     `wraps` says how often each counter went back to 0 while we watched.
     """
     found: list[float] = []
-    trouble = unsupported("there is no sysUpTime")
+    troubles = [unsupported("there is no sysUpTime")]
     for oid, ticks_per_second in facts.CLOCKS.items():
+        if not has_scalar(cells, oid):
+            continue
         try:
             ticks = scalar(cells, oid) + wraps.get(oid, 0) * facts.TICKS_WRAP
             if ticks > LONGEST_UPTIME_SECONDS * ticks_per_second:
                 raise unreadable(f"{oid} is {ticks}")
             found.append(ticks / ticks_per_second)
         except NoValue as why:
-            trouble = why if why.miss is not trouble.miss else trouble
+            troubles.append(why)
     if not found:
-        raise trouble
+        raise troubles[-1]
     return max(found)

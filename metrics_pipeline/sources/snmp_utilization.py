@@ -10,10 +10,12 @@ from __future__ import annotations
 import re
 from functools import partial
 
+from metrics_pipeline.core.devices import Miss
 from metrics_pipeline.sources import snmp_facts as facts
 from metrics_pipeline.sources.snmp_cells import (
     COUNTER_32_WRAP,
     Cells,
+    NoValueYet,
     count,
     has,
     has_scalar,
@@ -49,12 +51,16 @@ def mean_percent(column: Oid, cells: Cells) -> float:
 
 
 def ucd_busy(cells: Cells) -> float:
-    """100 less the idle percentage of the last minute."""
+    """100 less the idle percentage of the last minute, which snmpd has not in its first one."""
+    if has_scalar(cells, facts.UCD_CPU_RAW_IDLE) and not has_scalar(cells, facts.UCD_CPU_IDLE):
+        raise NoValueYet(Miss.UNSUPPORTED, "ssCpuIdle is not there; ssCpuRawIdle needs two polls")
     return 100 - percent(scalar(cells, facts.UCD_CPU_IDLE), 100, "ssCpuIdle")
 
 
 def ucd_busy_between(before: Cells, cells: Cells) -> float:
     """The share of ticks since the last poll that were not idle; waiting for disks is busy."""
+    if not scalar(before, facts.UCD_CPU_RAW_IDLE):
+        raise unreadable("ssCpuRawIdle was 0: snmpd had just started and not counted yet")
     ticks = partial(_ticks, before, cells)
     idle = ticks(facts.UCD_CPU_RAW_IDLE)
     system = ticks(facts.UCD_CPU_RAW_SYSTEM)
