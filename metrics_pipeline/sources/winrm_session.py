@@ -31,7 +31,6 @@ from requests.adapters import HTTPAdapter
 from spnego.exceptions import (
     BadMICError,
     InvalidCredentialError,
-    InvalidTokenError,
     NoCredentialError,
     SpnegoError,
 )
@@ -248,7 +247,7 @@ MEANINGS: tuple[tuple[_Kinds, Miss, str], ...] = (
     (AuthenticationError, Miss.AUTH, "HTTP 401"),
     (ImportError, Miss.CREDENTIAL, "Kerberos needs the extra `kerberos`"),
     ((NoCredentialError, InvalidCredentialError), Miss.CREDENTIAL, "no usable log-in"),
-    ((BadMICError, InvalidTokenError), Miss.PARSE, "its side of the log-in is not right"),
+    (BadMICError, Miss.PARSE, "the answer is not encrypted with the keys of this log-in"),
     ((SpnegoError, *KERBEROS_ERRORS), Miss.AUTH, "logging in failed"),
     (ssl.SSLCertVerificationError, Miss.AUTH, "its certificate is not trusted"),
     ((TimeoutError, ReadTimeoutError, requests.Timeout), Miss.TIMEOUT, "no answer in time"),

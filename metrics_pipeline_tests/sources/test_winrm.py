@@ -451,6 +451,22 @@ def test_whatever_a_stranger_sends_is_a_miss(here: Site, head: bytes) -> None:
     assert reading.reason is not None
 
 
+def test_a_log_in_that_spnego_rejects_is_an_auth_miss(here: Site) -> None:
+    reject = base64.b64encode(bytes.fromhex("a1073005a0030a0102"))  # negState, RFC 4178 4.2.2
+
+    def answer(connection: socket.socket) -> None:
+        for token in (b"", reject):
+            connection.recv(65_536)
+            connection.sendall(
+                b"HTTP/1.1 401 No\r\nWWW-Authenticate: Negotiate %b\r\n"
+                b"Content-Length: 0\r\n\r\n" % token
+            )
+
+    with peer(answer) as stranger:
+        reading = here.poll(stranger)
+    assert_lost(reading, Miss.AUTH, "Received SPNEGO rejection", is_up=True)
+
+
 @given(place=st.integers(min_value=0, max_value=200), noise=st.binary(max_size=12))
 @example(place=130, noise=bytes([255] * 12))  # a time beyond the year 9999
 @settings(
