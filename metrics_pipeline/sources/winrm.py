@@ -25,7 +25,7 @@ from metrics_pipeline.access.host_addresses import Address, HostAddresses, NameN
 from metrics_pipeline.access.hosts import is_host
 from metrics_pipeline.access.secrets import SecretReference
 from metrics_pipeline.access.state_path import StatePath
-from metrics_pipeline.core.devices import Device, DeviceReading, Miss
+from metrics_pipeline.core.devices import HOST_METRICS, Device, DeviceReading, Miss
 from metrics_pipeline.core.errors import ConfigurationError
 from metrics_pipeline.core.ports import Trace
 from metrics_pipeline.sources.windows_report import Query, Row, queries_for
@@ -120,14 +120,18 @@ class _Report:
 
     def reading(self, device: Device, metrics: Collection[str]) -> DeviceReading:
         """Each of `metrics` is a value or a miss. What could not be asked shares its reason."""
-        otherwise = self.lost.miss if self.lost else Miss.UNSUPPORTED
         values = {name: self.values[name] for name in metrics if name in self.values}
-        misses = {n: self.misses.get(n, otherwise) for n in metrics if n not in values}
-        reason = (
-            None if values else self.lost.miss if self.lost else next(iter(misses.values()), None)
-        )
+        misses = {name: self._miss(name) for name in metrics if name not in values}
+        reason = None if values else next(iter(misses.values()), None)
+        if self.lost is not None and not values:
+            reason = self.lost.miss
         detail = "; ".join(self.details)
         return DeviceReading(device.id, self.has_answered, values, misses, reason, detail)
+
+    def _miss(self, metric: str) -> Miss:
+        if self.lost is None or metric not in HOST_METRICS:
+            return self.misses.get(metric, Miss.UNSUPPORTED)
+        return self.misses.get(metric, self.lost.miss)
 
 
 class _Way:
@@ -195,7 +199,7 @@ class WinRm:
     ) -> DeviceReading:
         """Read `metrics` of `device`: one query per CIM class, over one connection.
 
-        Cancelled, it ends the connection, and with it the thread's wait.
+        With no metrics, only connect. Cancelled, it ends the connection, and with it the thread's wait.
         """
         queries, tell = queries_for(metrics), _teller(trace)
         kept = self._idle.pop(_key(device), None)

@@ -149,6 +149,11 @@ def test_only_the_classes_of_the_metrics_are_asked(here: Site, host: WindowsHost
     assert list(host.requests) == ["Enumerate Win32_OperatingSystem"]
 
 
+def test_what_is_no_business_of_winrm_is_unsupported_whatever_happens(here: Site) -> None:
+    reading = here.poll(("127.0.0.1", 1), metrics=[CPU_UTILIZATION, PING_STATUS])
+    assert reading.misses == {CPU_UTILIZATION: Miss.REFUSED, PING_STATUS: Miss.UNSUPPORTED}
+
+
 def test_without_metrics_a_host_that_takes_the_connection_is_up(
     here: Site, host: WindowsHost
 ) -> None:
