@@ -5,8 +5,10 @@ The sections of `sources` come from the sources themselves, through the registry
 
 from __future__ import annotations
 
+import functools
+import operator
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, create_model, model_validator
 
@@ -20,6 +22,8 @@ from metrics_pipeline.core.fleet import (
     device_counts,
     edge_device_counts,
 )
+from metrics_pipeline.core.ports import DeviceProbe
+from metrics_pipeline.sources.probe_registry import PROBES, ProbeSpec
 from metrics_pipeline.sources.registry import SOURCES
 from metrics_pipeline.storage.embedded import EmbeddedStoreSettings
 from metrics_pipeline.storage.influx import InfluxStoreSettings
@@ -138,6 +142,35 @@ SourceSections = create_model(
 )
 
 
+def _probe_section(spec: ProbeSpec) -> Any:
+    """The probe's settings, and the credentials that the inventory's `credential` names."""
+    if not spec.credential_types:
+        return spec.settings_type
+    credential: Any = functools.reduce(operator.or_, spec.credential_types)
+    return create_model(
+        f"{spec.settings_type.__name__}AndCredentials",
+        __base__=spec.settings_type,
+        credentials=(
+            dict[str, credential],
+            Field(default={}, description="Who we are to the devices, by a name of your choice."),
+        ),
+    )
+
+
+PollingSettings = create_model(
+    "PollingSettings",
+    __config__=ConfigDict(frozen=True, extra="forbid"),
+    __doc__="How devices of the inventory are polled, protocol by protocol.",
+    **{
+        spec.name: (
+            _probe_section(spec),
+            Field(default={}, validate_default=True, description=spec.title),
+        )
+        for spec in PROBES.values()
+    },  # type: ignore[call-overload]
+)
+
+
 class Settings(BaseModel, frozen=True, extra="forbid"):
     """The whole settings file."""
 
@@ -145,6 +178,11 @@ class Settings(BaseModel, frozen=True, extra="forbid"):
     sources: SourceSections = Field(description="What is read.")  # type: ignore[valid-type]
     fleet: FleetSettings | None = Field(
         default=None, description="Fleet counts; absent means they are not collected."
+    )
+    polling: PollingSettings = Field(  # type: ignore[valid-type]
+        default={},
+        validate_default=True,
+        description="How devices of the inventory are polled, protocol by protocol.",
     )
     store: Annotated[EmbeddedStoreSettings | InfluxStoreSettings, Field(discriminator="kind")] = (
         Field(
@@ -170,6 +208,11 @@ class Settings(BaseModel, frozen=True, extra="forbid"):
         """The section of the source called `name`, or None if it is not used."""
         section: BaseModel | None = getattr(self.sources, name)
         return section
+
+    def build_probe(self, name: str) -> DeviceProbe:
+        """The probe called `name`, with its credentials; opens nothing yet."""
+        section = getattr(self.polling, name)
+        return PROBES[name].build(section, getattr(section, "credentials", {}))
 
     def reads_simulator(self) -> bool:
         """Whether the IoT Hub that is counted is the simulated one."""
