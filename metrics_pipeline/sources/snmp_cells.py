@@ -46,8 +46,8 @@ def has(cells: Cells, column: Oid, index: Index) -> bool:
 
 
 def has_scalar(cells: Cells, oid: Oid) -> bool:
-    """Whether there is such a scalar."""
-    return has(cells, oid.removesuffix(".0"), "0")
+    """Whether there is such a scalar; `oid` ends in `.0`."""
+    return has(cells, oid[:-2], "0")
 
 
 def rows(cells: Cells, column: Oid) -> Iterable[Index]:
@@ -76,6 +76,14 @@ def count(cells: Cells, column: Oid, index: Index) -> int:
     return value
 
 
+def counts(cells: Cells, column: Oid) -> list[int]:
+    """The integers of a column, all 0 or more; none for a column that is not there."""
+    found = cells.get(column, {})
+    numbers = [v for v in found.values() if type(v) is int and 0 <= v < COUNTER_64_WRAP]
+    # The long way only where something is wrong, to say what: this is the hot path.
+    return numbers if len(numbers) == len(found) else [count(cells, column, i) for i in found]
+
+
 def unsigned(cells: Cells, column: Oid, index: Index) -> int:
     """The integer in a cell, read as 32 bits without a sign, whatever the MIB says."""
     value = whole(cells, column, index)
@@ -85,8 +93,8 @@ def unsigned(cells: Cells, column: Oid, index: Index) -> int:
 
 
 def scalar(cells: Cells, oid: Oid) -> int:
-    """The integer of a scalar, 0 or more."""
-    return count(cells, oid.removesuffix(".0"), "0")
+    """The integer of a scalar, 0 or more; `oid` ends in `.0`."""
+    return count(cells, oid[:-2], "0")
 
 
 def text(cells: Cells, column: Oid, index: Index) -> str:

@@ -15,6 +15,7 @@ from metrics_pipeline.sources.snmp_cells import (
     Cells,
     NoValue,
     count,
+    counts,
     has,
     has_scalar,
     rows,
@@ -151,7 +152,7 @@ def pick_mixed_counters(wide: Oid, narrow: Oid, cells: Cells) -> Cells:
 
 def octets(columns: tuple[Oid, ...], cells: Cells) -> float:
     """The sum of all picked counters."""
-    counters = [count(cells, column, i) for column in columns for i in cells.get(column, {})]
+    counters = [counter for column in columns for counter in counts(cells, column)]
     if not counters:
         raise unsupported("there is no physical interface that is up")
     return float(sum(counters))

@@ -17,6 +17,7 @@ from metrics_pipeline.sources.snmp_cells import (
     Cells,
     NoValueYet,
     count,
+    counts,
     has,
     has_scalar,
     highest,
@@ -27,6 +28,7 @@ from metrics_pipeline.sources.snmp_cells import (
     text,
     unreadable,
     unsigned,
+    unsupported,
     whole,
 )
 from metrics_pipeline.sources.snmp_session import Index, Oid
@@ -40,11 +42,10 @@ _NO_COMPUTER = re.compile(r"\b(fan|sensor)", re.IGNORECASE)
 
 def mean_percent(column: Oid, cells: Cells) -> float:
     """The mean of all rows of a column of percentages."""
-    loads = [
-        percent(count(cells, column, index), 100, f"{column}.{index}")
-        for index in rows(cells, column)
-    ]
-    return sum(loads) / len(loads)
+    loads = counts(cells, column)
+    if not loads:
+        raise unsupported(f"there is no row of {column}")
+    return sum(percent(load, 100, column) for load in loads) / len(loads)
 
 
 # --- processor -------------------------------------------------------------------------------
@@ -150,7 +151,7 @@ def pick_valid_pools(cells: Cells) -> Cells:
 
 def pool_memory(used: Oid, free: Oid, cells: Cells) -> float:
     """Used of used and free over all pools. A 32-bit gauge at its end says nothing."""
-    in_use = [count(cells, used, index) for index in rows(cells, used)]
+    in_use = counts(cells, used)
     unused = [count(cells, free, index) for index in rows(cells, used)]
     if facts.GAUGE_LATCHED in (*in_use, *unused):
         raise unreadable(f"{used} or {free} stands at its end, 4 GB")

@@ -298,8 +298,7 @@ def test_ticks_that_stand_still_say_nothing_and_the_percentage_is_taken() -> Non
 
 
 def test_an_agent_in_its_first_minute_has_no_processor_yet() -> None:
-    walk: dict[Oid, SnmpValue] = {**dict.fromkeys(TICKS, 1_000)}
-    session, memory = RecordedSession(walk), DeviceMemory()
+    session, memory = RecordedSession(TICKS), DeviceMemory()
     assert poll(session, memory, [CPU_UTILIZATION]).misses == {CPU_UTILIZATION: Miss.UNSUPPORTED}
     advance(session, TICKS)
     assert poll(session, memory, [CPU_UTILIZATION]).values == {CPU_UTILIZATION: 25}
