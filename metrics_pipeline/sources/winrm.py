@@ -199,7 +199,8 @@ class WinRm:
     ) -> DeviceReading:
         """Read `metrics` of `device`: one query per CIM class, over one connection.
 
-        With no metrics, only connect. Cancelled, it ends the connection, and with it the thread's wait.
+        With no metrics, only connect. Cancelled, it ends the connection, and with it the thread's
+        wait.
         """
         queries, tell = queries_for(metrics), _teller(trace)
         kept = self._idle.pop(_key(device), None)

@@ -552,7 +552,7 @@ def open_descriptors() -> int:
 
 def test_a_silent_host_holds_up_no_other(here: Site) -> None:
     async def scenario(hosts: list[WindowsHost]) -> list[DeviceReading]:
-        settings = WinRmSettings(timeout_seconds=2, max_at_once=4)
+        settings = WinRmSettings(timeout_seconds=1, max_at_once=4)
         async with WinRm(settings, {"windows": here.login()}) as probe:
             polls = (probe.poll(device(h, id=str(n)), HOST_METRICS) for n, h in enumerate(hosts))
             return await asyncio.gather(*polls)
