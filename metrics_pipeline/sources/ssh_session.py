@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import asyncssh
+from cryptography.exceptions import UnsupportedAlgorithm
 
 from metrics_pipeline.access.host_addresses import Address
 from metrics_pipeline.access.known_hosts import KnownHosts, Verdict, host_pattern
@@ -36,7 +37,16 @@ WINDOW_BYTES = 64 * 1024
 MAX_ERROR_BYTES = 4096
 NOBODY_THERE = (errno.EHOSTUNREACH, errno.EHOSTDOWN, errno.ENETUNREACH, errno.ETIMEDOUT)
 
-STUMBLES = (ValueError, LookupError, ArithmeticError, TypeError, AttributeError, AssertionError)
+STUMBLES = (
+    ValueError,
+    LookupError,
+    ArithmeticError,
+    TypeError,
+    AttributeError,
+    AssertionError,
+    RuntimeError,
+    UnsupportedAlgorithm,
+)
 """What asyncssh hands on when the far side sends what its decoders did not expect."""
 
 
