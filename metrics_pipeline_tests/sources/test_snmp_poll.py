@@ -305,7 +305,7 @@ def test_an_agent_in_its_first_minute_has_no_processor_yet() -> None:
 
 
 def test_counters_that_had_not_begun_are_no_start() -> None:
-    walk: dict[Oid, SnmpValue] = dict.fromkeys(TICKS, 0) | {facts.UCD_CPU_IDLE: 90}
+    walk = {**dict.fromkeys(TICKS, 0), facts.UCD_CPU_IDLE: 90}
     session, memory = RecordedSession(walk), DeviceMemory()
     poll(session, memory, [CPU_UTILIZATION])
     advance(session, TICKS)
