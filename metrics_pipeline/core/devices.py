@@ -47,6 +47,8 @@ class Miss(StrEnum):
     """It has no such value."""
     CREDENTIAL = "credential"
     """We have no usable credential for it: a choice on our side."""
+    DEFECT = "defect"
+    """The probe failed in a way that it should not: a mistake of ours."""
 
 
 @dataclass(frozen=True, slots=True)
