@@ -91,6 +91,10 @@ def long_length(data: bytes, first: int, at: int) -> tuple[int, int]:
 
 def read_integer(data: bytes, at: int, end: int) -> tuple[int, int]:
     """The INTEGER at `at`, and where it stops."""
+    if at + 2 < end <= len(data) and data[at] == INTEGER:  # the usual one, without a call
+        stop = at + 2 + data[at + 1]
+        if at + 2 < stop <= min(end, at + 2 + MAX_INTEGER_BYTES):
+            return int.from_bytes(data[at + 2 : stop], "big", signed=True), stop
     start, stop = read_header(data, at, INTEGER, end)
     return decode_integer(data[start:stop]), stop
 

@@ -20,7 +20,7 @@ import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 from metrics_pipeline.access.snmp_ber import SEQUENCE, BerError, read_header, read_integer
 from metrics_pipeline.access.snmp_messages import (
@@ -29,6 +29,7 @@ from metrics_pipeline.access.snmp_messages import (
     VERSION_1,
     VERSION_2C,
     VERSION_3,
+    ReplyPdu,
     read_community_reply,
     read_version,
 )
@@ -61,6 +62,15 @@ class Unreachable(Exception):
     """The network or the host said that nobody is there."""
 
 
+class Received(NamedTuple):
+    """A reply: its version, where what follows that begins, and its PDU if that is in the clear."""
+
+    data: bytes
+    version: int
+    at: int
+    pdu: ReplyPdu | None
+
+
 @dataclass(slots=True, eq=False)
 class _Request:
     """One request in flight. `problem` is what came instead of a reply, if anything did."""
@@ -69,7 +79,7 @@ class _Request:
     address: Address
     udp: socket.socket
     tries_left: int
-    reply: asyncio.Future[bytes]
+    reply: asyncio.Future[Received]
     timer: asyncio.TimerHandle | None = None
     problem: str = ""
 
@@ -112,10 +122,10 @@ class SnmpSockets:
             pass
         return identifier
 
-    async def ask(self, datagram: bytes, identifier: int, address: Address) -> bytes:
+    async def ask(self, datagram: bytes, identifier: int, address: Address) -> Received:
         """The reply to `datagram`, which carries `identifier`. Raises NoAnswer or Unreachable."""
         udp = self._socket_for(address)
-        reply: asyncio.Future[bytes] = self._loop.create_future()
+        reply: asyncio.Future[Received] = self._loop.create_future()
         request = _Request(datagram, address, udp, self._tries, reply)
         self._requests[identifier] = self._by_address[address] = request
         try:
@@ -167,13 +177,14 @@ class SnmpSockets:
 
     def _deliver(self, data: bytes, address: Address) -> None:
         try:
-            request = self._requests.get(_identifier(data))
+            identifier, received = _read_head(data)
         except BerError as error:
             if (asked := self._by_address.get(address)) is not None:
                 asked.problem = str(error)
             return
+        request = self._requests.get(identifier)
         if request is not None and request.address == address and not request.reply.done():
-            request.reply.set_result(data)
+            request.reply.set_result(received)
 
     def _read_errors(self, udp: socket.socket) -> None:
         for code, address in _error_queue(udp):
@@ -181,15 +192,16 @@ class SnmpSockets:
                 asked.fail(Unreachable(f"the network says {_words(code)}"))
 
 
-def _identifier(data: bytes) -> int:
+def _read_head(data: bytes) -> tuple[int, Received]:
     """What says which request `data` answers; BerError when it cannot be found."""
     version, at = read_version(data)
     if version in {VERSION_1, VERSION_2C}:
-        return read_community_reply(data, at).request_id
+        pdu = read_community_reply(data, at)
+        return pdu.request_id, Received(data, version, at, pdu)
     if version != VERSION_3:
         raise BerError(f"version {version} of SNMP")
-    at, stop = read_header(data, at, SEQUENCE, len(data))
-    return read_integer(data, at, stop)[0]
+    start, stop = read_header(data, at, SEQUENCE, len(data))
+    return read_integer(data, start, stop)[0], Received(data, version, at, None)
 
 
 def _open(family: socket.AddressFamily) -> socket.socket:

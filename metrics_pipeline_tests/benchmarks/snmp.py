@@ -166,7 +166,8 @@ class Peer:
                 connection = (
                     free.pop() if free else await asyncio.open_connection("127.0.0.1", self._port)
                 )
-                values += await self._scrape(*connection, device)
+                found = await self._scrape(*connection, device)
+                values += found
                 free.append(connection)
 
         cpu = self._cpu_seconds()

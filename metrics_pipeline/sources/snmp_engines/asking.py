@@ -161,14 +161,15 @@ def _take(
     asked: tuple[Oid, ...], reply: Reply, answered: dict[Oid, SnmpValue]
 ) -> list[tuple[Oid, ...]]:
     """Keep the values that came; what is left to ask, when the agent answered a part alone."""
-    came = len(reply.variables)
+    names, values = reply.names, reply.values
+    came = len(names)
     if not 0 < came <= len(asked):
         raise SnmpMalformed(f"{came} variables in the reply to {len(asked)}")
-    for oid, (name, value) in zip(asked, reply.variables, strict=False):
-        if name != oid:
-            raise SnmpMalformed(f"asked for {oid}, told of {name}")
-        if value is not None:
-            answered[oid] = value
+    if tuple(names) != asked[:came]:
+        told = next((a, b) for a, b in zip(asked, names, strict=False) if a != b)
+        raise SnmpMalformed(f"asked for {told[0]}, told of {told[1]}")
+    found = zip(names, values, strict=True)
+    answered.update((name, value) for name, value in found if value is not None)
     return [asked[came:]] if came < len(asked) else []
 
 
@@ -186,10 +187,10 @@ def _without_the_blamed(asked: tuple[Oid, ...], reply: Reply) -> list[tuple[Oid,
 
 
 def _take_rows(columns: Sequence[_Column], reply: Reply) -> None:
-    if not reply.variables:
+    if not reply.names:
         raise SnmpMalformed("a reply without variables to a walk")
     takes: list[Callable[[Oid, SnmpValue | None], None]] = [column.take for column in columns]
-    for at, (oid, value) in enumerate(reply.variables):
+    for at, (oid, value) in enumerate(zip(reply.names, reply.values, strict=True)):
         takes[at % len(takes)](oid, value)
 
 

@@ -26,11 +26,15 @@ from metrics_pipeline.access.snmp_messages import (
     decode_reply,
     encode_community_message,
     encode_request,
-    read_community_reply,
     read_pdu,
-    read_version,
 )
-from metrics_pipeline.access.snmp_sockets import Address, NoAnswer, SnmpSockets, Unreachable
+from metrics_pipeline.access.snmp_sockets import (
+    Address,
+    NoAnswer,
+    Received,
+    SnmpSockets,
+    Unreachable,
+)
 from metrics_pipeline.access.snmp_usm import (
     NOBODY,
     Engine,
@@ -107,7 +111,7 @@ class FastEngine:
             keys = self._keys[user, engine_id] = user.keys_for(engine_id)
         return keys
 
-    async def send(self, datagram: bytes, identifier: int, address: Address) -> bytes:
+    async def send(self, datagram: bytes, identifier: int, address: Address) -> Received:
         """The reply to a datagram. Raises SnmpFailure."""
         try:
             return await self.sockets.ask(datagram, identifier, address)
@@ -134,12 +138,11 @@ class _CommunityExchange:
         identifier = self._engine.sockets.new_id()
         pdu = encode_request(tag, identifier, oids, repetitions)
         datagram = encode_community_message(self._version, self._community, pdu)
-        data = await self._engine.send(datagram, identifier, self._address)
+        received = await self._engine.send(datagram, identifier, self._address)
+        if received.version != self._version or received.pdu is None:
+            raise SnmpMalformed(f"asked in {self._version}, answered in {received.version}")
         try:
-            version, at = read_version(data)
-            if version != self._version:
-                raise SnmpMalformed(f"asked in version {self._version}, answered in {version}")
-            return decode_reply(data, read_community_reply(data, at))
+            return decode_reply(received.data, received.pdu)
         except BerError as error:
             raise SnmpMalformed(str(error)) from None
 
@@ -173,8 +176,8 @@ class _UserExchange:
     async def _discover(self) -> None:
         identifier = self._engine.sockets.new_id()
         pdu = encode_request(Pdu.GET, identifier, (), 0)
-        data = await self._send(encode_discovery(identifier, pdu), identifier)
-        reply, _ = self._read(data, NOBODY)
+        received = await self._send(encode_discovery(identifier, pdu), identifier)
+        reply, _ = self._read(received, NOBODY)
         if not reply.engine.engine_id:
             raise SnmpMalformed("the agent does not say its engine ID")
         self._remember(reply.engine)
@@ -192,17 +195,18 @@ class _UserExchange:
             raise SnmpMalformed("the reply is for another request")
         return reply, answer
 
-    async def _send(self, datagram: bytes, identifier: int) -> bytes:
+    async def _send(self, datagram: bytes, identifier: int) -> Received:
         return await self._engine.send(datagram, identifier, self._address)
 
-    def _read(self, data: bytes, user: User) -> tuple[SecuredReply, ReplyPdu]:
+    def _read(self, received: Received, user: User) -> tuple[SecuredReply, ReplyPdu]:
+        if received.version != VERSION_3:
+            raise SnmpMalformed(f"asked in version 3, answered in {received.version}")
+
+        def keys_of(engine_id: bytes) -> Keys:
+            return self._engine.keys_for(user, engine_id)
+
         try:
-            version, at = read_version(data)
-            if version != VERSION_3:
-                raise SnmpMalformed(f"asked in version 3, answered in {version}")
-            reply = read_message(
-                data, at, user, lambda engine_id: self._engine.keys_for(user, engine_id)
-            )
+            reply = read_message(received.data, received.at, user, keys_of)
             return reply, read_pdu(reply.data, reply.start, reply.stop)
         except BerError as error:
             raise SnmpMalformed(str(error)) from None
@@ -237,8 +241,8 @@ class _UserExchange:
 def _report(reply: SecuredReply, pdu: ReplyPdu) -> str:
     """Which of USM's statistics a report is about: the number in its place there."""
     try:
-        variables = decode_reply(reply.data, pdu).variables
+        names = decode_reply(reply.data, pdu).names
     except BerError as error:
         raise SnmpMalformed(str(error)) from None
-    name = variables[0][0] if variables else ""
+    name = names[0] if names else ""
     return name.removeprefix(USM_STATISTICS).removesuffix(".0")

@@ -195,7 +195,8 @@ async def _within(asking: Awaitable[Any], settings: EngineSettings) -> Any:
 def _reply(indication: Any, status: Any, index: Any, variables: Any) -> Reply:
     if indication is not None:
         raise _failure(indication)
-    return Reply(int(status), int(index), [(str(name), _value(value)) for name, value in variables])
+    names = [str(name) for name, _ in variables]
+    return Reply(int(status), int(index), names, [_value(value) for _, value in variables])
 
 
 def _failure(indication: Any) -> SnmpFailure:
