@@ -202,6 +202,8 @@ class SimulatedHost:
     key: asyncssh.SSHKey = field(
         default_factory=lambda: asyncssh.generate_private_key("ssh-ed25519"), repr=False
     )
+    authority: asyncssh.SSHKey | None = field(default=None, repr=False)
+    """Who signs the host's key, if it shows a certificate."""
     polls: int = 0
     """How often the script was begun."""
 
@@ -312,7 +314,7 @@ class SshHosts:
         connection = await asyncssh.run_server(
             guest,
             config=None,
-            server_host_keys=[host.key],
+            server_host_keys=[_shown_key(host)],
             server_factory=lambda: _Account(self),
             process_factory=answer,
             encoding=None,
@@ -401,6 +403,15 @@ async def _flood(process: asyncssh.SSHServerProcess[bytes]) -> None:
 async def _wait_for_the_end(loop: asyncio.AbstractEventLoop, guest: socket.socket) -> None:
     while await loop.sock_recv(guest, 4096):
         pass
+
+
+def _shown_key(
+    host: SimulatedHost,
+) -> asyncssh.SSHKey | tuple[asyncssh.SSHKey, asyncssh.SSHCertificate]:
+    if host.authority is None:
+        return host.key
+    names = [host.address]
+    return host.key, host.authority.generate_host_certificate(host.key, "id", principals=names)
 
 
 def _public_line(key: asyncssh.SSHKey) -> str:

@@ -17,7 +17,7 @@ import asyncssh
 from cryptography.exceptions import UnsupportedAlgorithm
 
 from metrics_pipeline.access.host_addresses import Address
-from metrics_pipeline.access.known_hosts import KnownHosts, Verdict, host_pattern
+from metrics_pipeline.access.known_hosts import HostKeys, KnownHosts, Verdict, host_pattern
 from metrics_pipeline.core.devices import Miss
 from metrics_pipeline.core.errors import excerpt
 from metrics_pipeline.core.ports import Trace
@@ -32,6 +32,17 @@ KEX_ALGORITHMS = "^curve25519-sha256,curve25519-sha256@libssh.org"
 ENCRYPTION_ALGORITHMS = "^aes128-gcm@openssh.com,aes256-gcm@openssh.com"
 """First the ones that cost least CPU, then all that the library offers: a poll is a handshake and
 a few kilobytes, and the post-quantum exchanges it would begin with cost a third more."""
+
+HOST_KEY_ALGORITHMS = (
+    "ssh-ed25519",
+    "ecdsa-sha2-nistp256",
+    "ecdsa-sha2-nistp384",
+    "ecdsa-sha2-nistp521",
+    "rsa-sha2-512",
+    "rsa-sha2-256",
+    "ssh-rsa",
+)
+CERTIFICATE = "-cert-v01@openssh.com"
 
 WINDOW_BYTES = 64 * 1024
 MAX_ERROR_BYTES = 4096
@@ -152,10 +163,9 @@ async def _connect(
     client: _Client,
 ) -> Connection:
     known = client.known_hosts.keys_of(peer.names, peer.port)
-    # The host is asked for a key of a kind that is known of it, the cheapest first.
-    trusted = sorted(known.trusted, key=lambda key: key.algorithm != b"ssh-ed25519")
     checks = {
-        "known_hosts": (trusted, list(known.authorities), list(known.revoked)),
+        "known_hosts": (list(known.trusted), list(known.authorities), list(known.revoked)),
+        "server_host_key_algs": _kinds_asked_for(known),
         "client_factory": lambda: client,
         "options": options,
         "config": None,
@@ -163,6 +173,18 @@ async def _connect(
     if isinstance(link, socket.socket):
         return await asyncssh.connect(sock=link, **checks)
     return await asyncssh.connect(peer.names[0], peer.port, tunnel=link, **checks)
+
+
+def _kinds_asked_for(known: HostKeys) -> list[str]:
+    """Kinds of host keys in the order of our liking: those that are known of the host come first,
+    and if it has none of them any more, it shows us another, which is told as a change.
+    """
+    algorithms = (name.decode("ascii") for key in known.trusted for name in key.sig_algorithms)
+    liked = [name for name in algorithms if name in HOST_KEY_ALGORITHMS]
+    plain = list(
+        dict.fromkeys([*sorted(liked, key=HOST_KEY_ALGORITHMS.index), *HOST_KEY_ALGORITHMS])
+    )
+    return [f"{name}{CERTIFICATE}" for name in plain if known.authorities] + plain
 
 
 class _Client(asyncssh.SSHClient):
@@ -222,7 +244,7 @@ def _meaning(error: BaseException, client: _Client) -> Lost:
     if isinstance(error, asyncssh.HostKeyNotVerifiable):
         return client.lost(Miss.AUTH, client.objection or str(error))
     if isinstance(error, asyncssh.KeyExchangeFailed):
-        return _no_agreement(error, client)
+        return client.lost(Miss.REFUSED, str(error))
     if isinstance(error, asyncssh.PermissionDenied) or "authentication" in str(error):
         methods = client.connection.get_server_auth_methods() if client.connection else ()
         takes = f"; it takes {', '.join(methods)}" if methods else ""
@@ -232,13 +254,6 @@ def _meaning(error: BaseException, client: _Client) -> Lost:
     if isinstance(error, (asyncssh.ConnectionLost, OSError)):
         return client.lost(Miss.REFUSED, "it ended the connection before the log-in")
     return client.lost(Miss.PARSE, f"not what SSH allows ({error.__class__.__name__}: {error})")
-
-
-def _no_agreement(error: asyncssh.KeyExchangeFailed, client: _Client) -> Lost:
-    if "host key" not in str(error):
-        return client.lost(Miss.REFUSED, str(error))
-    path = client.known_hosts.path
-    return client.lost(Miss.AUTH, f"it has no host key of a kind that {path} has of it")
 
 
 def _beyond_the_jump(error: asyncssh.ChannelOpenError) -> tuple[Miss, str]:
