@@ -8,6 +8,7 @@ on FreeBSD as its manual has it. Each address, `127.0.1.1` say, is a host; all h
 from __future__ import annotations
 
 import asyncio
+import re
 import socket
 import threading
 from collections import Counter
@@ -39,6 +40,11 @@ DISK_KB = 100_000_000
 FLOOD_BYTES = 10_000_000
 BACKLOG = 512
 START_TRIES = 20
+
+NUMBER = re.compile(r"(?<!\S)\d+(\.\d+)?(?=[\sC%-]|$)")
+"""A figure, with its unit behind it or the rest of a time; no part of a name or an address."""
+
+IMPOSSIBLE_END = END.replace("1", "9" * 30)
 
 
 class Manner(StrEnum):
@@ -169,27 +175,9 @@ def _df(figures: HostFigures, device: str) -> str:
 
 
 def lie(text: str) -> str:
-    """The report with an impossible figure wherever there was one."""
-    head, *lines = text.splitlines()
-    return "\n".join([head, *(_impossible(line) for line in lines)]) + "\n"
-
-
-def _impossible(line: str) -> str:
-    if line.startswith(("@", "Filesystem", "Name", END)):
-        return line
-    return "".join("9" * 30 if word[-1:].isdigit() else word for word in _words(line))
-
-
-def _words(line: str) -> Iterable[str]:
-    word = ""
-    for character in line:
-        if character in " :=%":
-            yield word
-            yield character
-            word = ""
-        else:
-            word += character
-    yield word
+    """The report with an impossible number wherever there was one."""
+    head, body = text.split("\n", 1)
+    return f"{head}\n{NUMBER.sub('9' * 30, body)}".replace(IMPOSSIBLE_END, END)
 
 
 @dataclass(slots=True)

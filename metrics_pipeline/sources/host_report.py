@@ -307,7 +307,7 @@ def _linux_celsius(sections: _Sections) -> float:
 
 def _bsd_celsius(sections: _Sections) -> float:
     # hw.acpi.thermal.tz0.temperature: 40.1C     hw.sensors.cpu0.temp0=48.00 degC
-    pattern = re.compile(r"[:=]\s*(-?[0-9]{1,9}(?:\.[0-9]{1,9})?)\s*(?:deg)?C\b")
+    pattern = re.compile(r"[:=]\s*(-?[0-9]+(?:\.[0-9]+)?)\s*(?:deg)?C\b")
     found = [pattern.search(line) for line in sections.lines["degrees"]]
     return _hottest([_decimal(match[1]) for match in found if match])
 

@@ -77,11 +77,11 @@ def start_hosts(stack: ExitStack, count: int) -> Hosts:
     folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
     make_key(folder / "key")
     argv = [sys.executable, "-m", __spec__.name, "--serve", str(folder), "--hosts", str(count)]
-    process = subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
-    stack.callback(process.wait)
-    assert process.stdin is not None
+    # Left, it closes the process's standard input, which ends it, and waits.
+    process = stack.enter_context(
+        subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    )
     assert process.stdout is not None
-    stack.callback(process.stdin.close)
     return Hosts(folder, addresses(count), int(process.stdout.readline()))
 
 

@@ -271,7 +271,8 @@ def test_a_key_the_host_does_not_know_is_an_auth_failure(network: Network, tmp_p
 
 def encrypted(network: Network) -> Path:
     """The account's key again, with PASSWORD as its passphrase."""
-    path = shutil.copy(network.key, network.key.with_name("encrypted"))
+    path = network.key.with_name("encrypted")
+    shutil.copy(network.key, path)
     argv = [require("ssh-keygen"), "-q", "-p", "-P", "", "-N", PASSWORD, "-f", str(path)]
     subprocess.run(argv, check=True, stdout=subprocess.DEVNULL)
     return path
