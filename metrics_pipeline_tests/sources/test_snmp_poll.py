@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
@@ -21,6 +22,8 @@ from metrics_pipeline.core.devices import (
     Miss,
 )
 from metrics_pipeline.sources import snmp_facts as facts
+from metrics_pipeline.sources.snmp_engines.fast import FastEngine
+from metrics_pipeline.sources.snmp_engines.spec import Community, EngineSettings
 from metrics_pipeline.sources.snmp_memory import DeviceMemory, Plan
 from metrics_pipeline.sources.snmp_poll import RANGES, REDISCOVER_AFTER, Polled, poll_values
 from metrics_pipeline.sources.snmp_session import (
@@ -32,6 +35,7 @@ from metrics_pipeline.sources.snmp_session import (
     SnmpValue,
 )
 from metrics_pipeline.sources.snmp_ways import GENERIC, VENDORS, WAYS
+from metrics_pipeline_tests.snmp_agents import snmpsim
 from metrics_pipeline_tests.snmp_recordings import RECORDINGS, RecordedSession, recorded
 
 NAMES = sorted(path.stem for path in RECORDINGS.glob("*.snmprec"))
@@ -391,6 +395,28 @@ def test_a_failure_is_counted_under_its_miss_and_is_one_of_ours() -> None:
     kinds = (SnmpTimeout, SnmpAuthFailed, SnmpRefused, SnmpMalformed)
     assert [kind.miss for kind in kinds] == [Miss.TIMEOUT, Miss.AUTH, Miss.REFUSED, Miss.PARSE]
     assert SnmpTimeout("no answer").answered == {}
+
+
+# --- over the wire -----------------------------------------------------------------------------
+
+
+def test_recorded_devices_say_the_same_over_udp(tmp_path: Path) -> None:
+    async def poll_all(port: int) -> dict[str, tuple[Polled, Polled]]:
+        found = {}
+        async with FastEngine(EngineSettings(timeout_seconds=10, tries=2)) as engine:
+            for name in NAMES:
+                memory = DeviceMemory()
+                async with engine.session(("127.0.0.1", port), Community(1, name)) as session:
+                    first = await poll_values(session, HOST_METRICS, memory)
+                    again = await poll_values(session, HOST_METRICS, memory)
+                found[name] = first, again
+        return found
+
+    with snmpsim(tmp_path, RECORDINGS) as port:
+        found = asyncio.run(poll_all(port))
+    for name, polls in found.items():
+        expected = poll(recorded(name), DeviceMemory())
+        assert polls == (expected, expected), name
 
 
 # --- whatever a device says -------------------------------------------------------------------
