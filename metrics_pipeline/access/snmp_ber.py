@@ -54,7 +54,8 @@ def encode(tag: int, content: bytes) -> bytes:
 
 def encode_integer(value: int) -> bytes:
     """An INTEGER, tag included."""
-    return encode(INTEGER, value.to_bytes(value.bit_length() // 8 + 1, "big", signed=True))
+    size = (value if value >= 0 else ~value).bit_length() // 8 + 1
+    return encode(INTEGER, value.to_bytes(size, "big", signed=True))
 
 
 @lru_cache(_REMEMBERED_OIDS)

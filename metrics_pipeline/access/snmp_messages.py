@@ -31,8 +31,8 @@ from metrics_pipeline.access.snmp_ber import (
 VERSION_1, VERSION_2C, VERSION_3 = 0, 1, 3
 
 ID_BYTES = 4
-"""Every identifier is written in four bytes, so it is FIRST_ID and RANDOM_ID_BITS of chance."""
-FIRST_ID, RANDOM_ID_BITS = 0x0100_0000, 30
+"""Every identifier is written in four bytes, so it is FIRST_ID and 30 bits of chance."""
+FIRST_ID, RANDOM_ID_MASK = 0x0100_0000, 0x3FFF_FFFF
 
 _NULL = encode(NULL, b"")
 _LONG = 0x80

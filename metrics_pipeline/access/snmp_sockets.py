@@ -17,6 +17,8 @@ import os
 import secrets
 import socket
 import sys
+from array import array
+from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
 from types import TracebackType
@@ -25,7 +27,7 @@ from typing import Any, NamedTuple, Self
 from metrics_pipeline.access.snmp_ber import SEQUENCE, BerError, read_header, read_integer
 from metrics_pipeline.access.snmp_messages import (
     FIRST_ID,
-    RANDOM_ID_BITS,
+    RANDOM_ID_MASK,
     VERSION_1,
     VERSION_2C,
     VERSION_3,
@@ -40,6 +42,9 @@ MAX_DATAGRAM_BYTES = 65_535
 DATAGRAMS_A_TURN = 200
 """So many are read from one socket before the others, and the timers, get their turn."""
 SEND_AGAIN_SECONDS = 0.002
+TIMER_SLACK_SECONDS = 0.005
+"""What is due so soon is sent now: fewer turns of the timer."""
+RANDOM_BYTES_AT_ONCE = 4096
 IPV4_PARTS = 2
 
 _IP_RECVERR, _IPV6_RECVERR, _MSG_ERRQUEUE = 11, 25, 0x2000  # linux/in.h, linux/in6.h
@@ -80,7 +85,6 @@ class _Request:
     udp: socket.socket
     tries_left: int
     reply: asyncio.Future[Received]
-    timer: asyncio.TimerHandle | None = None
     problem: str = ""
 
     def fail(self, error: NoAnswer | Unreachable) -> None:
@@ -99,6 +103,10 @@ class SnmpSockets:
         self._requests: dict[int, _Request] = {}
         self._by_address: dict[Address, _Request] = {}
         self._turn = 0
+        self._random_ids: Iterator[int] = iter(())
+        self._waiting: deque[tuple[float, _Request]] = deque()
+        """Requests by the time at which they are sent again; all wait equally long, so in order."""
+        self._timer: asyncio.TimerHandle | None = None
 
     def __enter__(self) -> Self:
         self._loop = asyncio.get_running_loop()
@@ -110,6 +118,10 @@ class SnmpSockets:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        self._waiting.clear()
         for opened in self._sockets.values():
             for udp in opened:
                 self._loop.remove_reader(udp)
@@ -118,9 +130,13 @@ class SnmpSockets:
 
     def new_id(self) -> int:
         """An identifier that no request in flight has, four bytes long."""
-        while (identifier := FIRST_ID + secrets.randbits(RANDOM_ID_BITS)) in self._requests:
-            pass
-        return identifier
+        for random_id in self._random_ids:
+            identifier = FIRST_ID + (random_id & RANDOM_ID_MASK)
+            if identifier not in self._requests:
+                return identifier
+        # One system call for many.
+        self._random_ids = iter(array("I", secrets.token_bytes(RANDOM_BYTES_AT_ONCE)))
+        return self.new_id()
 
     async def ask(self, datagram: bytes, identifier: int, address: Address) -> Received:
         """The reply to `datagram`, which carries `identifier`. Raises NoAnswer or Unreachable."""
@@ -132,28 +148,39 @@ class SnmpSockets:
             self._send(request)
             return await reply
         finally:
-            if request.timer is not None:
-                request.timer.cancel()
             del self._requests[identifier]
             if self._by_address.get(address) is request:
                 del self._by_address[address]
 
     def _send(self, request: _Request) -> None:
         """Send the next try and wait; past the last one, say that there was no answer."""
+        if request.reply.done():
+            return
         if request.tries_left == 0:
             request.fail(NoAnswer(request.problem))
             return
-        wait_seconds = self._timeout_seconds
         try:
             request.udp.sendto(request.datagram, request.address)
-            request.tries_left -= 1
         except (BlockingIOError, ConnectionRefusedError):
             # The buffer is full, or the kernel speaks of a datagram to somebody else.
             self._read_errors(request.udp)
-            wait_seconds = SEND_AGAIN_SECONDS
+            self._loop.call_later(SEND_AGAIN_SECONDS, self._send, request)
         except OSError as error:
             request.fail(Unreachable(f"sending failed: {_words(error.errno)}"))
-        request.timer = self._loop.call_later(wait_seconds, self._send, request)
+        else:
+            request.tries_left -= 1
+            self._waiting.append((self._loop.time() + self._timeout_seconds, request))
+            if self._timer is None:
+                self._timer = self._loop.call_later(self._timeout_seconds, self._send_again)
+
+    def _send_again(self) -> None:
+        """Send again what has waited long enough: one timer for all, as they are thousands."""
+        self._timer, now = None, self._loop.time() + TIMER_SLACK_SECONDS
+        waiting = self._waiting
+        while waiting and (waiting[0][0] <= now or waiting[0][1].reply.done()):
+            self._send(waiting.popleft()[1])
+        if waiting and self._timer is None:
+            self._timer = self._loop.call_at(waiting[0][0], self._send_again)
 
     def _socket_for(self, address: Address) -> socket.socket:
         family = socket.AF_INET6 if len(address) > IPV4_PARTS else socket.AF_INET

@@ -78,7 +78,7 @@ class SnmpSettings(BaseModel, frozen=True, extra="forbid"):
     )
 
 
-class SnmpCommunity(BaseModel, frozen=True, extra="forbid"):
+class SnmpCommunity(BaseModel, frozen=True, extra="forbid", hide_input_in_errors=True):
     """Who we are to agents of version 1 and 2c."""
 
     version: Literal["1", "2c"] = Field(
@@ -92,7 +92,7 @@ class SnmpCommunity(BaseModel, frozen=True, extra="forbid"):
         return Community(version, self.community.read())
 
 
-class SnmpUser(BaseModel, frozen=True, extra="forbid"):
+class SnmpUser(BaseModel, frozen=True, extra="forbid", hide_input_in_errors=True):
     """Who we are to agents of version 3."""
 
     user: str = Field(min_length=1, max_length=32, description="The user name.")

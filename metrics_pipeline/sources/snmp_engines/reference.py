@@ -89,9 +89,14 @@ class ReferenceEngine:
 
 
 class _Dispatcher(v1arch.SnmpDispatcher):  # type: ignore[misc]
-    """Keeps what cannot be read from ending in the event loop's log."""
+    """pysnmp's, that keeps what it cannot read from ending in the event loop's log."""
 
     problem = ""
+
+    def close(self) -> None:
+        """As pysnmp does, but it cannot end requests that nobody waits for any more."""
+        self._pendingReqs.clear()
+        super().close()
 
     def _recv_callback(self, *arguments: Any) -> Any:
         try:
