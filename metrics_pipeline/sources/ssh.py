@@ -34,7 +34,6 @@ from metrics_pipeline.core.ports import Trace
 from metrics_pipeline.sources.host_report import CpuTicks, HostReport, NotAReport, parse_report
 from metrics_pipeline.sources.ssh_session import (
     ENCRYPTION_ALGORITHMS,
-    KEX_ALGORITHMS,
     Connection,
     Lost,
     Output,
@@ -418,7 +417,6 @@ async def _make_options(
         client_keys=keys or None,
         password=password,
         preferred_auth=methods,
-        kex_algs=KEX_ALGORITHMS,
         encryption_algs=ENCRYPTION_ALGORITHMS,
         compression_algs=None,
         agent_path=None,
