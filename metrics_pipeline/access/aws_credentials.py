@@ -141,7 +141,7 @@ class Identity:
             region_name=self._settings.region,
             aws_access_key_id="unused",
             aws_secret_access_key="unused",  # noqa: S106
-            config=Config(ignore_configured_endpoint_urls=True),  # type: ignore[call-arg]
+            config=Config(ignore_configured_endpoint_urls=True),
         )
         return str(client.meta.endpoint_url)
 
