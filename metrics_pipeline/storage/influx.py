@@ -8,6 +8,7 @@ writing them again overwrites them with the same values.
 
 from __future__ import annotations
 
+import functools
 import json
 import ssl
 from collections import Counter
@@ -170,7 +171,8 @@ class InfluxStore:
     def __init__(self, settings: InfluxStoreSettings, catalog: Catalog) -> None:
         self._settings = settings
         self._catalog = catalog
-        self._tls = _trusted(settings.ca_file)
+        ca_file = settings.ca_file
+        self._tls = _usual_authorities() if ca_file is None else _authorities(ca_file)
         self._api = _open_api(settings, self._tls)
         self._check_databases()
 
@@ -380,7 +382,13 @@ def _where(database: str, visible: set[str]) -> str:
     return "is there" if database in visible else "is not there, or not shown to this token"
 
 
-def _trusted(ca_file: Path | None) -> ssl.SSLContext:
+@functools.cache
+def _usual_authorities() -> ssl.SSLContext:
+    # Once a process, for reading them takes longer than most requests.
+    return ssl.create_default_context()
+
+
+def _authorities(ca_file: Path) -> ssl.SSLContext:
     try:
         return ssl.create_default_context(cafile=ca_file)
     except OSError as error:  # ssl.SSLError is one, too
