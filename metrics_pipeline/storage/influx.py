@@ -298,7 +298,8 @@ class InfluxStore:
         try:
             token = reference.read()
         except ConfigurationError as error:
-            raise StoreError(self.name, f"no token: {error}", "See store.token.") from error
+            problem = f"no token: {error.where}: {error.problem}"
+            raise StoreError(self.name, problem, f"{error.fix} See store.token.") from error
         if not (token.isascii() and token.isprintable()):
             # Both HTTP clients would show the header, and so the token, in their error.
             problem = f"the token in {reference} holds characters that no HTTP header may"
