@@ -12,7 +12,7 @@ run: install
 install: $(VENV)/installed
 
 test: install-test lint
-	$(PYTHON) -m pytest -n auto --dist loadgroup $(ARGS)
+	$(PYTHON) -m pytest -n auto --dist loadfile $(ARGS)
 
 lint: install-test
 	$(VENV)/bin/ruff check .

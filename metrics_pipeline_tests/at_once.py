@@ -12,7 +12,17 @@ WAIT_SECONDS = 60.0
 
 # Neither fork (a test has threads) nor spawn (each process would import everything anew).
 _CONTEXT = multiprocessing.get_context("forkserver")
-_CONTEXT.set_forkserver_preload(["metrics_pipeline.storage.open", "pytest", __name__])
+_CONTEXT.set_forkserver_preload(
+    [
+        "metrics_pipeline.storage.open",
+        "metrics_pipeline_tests.storage.operational_databases",
+        "hypothesis",
+        "pytest",
+        "sqlalchemy.dialects.postgresql.psycopg2",
+        "psycopg2",
+        __name__,
+    ]
+)
 
 
 def at_once(work: Callable[..., Any], *arguments: Any, processes: int = 6) -> list[Any]:

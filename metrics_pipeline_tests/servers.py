@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import datetime
 import ipaddress
 import os
@@ -24,6 +25,7 @@ REQUIRE_REAL_SERVERS = "METRICS_PIPELINE_REQUIRE_REAL_SERVERS"
 
 PLAIN_HTTP = httpx.Client(verify=False)
 """For http:// alone: loading the system's certificates would take longer than the request."""
+atexit.register(PLAIN_HTTP.close)
 
 START_SECONDS = 30.0
 STOP_SECONDS = 10.0

@@ -37,8 +37,6 @@ CHROMIUM_OPTIONS = (
     "--dump-dom",
 )
 
-pytestmark = pytest.mark.xdist_group("make_run")
-
 
 @pytest.fixture(scope="module")
 def checkout() -> Iterator[Path]:

@@ -114,8 +114,12 @@ class Identity:
         return found
 
     def signature(self, service: str) -> httpx.Auth:
-        """Signs requests to `service` with the credentials as they are then."""
-        return _Signature(service, self._settings.region, self.credentials)
+        """Signs a request to `service` with the credentials of now; raises what they raise.
+
+        They are found here, as a service or program that gives them may be slow: botocore bounds
+        the first by `timeout_seconds`, and the second not at all.
+        """
+        return _Signature(service, self._settings.region, self.credentials())
 
     def base_url(self, service: str) -> str:
         """Where `service` answers: the setting, or else the region's host name."""
@@ -137,7 +141,7 @@ class Identity:
             region_name=self._settings.region,
             aws_access_key_id="unused",
             aws_secret_access_key="unused",  # noqa: S106
-            config=Config(ignore_configured_endpoint_urls=True),  # type: ignore[call-arg]
+            config=Config(ignore_configured_endpoint_urls=True),
         )
         return str(client.meta.endpoint_url)
 
@@ -201,7 +205,7 @@ class _Signature(httpx.Auth):
 
     requires_request_body = True
 
-    def __init__(self, service: str, region: str, credentials: Callable[[], Any]) -> None:
+    def __init__(self, service: str, region: str, credentials: Any) -> None:
         self._service = service
         self._region = region
         self._credentials = credentials
@@ -214,6 +218,6 @@ class _Signature(httpx.Auth):
         # At level DEBUG botocore logs what it signs, the session token included.
         logging.getLogger("botocore.auth").setLevel(logging.INFO)
         signed = AWSRequest(request.method, str(request.url), data=request.content)
-        SigV4Auth(self._credentials(), self._service, self._region).add_auth(signed)
+        SigV4Auth(self._credentials, self._service, self._region).add_auth(signed)
         request.headers.update(dict(signed.headers.items()))
         yield request

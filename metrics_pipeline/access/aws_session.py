@@ -12,12 +12,11 @@ from dataclasses import dataclass
 from http import HTTPStatus
 from urllib.parse import quote, urlencode
 
-import httpx
-
 from metrics_pipeline.access.attempts import Attempts
 from metrics_pipeline.access.aws_credentials import Identity
 from metrics_pipeline.access.aws_replies import Call, error_of
 from metrics_pipeline.access.http import ask
+from metrics_pipeline.access.http_client import HttpClient
 from metrics_pipeline.core.errors import UnexpectedReply
 
 Parameters = Mapping[str, str | int]
@@ -33,11 +32,11 @@ class Page:
 
 @dataclass(frozen=True, slots=True)
 class AwsSession:
-    """One reading's way to an account. `clients` sign for the service they are named after."""
+    """One reading's way to an account."""
 
     source: str
     identity: Identity
-    clients: Mapping[str, httpx.Client]
+    client: HttpClient
     attempts: Attempts
 
     def pages(
@@ -74,7 +73,7 @@ class AwsSession:
         is_get = call.method == "GET"
         query = "?" + urlencode(parameters, quote_via=quote, safe="") if is_get else ""
         reply = ask(
-            self.clients[call.service],
+            self.client,
             self.source,
             call.action,
             timeout_seconds,
@@ -82,6 +81,7 @@ class AwsSession:
             url=f"{self.identity.base_url(call.service)}{call.path}{query}",
             headers={"accept": "application/json"},
             json=None if is_get else dict(parameters),
+            auth=self.identity.signature(call.service),
         )
         if reply.status != HTTPStatus.OK:
             raise error_of(self.source, call, reply, self.identity.name)

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
 import email.utils
-from collections.abc import Mapping
+import os
+import socket
+import ssl
+from collections.abc import Iterator, Mapping
+from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from http import HTTPStatus
-from typing import Any
+from typing import Any, NotRequired, TypedDict, Unpack
 
 import httpx
 
-from metrics_pipeline.access.network_deadline import network_deadline
+from metrics_pipeline.access.http_client import HttpClient
 from metrics_pipeline.core.errors import (
     SourceRefused,
     SourceThrottled,
@@ -20,6 +25,19 @@ from metrics_pipeline.core.errors import (
 )
 
 MAX_REPLY_BYTES = 10_000_000
+CONNECTED = "connection.connect_tcp.complete"
+"""One of the events of https://www.encode.io/httpcore/extensions/#trace."""
+
+
+class Sent(TypedDict):
+    """A request. `auth` must not block: what it needs is fetched before."""
+
+    method: str
+    url: str
+    headers: Mapping[str, str]
+    json: NotRequired[Any]
+    content: NotRequired[bytes]
+    auth: NotRequired[httpx.Auth]
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,72 +49,139 @@ class Reply:
     body: bytes
 
 
+class NoReply(Exception):
+    """An exchange without a whole answer; `problem` says what came instead, `fix` what to do."""
+
+    def __init__(self, problem: str, fix: str) -> None:
+        super().__init__(f"{problem}. {fix}")
+        self.problem = problem
+        self.fix = fix
+
+
+class Unsendable(NoReply):
+    """A header cannot be sent."""
+
+
+class ReplyTooLarge(NoReply):
+    """More than `MAX_REPLY_BYTES`; `start` are the first bytes."""
+
+    def __init__(self, start: bytes) -> None:
+        super().__init__(f"more than {MAX_REPLY_BYTES} bytes", "Check the address.")
+        self.start = start
+
+
 def ask(
-    client: httpx.Client,
+    client: HttpClient,
     source: str,
     target: str,
     timeout_seconds: float,
-    *,
-    method: str,
-    url: str,
-    headers: Mapping[str, str],
-    json: Any = None,
+    **request: Unpack[Sent],
 ) -> Reply:
     """Send one request and read the whole answer within `timeout_seconds`.
 
     Raises SourceUnreachable (no connection, too slow, 5xx), SourceThrottled (429), SourceRefused (a
     header that cannot be sent) and UnexpectedReply (too large). Any other status is the caller's to
-    judge; redirects are not followed, so that a credential never travels to another host.
+    judge.
     """
     try:
-        with (
-            network_deadline(client, timeout_seconds),
-            client.stream(
-                method, url, headers=dict(headers), json=json, timeout=timeout_seconds
-            ) as response,
-        ):
-            body = _read_body(response, source, target)
-            reply = Reply(response.status_code, response.headers, body)
-    except (httpx.LocalProtocolError, UnicodeEncodeError):
-        # Both show the header that cannot be sent, and that may be the credential.
-        raise _unsendable(source, target) from None
-    except httpx.HTTPError as error:
-        raise _unreachable(source, target, error, timeout_seconds) from error
+        reply = exchange(client, timeout_seconds, **request)
+    except Unsendable as error:
+        raise SourceRefused(source, target, error.problem, error.fix) from None
+    except ReplyTooLarge as error:
+        raise UnexpectedReply(source, target, error.problem, error.start) from None
+    except NoReply as error:
+        raise SourceUnreachable(source, target, error.problem, error.fix) from error
     _raise_for_trouble(reply, source, target)
     return reply
 
 
-def _unsendable(source: str, target: str) -> SourceRefused:
-    return SourceRefused(
-        source,
-        target,
+def exchange(client: HttpClient, timeout_seconds: float, **request: Unpack[Sent]) -> Reply:
+    """The answer to `request`, whatever its status.
+
+    Within `timeout_seconds` are the look-up of the host, all its addresses, TLS, the request, the
+    head and the body. Raises NoReply. Redirections are not followed, so that a credential never
+    travels to another host. RuntimeError inside of a running event loop.
+    """
+    try:
+        return client.run(lambda opened: _exchange(opened, timeout_seconds, request))
+    except (httpx.LocalProtocolError, UnicodeEncodeError):
+        # Both show the header that cannot be sent, and that may be the credential.
+        raise _unsendable() from None
+    except TimeoutError as error:
+        raise too_slow(timeout_seconds) from error
+    except (httpx.HTTPError, OSError) as error:  # httpx lets errors of TLS through when it reads
+        raise no_answer(_why(error)) from error
+
+
+def too_slow(timeout_seconds: float) -> NoReply:
+    """That the time was over."""
+    return NoReply(
+        f"not answered within {timeout_seconds:g} s",
+        "Check the far side, or raise its timeout_seconds.",
+    )
+
+
+def no_answer(why: str) -> NoReply:
+    """That there was no connection, or that it broke."""
+    return NoReply(f"no answer ({why})", "Check the address, the network and TLS.")
+
+
+async def _exchange(client: httpx.AsyncClient, timeout_seconds: float, request: Sent) -> Reply:
+    async with AsyncExitStack() as unfinished:
+
+        async def remember(event: str, details: Mapping[str, Any]) -> None:
+            if event == CONNECTED:
+                unfinished.push_async_callback(details["return_value"].aclose)
+
+        # httpx itself would leave a connection open whose TLS handshake is cancelled.
+        watched = {"trace": remember}
+        async with (
+            asyncio.timeout(timeout_seconds),
+            client.stream(**request, extensions=watched) as response,
+        ):
+            body = await _read_body(response)
+        unfinished.pop_all()
+    return Reply(response.status_code, response.headers, body)
+
+
+async def _read_body(response: httpx.Response) -> bytes:
+    body = bytearray()
+    async for chunk in response.aiter_bytes():
+        body += chunk
+        if len(body) > MAX_REPLY_BYTES:
+            raise ReplyTooLarge(bytes(body[:1000]))
+    return bytes(body)
+
+
+def _unsendable() -> Unsendable:
+    return Unsendable(
         "the request cannot be sent: a header holds what no header may",
         "Look for line breaks and characters other than ASCII in the credential.",
     )
 
 
-def _unreachable(
-    source: str, target: str, error: httpx.HTTPError, timeout_seconds: float
-) -> SourceUnreachable:
-    if isinstance(error, httpx.TimeoutException):
-        problem = f"not answered within {timeout_seconds:g} s"
-        return SourceUnreachable(
-            source, target, problem, "Check the far side, or raise its timeout_seconds."
-        )
-    # The message of any other transport error names hosts and causes, never headers.
-    problem = f"no answer ({str(error) or type(error).__name__})"
-    return SourceUnreachable(source, target, problem, "Check the address, the network and TLS.")
+def _why(error: httpx.HTTPError | OSError) -> str:
+    # The message of a transport error names hosts and causes, never headers.
+    causes = "; ".join(dict.fromkeys(_words(cause) for cause in _system_errors(error)))
+    return causes or str(error) or type(error).__name__
 
 
-def _read_body(response: httpx.Response, source: str, target: str) -> bytes:
-    body = bytearray()
-    for chunk in response.iter_bytes():
-        body += chunk
-        if len(body) > MAX_REPLY_BYTES:
-            raise UnexpectedReply(
-                source, target, f"more than {MAX_REPLY_BYTES} bytes", bytes(body[:1000])
-            )
-    return bytes(body)
+def _system_errors(error: BaseException | None) -> Iterator[OSError]:
+    """What the system said below `error`: more than one if several addresses were tried."""
+    if isinstance(error, BaseExceptionGroup):
+        for part in error.exceptions:
+            yield from _system_errors(part)
+    elif isinstance(error, OSError) and error.errno is not None:
+        yield error
+    elif error is not None:
+        yield from _system_errors(error.__cause__ or error.__context__)
+
+
+def _words(error: OSError) -> str:
+    if error.errno is None or isinstance(error, socket.gaierror | ssl.SSLError):
+        return str(error)
+    # For a failed connect asyncio has words of its own, which do not say why.
+    return str(OSError(error.errno, os.strerror(error.errno)))
 
 
 def _raise_for_trouble(reply: Reply, source: str, target: str) -> None:

@@ -1,19 +1,23 @@
-"""What sources over HTTP share: settings, a client with its trust, and JSON in replies."""
+"""What is shared over HTTP: settings, a client with its trust and event loop, JSON in replies."""
 
 from __future__ import annotations
 
+import asyncio
 import functools
 import json
 import ssl
-from collections.abc import Mapping
+from collections.abc import Callable, Coroutine, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import httpx
 from pydantic import BaseModel, Field
 
 from metrics_pipeline.access.state_path import StatePath
 from metrics_pipeline.core.errors import ConfigurationError, UnexpectedReply
+
+T = TypeVar("T")
 
 # None: straight there, whatever proxy the environment names.
 DIRECT: Mapping[str, None] = {"all://127.0.0.1": None, "all://[::1]": None, "all://localhost": None}
@@ -41,14 +45,49 @@ class HttpSettings(BaseModel, frozen=True, extra="forbid"):
     )
 
 
-def open_client(ca_file: Path | None, where: str, auth: httpx.Auth | None = None) -> httpx.Client:
-    """A client that trusts the authorities in `ca_file`, or the usual ones; connects at first use.
+class HttpClient:
+    """Connections that are kept for the next request, and the event loop they live in.
 
-    `auth` signs its requests. Raises ConfigurationError, which says `where` the file is named, if
-    it is no such file.
+    httpx bounds single reads only; in an event loop one timer bounds an exchange from the look-up
+    of the host to the last byte. For one thread at a time, and for code that is not itself inside
+    of an event loop.
     """
-    trusted = _usual_authorities() if ca_file is None else _authorities(ca_file, where)
-    return httpx.Client(mounts=DIRECT, verify=trusted, auth=auth)
+
+    def __init__(self, trusted: ssl.SSLContext) -> None:
+        """Heeds the proxies of the environment, except on loopback; connects at first use."""
+        self._client = httpx.AsyncClient(mounts=DIRECT, verify=trusted, timeout=None)  # noqa: S113
+        self._runner = asyncio.Runner(loop_factory=_open_loop)
+        self._is_closed = False
+
+    def run(self, work: Callable[[httpx.AsyncClient], Coroutine[Any, Any, T]]) -> T:
+        """What `work` returns; it has to bound its time itself.
+
+        RuntimeError inside of a running event loop, and after `close`.
+        """
+        _refuse_running_loop()
+        if self._is_closed:
+            raise RuntimeError("this HTTP client was closed: open another one")
+        return self._runner.run(work(self._client))
+
+    def close(self) -> None:
+        """Close the connections and the event loop; once more does nothing.
+
+        RuntimeError inside of a running event loop.
+        """
+        if self._is_closed:
+            return
+        _refuse_running_loop()
+        self._is_closed = True
+        with self._runner:
+            self._runner.run(self._client.aclose())
+
+
+def open_client(ca_file: Path | None, where: str) -> HttpClient:
+    """A client that trusts the authorities in `ca_file`, or the usual ones.
+
+    Raises ConfigurationError, which says `where` the file is named, if it is no such file.
+    """
+    return HttpClient(_usual_authorities() if ca_file is None else _authorities(ca_file, where))
 
 
 def parse_json(body: bytes, source: str, target: str) -> Any:
@@ -57,6 +96,33 @@ def parse_json(body: bytes, source: str, target: str) -> Any:
         return json.loads(body)
     except (ValueError, RecursionError):
         raise UnexpectedReply(source, target, "the reply is not JSON", body) from None
+
+
+class _LookUps(ThreadPoolExecutor):
+    """Threads that look up host names. A look-up cannot be interrupted: who ends leaves it behind.
+
+    Only the process's end waits for it, as long as the resolver of this machine tries.
+    """
+
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:  # noqa: ARG002
+        super().shutdown(wait=False, cancel_futures=True)
+
+
+def _open_loop() -> asyncio.AbstractEventLoop:
+    loop = asyncio.new_event_loop()
+    loop.set_default_executor(_LookUps())
+    return loop
+
+
+def _refuse_running_loop() -> None:
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return
+    raise RuntimeError(
+        "HTTP requests are not made inside of a running event loop, which would stand still: "
+        "make them in another thread (asyncio.to_thread)"
+    )
 
 
 @functools.cache

@@ -17,7 +17,7 @@ import httpx
 from metrics_pipeline.access.attempts import Attempts
 from metrics_pipeline.access.azure_credentials import Credential
 from metrics_pipeline.access.http import Reply, ask
-from metrics_pipeline.access.http_client import parse_json
+from metrics_pipeline.access.http_client import HttpClient, parse_json
 from metrics_pipeline.core.errors import CredentialRefused, SourceRefused, UnexpectedReply
 
 API_VERSION = "2021-04-12"
@@ -47,7 +47,7 @@ class IotHubSession:
     source: str
     base_url: str
     credential: Credential
-    client: httpx.Client
+    client: HttpClient
     attempts: Attempts
     page_size: int
 

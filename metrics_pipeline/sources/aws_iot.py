@@ -27,13 +27,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import httpx
-
 from metrics_pipeline.access.attempts import Attempts
-from metrics_pipeline.access.aws_credentials import MODELS, AwsAccountSettings, Identity
+from metrics_pipeline.access.aws_credentials import AwsAccountSettings, Identity
 from metrics_pipeline.access.aws_replies import Call
 from metrics_pipeline.access.aws_session import AwsSession, Page, Parameters
-from metrics_pipeline.access.http_client import HttpSettings, open_client, parse_json
+from metrics_pipeline.access.http_client import HttpClient, HttpSettings, open_client, parse_json
 from metrics_pipeline.access.system_timing import SYSTEM_TIMING
 from metrics_pipeline.core.backoff import Timing
 from metrics_pipeline.core.catalog import (
@@ -233,20 +231,16 @@ class AwsIot:
 
     def close(self) -> None:
         """Close the connections, so far as there are any."""
-        for client in vars(self).get("_clients", {}).values():
-            client.close()
+        if "_client" in vars(self):
+            self._client.close()
 
     def _session(self) -> AwsSession:
         attempts = Attempts(NAME, self._settings, self._timing)
-        return AwsSession(NAME, self._identity, self._clients, attempts)
+        return AwsSession(NAME, self._identity, self._client, attempts)
 
     @functools.cached_property
-    def _clients(self) -> Mapping[str, httpx.Client]:
-        ca_file, where = self._settings.ca_file, f"{NAME}.ca_file"
-        return {
-            service: open_client(ca_file, where, self._identity.signature(service))
-            for service in MODELS
-        }
+    def _client(self) -> HttpClient:
+        return open_client(self._settings.ca_file, f"{NAME}.ca_file")
 
 
 SPEC = SourceSpec(

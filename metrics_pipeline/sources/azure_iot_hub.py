@@ -19,7 +19,6 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
-import httpx
 from pydantic import Field, model_validator
 
 from metrics_pipeline.access.attempts import Attempts
@@ -32,7 +31,7 @@ from metrics_pipeline.access.azure_credentials import (
     parse_connection_string,
 )
 from metrics_pipeline.access.hosts import is_loopback
-from metrics_pipeline.access.http_client import HttpSettings, open_client
+from metrics_pipeline.access.http_client import HttpClient, HttpSettings, open_client
 from metrics_pipeline.access.iot_hub_session import IotHubSession, RowsRequest
 from metrics_pipeline.access.secrets import SecretReference
 from metrics_pipeline.access.system_timing import SYSTEM_TIMING
@@ -233,7 +232,7 @@ class AzureIotHub:
         )
 
     @functools.cached_property
-    def _client(self) -> httpx.Client:
+    def _client(self) -> HttpClient:
         return open_client(self._settings.ca_file, f"{NAME}.ca_file")
 
 

@@ -8,10 +8,12 @@ writing them again overwrites them with the same values.
 
 from __future__ import annotations
 
+import functools
 import json
 import ssl
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from http import HTTPStatus
@@ -21,7 +23,8 @@ from typing import Any, Literal, Protocol
 import httpx
 from pydantic import BaseModel, Field, field_validator, model_validator
 
-from metrics_pipeline.access.http import Reply, ask, retry_after_seconds
+from metrics_pipeline.access.http import NoReply, Reply, exchange, retry_after_seconds
+from metrics_pipeline.access.http_client import HttpClient
 from metrics_pipeline.access.secrets import SecretReference
 from metrics_pipeline.access.state_path import StatePath
 from metrics_pipeline.core.catalog import Catalog
@@ -29,7 +32,6 @@ from metrics_pipeline.core.errors import (
     ConfigurationError,
     InvalidPoint,
     PartialWrite,
-    SourceError,
     StoreError,
     StoreUnavailable,
 )
@@ -37,6 +39,7 @@ from metrics_pipeline.core.line_protocol import render
 from metrics_pipeline.core.points import Point
 from metrics_pipeline.storage.influx_replies import (
     REFUSALS,
+    is_for_the_moment,
     is_redirection,
     is_success,
     partly_refused,
@@ -46,6 +49,8 @@ from metrics_pipeline.storage.influx_replies import (
 )
 from metrics_pipeline.storage.influx_v2 import V2Api
 from metrics_pipeline.storage.influx_v3 import V3Api
+
+NO_CONNECTION = "Check its url, the network and TLS (ca_file)."
 
 MAX_SPLITS = 128
 """Halvings of one batch: enough for nine bad points in 5000, or for parts of 1 % of its size.
@@ -119,7 +124,7 @@ class WriteApi(Protocol):
         ...
 
     def send(self, database: str, lines: bytes, authorization: str | None) -> Reply:
-        """Write `lines`; any answer is a Reply, no answer in time is StoreUnavailable."""
+        """Write `lines`; any answer is a Reply. Raises NoReply where there is none in time."""
         ...
 
     def how_to_create(self, database: str) -> str:
@@ -166,8 +171,9 @@ class InfluxStore:
     def __init__(self, settings: InfluxStoreSettings, catalog: Catalog) -> None:
         self._settings = settings
         self._catalog = catalog
-        self._tls = _trusted(settings.ca_file)
-        self._api = _open_api(settings, self.name, self._tls)
+        ca_file = settings.ca_file
+        self._tls = _usual_authorities() if ca_file is None else _authorities(ca_file)
+        self._api = _open_api(settings, self._tls)
         self._check_databases()
 
     @property
@@ -224,9 +230,7 @@ class InfluxStore:
                 raise self._error_for(reply, database)
 
     def _send(self, database: str, lines: bytes) -> Reply:
-        token = self._read_token()
-        reply = self._api.send(database, lines, self._authorization(token))
-        return without_secret(reply, token)
+        return self._answer(lambda authorization: self._api.send(database, lines, authorization))
 
     def _by_database(self, points: Iterable[Point], tally: _Tally) -> dict[str, list[Point]]:
         groups: dict[str, list[Point]] = {}
@@ -259,7 +263,7 @@ class InfluxStore:
     def _visible_databases(self) -> set[str] | None:
         """None where the server lists none, or (403) not to a token that may only write."""
         reply = self._get(*self._api.listing)
-        if reply.status == HTTPStatus.UNAUTHORIZED:
+        if reply.status == HTTPStatus.UNAUTHORIZED or is_for_the_moment(reply.status):
             raise self._error_for(reply, "its databases")
         try:
             return self._api.names_in(json.loads(reply.body))
@@ -267,23 +271,24 @@ class InfluxStore:
             return None
 
     def _get(self, path: str, query: dict[str, str]) -> Reply:
-        token = self._read_token()
-        authorization = self._authorization(token)
-        headers = {} if authorization is None else {"Authorization": authorization}
         url = str(httpx.URL(f"{self._settings.url}{path}", params=query))
-        try:
-            with httpx.Client(verify=self._tls) as client:
-                reply = ask(
-                    client,
-                    "influxdb",
-                    path,
-                    self._settings.timeout_seconds,
-                    method="GET",
-                    url=url,
-                    headers=headers,
+
+        def get(authorization: str | None) -> Reply:
+            headers = {} if authorization is None else {"Authorization": authorization}
+            with closing(HttpClient(self._tls)) as client:
+                return exchange(
+                    client, self._settings.timeout_seconds, method="GET", url=url, headers=headers
                 )
-        except SourceError as error:
-            raise StoreUnavailable(self.name, error.problem, error.fix) from error
+
+        return self._answer(get)
+
+    def _answer(self, question: Callable[[str | None], Reply]) -> Reply:
+        """What `question` returns when it is given the value of the `Authorization` header."""
+        token = self._read_token()
+        try:
+            reply = question(self._authorization(token))
+        except NoReply as error:
+            raise StoreUnavailable(self.name, error.problem, NO_CONNECTION) from error
         return without_secret(reply, token)
 
     def _read_token(self) -> str | None:
@@ -293,7 +298,8 @@ class InfluxStore:
         try:
             token = reference.read()
         except ConfigurationError as error:
-            raise StoreError(self.name, f"no token: {error}", "See store.token.") from error
+            problem = f"no token: {error.where}: {error.problem}"
+            raise StoreError(self.name, problem, f"{error.fix} See store.token.") from error
         if not (token.isascii() and token.isprintable()):
             # Both HTTP clients would show the header, and so the token, in their error.
             problem = f"the token in {reference} holds characters that no HTTP header may"
@@ -312,10 +318,10 @@ class InfluxStore:
                 return StoreError(self.name, problem, self._how_to_be_let_in(database))
             case HTTPStatus.NOT_FOUND:
                 return StoreError(self.name, problem, f"{self._api.how_to_create(database)}.")
-            case HTTPStatus.TOO_MANY_REQUESTS | HTTPStatus.REQUEST_TIMEOUT:
-                return self._unavailable(reply, problem, "Write less often, or raise its limits.")
             case status if status >= HTTPStatus.INTERNAL_SERVER_ERROR:
                 return self._unavailable(reply, problem, "It is ill; its own log says why.")
+            case status if is_for_the_moment(status):
+                return self._unavailable(reply, problem, "Write less often, or raise its limits.")
             case status if is_redirection(status):
                 where = reply.headers.get("location", "somewhere else")
                 return StoreError(self.name, problem, f"Set the url it points to: {where}.")
@@ -331,18 +337,11 @@ class InfluxStore:
         return StoreUnavailable(self.name, problem, fix, wait)
 
 
-def _open_api(settings: InfluxStoreSettings, store: str, tls: ssl.SSLContext) -> WriteApi:
+def _open_api(settings: InfluxStoreSettings, tls: ssl.SSLContext) -> WriteApi:
     url, timeout_seconds, gzip = settings.url, settings.timeout_seconds, settings.gzip
     if settings.org is None:
-        return V3Api(store=store, url=url, timeout_seconds=timeout_seconds, gzip=gzip, tls=tls)
-    return V2Api(
-        store=store,
-        url=url,
-        org=settings.org,
-        timeout_seconds=timeout_seconds,
-        gzip=gzip,
-        tls=tls,
-    )
+        return V3Api(url=url, timeout_seconds=timeout_seconds, gzip=gzip, tls=tls)
+    return V2Api(url=url, org=settings.org, timeout_seconds=timeout_seconds, gzip=gzip, tls=tls)
 
 
 def _rendered(batch: Sequence[Point], tally: _Tally) -> tuple[Sequence[Point], bytes]:
@@ -384,7 +383,13 @@ def _where(database: str, visible: set[str]) -> str:
     return "is there" if database in visible else "is not there, or not shown to this token"
 
 
-def _trusted(ca_file: Path | None) -> ssl.SSLContext:
+@functools.cache
+def _usual_authorities() -> ssl.SSLContext:
+    # Once a process, for reading them takes longer than most requests.
+    return ssl.create_default_context()
+
+
+def _authorities(ca_file: Path) -> ssl.SSLContext:
     try:
         return ssl.create_default_context(cafile=ca_file)
     except OSError as error:  # ssl.SSLError is one, too

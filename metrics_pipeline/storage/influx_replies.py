@@ -55,6 +55,12 @@ def is_redirection(status: int) -> bool:
     return HTTPStatus.MULTIPLE_CHOICES <= status < HTTPStatus.BAD_REQUEST
 
 
+def is_for_the_moment(status: int) -> bool:
+    """Whether the same request may be answered otherwise later."""
+    busy = (HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.REQUEST_TIMEOUT)
+    return status in busy or status >= HTTPStatus.INTERNAL_SERVER_ERROR
+
+
 def partly_refused(reply: Reply) -> PartlyRefused | None:
     """How many points were refused while the others were kept; None if that is not what it says."""
     text = said(reply)

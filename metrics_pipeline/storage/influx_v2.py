@@ -2,6 +2,12 @@
 
 The client writes synchronously and never retries: its batching mode loses data without raising,
 and retries belong to the writer. It is handed ready line protocol.
+
+`timeout_seconds` bounds the connecting to one address of the host and each wait for the next bytes
+of the answer (urllib3's timeouts). Not bounded are the look-up of the host name, all addresses
+together, the whole answer (a server that sends a byte now and then holds the write up for as long
+as it does so), and its size. `check` of this store, and all of version 3, go through `access.http`,
+which bounds them.
 """
 
 from __future__ import annotations
@@ -10,10 +16,7 @@ import ssl
 from http import HTTPStatus
 from typing import Any
 
-from metrics_pipeline.access.http import Reply
-from metrics_pipeline.core.errors import StoreUnavailable
-
-NO_CONNECTION = "Check its url, the network and TLS (ca_file)."
+from metrics_pipeline.access.http import Reply, no_answer, too_slow
 
 
 class V2Api:
@@ -25,14 +28,12 @@ class V2Api:
     def __init__(
         self,
         *,
-        store: str,
         url: str,
         org: str,
         timeout_seconds: float,
         gzip: bool,
         tls: ssl.SSLContext,
     ) -> None:
-        self._store = store
         self._url = url
         self._org = org
         self._timeout_seconds = timeout_seconds
@@ -41,7 +42,7 @@ class V2Api:
         self._client: Any = None  # its methods have no annotations
 
     def send(self, database: str, lines: bytes, authorization: str | None) -> Reply:
-        """Write `lines`; any answer is a Reply, none within the time limit StoreUnavailable."""
+        """Write `lines`; any answer is a Reply. Raises NoReply where there is none."""
         # Loaded at first use: the client takes 0.3 s, which the embedded store need not pay.
         import urllib3  # noqa: PLC0415
         from influxdb_client.client.write_api import SYNCHRONOUS  # noqa: PLC0415
@@ -55,11 +56,11 @@ class V2Api:
         except ApiException as error:
             return self._reply(error)
         except urllib3.exceptions.TimeoutError as error:
-            raise self._unavailable(f"no answer within {self._timeout_seconds:g} s") from error
+            raise too_slow(self._timeout_seconds) from error
         except urllib3.exceptions.HTTPError as error:
-            raise self._unavailable(f"no answer ({error})") from error
+            raise no_answer(str(error)) from error
         except UnicodeDecodeError as error:
-            raise self._unavailable("its answer is not text") from error
+            raise no_answer("what came is not text") from error
         return Reply(HTTPStatus.NO_CONTENT, {}, b"")
 
     @property
@@ -104,8 +105,5 @@ class V2Api:
 
     def _reply(self, error: Any) -> Reply:
         if not error.status:  # what the client makes of a failed TLS handshake
-            raise self._unavailable(f"no TLS connection ({error.reason})") from error
+            raise no_answer(f"no TLS connection: {error.reason}") from error
         return Reply(error.status, error.headers, (error.body or "").encode())
-
-    def _unavailable(self, problem: str) -> StoreUnavailable:
-        return StoreUnavailable(self._store, problem, NO_CONNECTION)

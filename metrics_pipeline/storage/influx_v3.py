@@ -1,4 +1,4 @@
-"""InfluxDB 3's own write API, `POST /api/v3/write_lp`, over httpx.
+"""InfluxDB 3's own write API, `POST /api/v3/write_lp`; bounded in time and size by `access.http`.
 
 https://docs.influxdata.com/influxdb3/core/write-data/http-api/v3-write-lp/
 """
@@ -11,10 +11,9 @@ from typing import Any
 
 import httpx
 
-from metrics_pipeline.access.http import Reply
-from metrics_pipeline.core.errors import StoreUnavailable
+from metrics_pipeline.access.http import Reply, exchange
+from metrics_pipeline.access.http_client import HttpClient
 
-NO_CONNECTION = "Check its url, the network and TLS (ca_file)."
 GZIP_LEVEL = 3
 """Line protocol shrinks to a tenth at this level; level 9 takes five times the CPU for little."""
 
@@ -26,35 +25,31 @@ class V3Api:
     authorization_scheme = "Bearer"
 
     def __init__(
-        self, *, store: str, url: str, timeout_seconds: float, gzip: bool, tls: ssl.SSLContext
+        self, *, url: str, timeout_seconds: float, gzip: bool, tls: ssl.SSLContext
     ) -> None:
-        self._store = store
         self._url = url
         self._timeout_seconds = timeout_seconds
         self._gzip = gzip
         self._tls = tls
-        self._client: httpx.Client | None = None
+        self._client: HttpClient | None = None
 
     def send(self, database: str, lines: bytes, authorization: str | None) -> Reply:
-        """Write `lines`; any answer is a Reply, none within the time limit StoreUnavailable."""
+        """Write `lines`; any answer is a Reply. Raises NoReply where there is none in time."""
         headers = {"Content-Type": "text/plain; charset=utf-8"}
         if self._gzip:
             headers["Content-Encoding"] = "gzip"
             lines = gzip.compress(lines, GZIP_LEVEL)
         if authorization is not None:
             headers["Authorization"] = authorization
-        try:
-            response = self._opened().post(
-                f"{self._url}/api/v3/write_lp",
-                params={"db": database, "precision": "nanosecond"},
-                content=lines,
-                headers=headers,
-            )
-        except httpx.TimeoutException as error:
-            raise self._unavailable(f"no answer within {self._timeout_seconds:g} s") from error
-        except httpx.HTTPError as error:
-            raise self._unavailable(f"no answer ({error})") from error
-        return Reply(response.status_code, response.headers, response.content)
+        query = httpx.QueryParams({"db": database, "precision": "nanosecond"})
+        return exchange(
+            self._opened(),
+            self._timeout_seconds,
+            method="POST",
+            url=f"{self._url}/api/v3/write_lp?{query}",
+            headers=headers,
+            content=lines,
+        )
 
     @property
     def listing(self) -> tuple[str, dict[str, str]]:
@@ -78,10 +73,7 @@ class V3Api:
             self._client.close()
             self._client = None
 
-    def _opened(self) -> httpx.Client:
+    def _opened(self) -> HttpClient:
         if self._client is None:
-            self._client = httpx.Client(timeout=self._timeout_seconds, verify=self._tls)
+            self._client = HttpClient(self._tls)
         return self._client
-
-    def _unavailable(self, problem: str) -> StoreUnavailable:
-        return StoreUnavailable(self._store, problem, NO_CONNECTION)

@@ -822,7 +822,7 @@ def test_wrong_settings_are_refused_with_key_and_reason(
 def test_settings_have_the_documented_defaults() -> None:
     settings = AwsIotSettings(region="eu-west-1")
     assert settings.request_timeout_seconds == 10
-    assert settings.deadline_seconds == 120
+    assert settings.deadline_seconds == 60
     assert settings.tries == 4
 
 

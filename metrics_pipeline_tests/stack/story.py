@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -25,6 +26,10 @@ from metrics_pipeline_tests.running_stack import (
 
 SELECTOR = """{repositoryLocationName: "metrics_pipeline", repositoryName: "__repository__",
     scheduleName: "fleet_every_1_minutes"}"""
+
+IDLE_WITHIN_SECONDS = 180
+EARLY_SECONDS = (5, 30)
+"""Of a minute: the tick is over, and the next one is far."""
 
 
 @dataclass(slots=True)
@@ -50,6 +55,19 @@ class Story:
         query = "mutation ($id: String!) { terminateRun(runId: $id) { __typename } }"
         answer = self.stack.ask(query, id=run_id)["terminateRun"]
         assert answer["__typename"] == "TerminateRunSuccess", answer
+
+    def wait_until_idle(self) -> None:
+        """Return in the first half of a minute in which no run is on its way.
+
+        What a test starts then is not met by the run of a tick.
+        """
+        self.stack.wait_until(self._is_idle, "no run is on its way", IDLE_WITHIN_SECONDS)
+
+    def _is_idle(self) -> bool:
+        query = """{ runsOrError(filter: {statuses: [QUEUED, NOT_STARTED, STARTING, STARTED,
+            CANCELING]}) { ... on Runs { results { runId } } } }"""
+        is_early = EARLY_SECONDS[0] < time.time() % 60 < EARLY_SECONDS[1]
+        return is_early and self.stack.ask(query)["runsOrError"]["results"] == []
 
     def skip_reasons(self) -> list[str]:
         """Why ticks of the schedule were skipped, as the UI shows it."""

@@ -27,7 +27,6 @@ QUEUED_LOOKS = 5
 DEVICES = "iot_hub_portal_device_count"
 FAILURES = 'metrics_pipeline_runs_total{job="fleet_counts",status="failure"}'
 LAST_SUCCESS = 'metrics_pipeline_last_success_timestamp_seconds{asset="fleet/device_counts"}'
-pytestmark = pytest.mark.xdist_group("cycle")
 
 
 @pytest.fixture(scope="module")
@@ -47,6 +46,7 @@ def test_a_count_that_falls_makes_its_gauge_fall_within_one_cycle(story: Story) 
 
 
 def test_a_tick_while_a_run_is_in_flight_is_skipped_and_the_ui_shows_why(story: Story) -> None:
+    story.wait_until_idle()
     story.hub.faults.extend([NoAnswer(), NoAnswer()])
     hanging = story.client.launch(JOB)
     story.stack.wait_until(lambda: story.status(hanging) == "STARTED", "it runs", SLACK_SECONDS)
@@ -59,7 +59,7 @@ def test_a_tick_while_a_run_is_in_flight_is_skipped_and_the_ui_shows_why(story: 
 
 
 def test_a_run_that_is_cancelled_gives_its_place_to_the_one_that_waits(story: Story) -> None:
-    story.hub.faults.clear()
+    story.wait_until_idle()
     story.hub.faults.extend([NoAnswer(), NoAnswer()])
     first = story.client.launch(JOB)
     story.stack.wait_until(lambda: story.status(first) == "STARTED", "it runs", 3 * SLACK_SECONDS)
@@ -77,6 +77,7 @@ def test_a_run_that_is_cancelled_gives_its_place_to_the_one_that_waits(story: St
 
 def test_a_hub_that_dies_leaves_the_gauges_and_its_age_grows(story: Story) -> None:
     stack = story.stack
+    story.wait_until_idle()
     devices = stack.gauge(DEVICES)
     failures = stack.gauge(FAILURES) or 0
     story.hub.__exit__(None, None, None)

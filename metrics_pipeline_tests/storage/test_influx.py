@@ -16,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from metrics_pipeline.access.http import Reply
+from metrics_pipeline.access.http import MAX_REPLY_BYTES, Reply
 from metrics_pipeline.core.errors import (
     ConfigurationError,
     PartialWrite,
@@ -257,8 +257,23 @@ def test_a_server_that_accepts_and_hangs_is_unavailable(stub: InfluxStub, api: s
     stub.faults.append(NoAnswer())
     with (
         opened(stub, api, timeout_seconds=0.2) as store,
-        pytest.raises(StoreUnavailable, match=r"no answer within 0\.2 s"),
+        pytest.raises(StoreUnavailable, match=r"not answered within 0\.2 s"),
     ):
+        store.write(polls(1))
+
+
+def test_version_3_is_left_at_the_deadline_even_if_it_dribbles(stub: InfluxStub) -> None:
+    stub.faults.append(Answer(200, b"x" * 1000, seconds_per_byte=0.02))
+    with (
+        opened(stub, "v3", timeout_seconds=0.3) as store,
+        pytest.raises(StoreUnavailable, match=r"not answered within 0\.3 s"),
+    ):
+        store.write(polls(1))
+
+
+def test_an_answer_of_version_3_that_is_too_large_is_given_up(stub: InfluxStub) -> None:
+    stub.faults.append(Answer(400, b"x" * (MAX_REPLY_BYTES + 1)))
+    with opened(stub, "v3") as store, pytest.raises(StoreUnavailable, match="more than 10000000"):
         store.write(polls(1))
 
 
@@ -393,6 +408,15 @@ def test_a_server_that_does_not_list_its_databases_is_healthy_all_the_same(
 def test_a_check_of_a_server_that_is_ill_is_unavailable(stub: InfluxStub, api: str) -> None:
     stub.faults.append(Answer(503, b"starting"))
     with opened(stub, api) as store, pytest.raises(StoreUnavailable):
+        store.check()
+
+
+@pytest.mark.parametrize("status", [408, 429, 500, 503])
+def test_a_server_that_cannot_list_its_databases_now_is_unavailable(
+    stub: InfluxStub, api: str, status: int
+) -> None:
+    stub.faults.extend([None, Answer(status, b"busy")])
+    with opened(stub, api) as store, pytest.raises(StoreUnavailable, match=f"HTTP {status}"):
         store.check()
 
 

@@ -27,13 +27,9 @@ from metrics_pipeline.storage.operational import TABLES, OperationalDatabase
 from metrics_pipeline_tests.at_once import at_once
 from metrics_pipeline_tests.postgresql import PostgresqlDatabase
 from metrics_pipeline_tests.storage.operational_databases import (
-    operational,
     postgresql_settings,
-    settings,
     sqlite_settings,
 )
-
-__all__ = ["operational", "settings"]
 
 NOBODY = 65534
 ATTEMPTS = 5
@@ -199,7 +195,7 @@ def test_a_folder_that_may_not_be_written_is_told(public: Path) -> None:
 def _write_on_a_full_disk(given: DatabaseSettings) -> str:
     signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_FSIZE, (300_000, 300_000))
-    return write(given, points=100_000)
+    return write(given, points=50_000)
 
 
 def test_a_full_disk_is_told_and_what_was_there_stays(tmp_path: Path) -> None:
@@ -245,13 +241,13 @@ def _at(given: DatabaseSettings, url: sa.URL) -> DatabaseSettings:
     ],
 )
 def test_a_server_that_says_no_is_told_without_a_secret(
-    postgresql: PostgresqlDatabase,
+    emptied_postgresql: PostgresqlDatabase,
     tmp_path: Path,
     change: Callable[[DatabaseSettings, Path], DatabaseSettings],
     said: str,
 ) -> None:
-    given = postgresql_settings(postgresql, tmp_path)
-    (tmp_path / "right").write_text(postgresql.password)
+    given = postgresql_settings(emptied_postgresql, tmp_path)
+    (tmp_path / "right").write_text(emptied_postgresql.password)
     (tmp_path / "password").write_text(SECRET)
     given = change(given, tmp_path)
     error = fails_to_write(given)
@@ -260,13 +256,13 @@ def test_a_server_that_says_no_is_told_without_a_secret(
     assert said in str(error)
     shown = "".join(traceback.format_exception(error))
     assert SECRET not in shown
-    assert postgresql.password not in shown
+    assert emptied_postgresql.password not in shown
 
 
 def test_a_password_that_is_not_there_is_no_reason_to_try_again(
-    postgresql: PostgresqlDatabase, tmp_path: Path
+    emptied_postgresql: PostgresqlDatabase, tmp_path: Path
 ) -> None:
-    given = postgresql_settings(postgresql, tmp_path)
+    given = postgresql_settings(emptied_postgresql, tmp_path)
     missing = SecretReference(file=tmp_path / "nothing")
     error = fails_to_write(given.model_copy(update={"password": missing}))
     assert not error.retry_helps
@@ -274,9 +270,9 @@ def test_a_password_that_is_not_there_is_no_reason_to_try_again(
 
 
 def test_a_lock_that_somebody_holds_is_not_waited_for_for_ever(
-    postgresql: PostgresqlDatabase, tmp_path: Path
+    emptied_postgresql: PostgresqlDatabase, tmp_path: Path
 ) -> None:
-    given = postgresql_settings(postgresql, tmp_path, statement_timeout_seconds=1)
+    given = postgresql_settings(emptied_postgresql, tmp_path, statement_timeout_seconds=1)
     write(given)
     with closing(OperationalDatabase(given)) as other, other.writing() as connection:
         connection.exec_driver_sql("LOCK TABLE asset_snapshots IN ACCESS EXCLUSIVE MODE")

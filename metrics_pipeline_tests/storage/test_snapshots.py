@@ -13,9 +13,6 @@ from metrics_pipeline.storage import snapshots
 from metrics_pipeline.storage.operational import OperationalDatabase
 from metrics_pipeline.storage.snapshots import Snapshot
 from metrics_pipeline_tests.at_once import at_once
-from metrics_pipeline_tests.storage.operational_databases import operational, settings
-
-__all__ = ["operational", "settings"]
 
 ASSET = "fleet/device_counts"
 ROUNDS = 10

@@ -13,9 +13,6 @@ from metrics_pipeline.access.database import DatabaseSettings
 from metrics_pipeline.storage import tallies
 from metrics_pipeline.storage.operational import OperationalDatabase
 from metrics_pipeline_tests.at_once import at_once
-from metrics_pipeline_tests.storage.operational_databases import operational, settings
-
-__all__ = ["operational", "settings"]
 
 ROUNDS = 10
 PROCESSES = 4

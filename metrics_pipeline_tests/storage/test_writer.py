@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping
@@ -34,13 +35,7 @@ from metrics_pipeline.storage.writer import MAX_EXAMPLES, Writer
 from metrics_pipeline_tests.at_once import at_once
 from metrics_pipeline_tests.storage.contract import CATALOG as POLL_CATALOG
 from metrics_pipeline_tests.storage.influx_stub import POISON, TOKEN, InfluxStub
-from metrics_pipeline_tests.storage.operational_databases import (
-    operational,
-    settings,
-    sqlite_settings,
-)
-
-__all__ = ["operational", "settings"]
+from metrics_pipeline_tests.storage.operational_databases import sqlite_settings
 
 CATALOG = Catalog([*PRODUCT_CATALOG, *POLL_CATALOG])
 ASSET = "fleet/device_counts"
@@ -339,31 +334,31 @@ def test_a_field_that_changed_its_type_in_the_store_costs_only_itself(
     assert shown(writer) == {"edge_device_count": (4, NOW_NS)}
 
 
-@hypothesis_settings(max_examples=25, deadline=None)
-@given(refused=st.sets(st.integers(0, 40), max_size=4))
 def test_exactly_the_points_a_store_keeps_are_shown(
-    tmp_path_factory: pytest.TempPathFactory, refused: set[int]
+    embedded: EmbeddedStore, tmp_path: Path, world: World
 ) -> None:
-    folder = tmp_path_factory.mktemp("found_out")
-    given = EmbeddedStoreSettings(path=folder / "points.sqlite")
-    with (
-        closing(EmbeddedStore(given)) as store,
-        closing(OperationalDatabase(sqlite_settings(folder))) as operational,
-    ):
-        store.write([poll(1.5)])
-        writer = writer_to(store, operational, World())
-        conflict = Point("polls", {"device_id": "bad", "name": "x"}, {"count": 1}, NOW_NS)
-        store.write([replace(conflict, fields={"count": 1.5})])
+    conflict = Point("polls", {"device_id": "bad", "name": "x"}, {"count": 1}, NOW_NS)
+    embedded.write([poll(1.5), replace(conflict, fields={"count": 1.5})])
+    numbers = itertools.count()
+
+    @hypothesis_settings(max_examples=25, deadline=None)
+    @given(refused=st.sets(st.integers(0, 40), max_size=4))
+    def check(refused: set[int]) -> None:
         points = [
             replace(conflict, tags={"device_id": f"{n}", "name": "x"})
             if n in refused
             else poll(n + 0.5, f"{n}")
             for n in range(41)
         ]
-        report = writer.write(ASSET, reading(*points))
-    assert report.accepted == 41 - len(refused)
-    shown_devices = {int(point.tags["device_id"]) for point in report.snapshot.points}
-    assert shown_devices == set(range(41)) - refused
+        # An asset of its own: nothing of another example is shown.
+        report = tested.write(f"fleet/example_{next(numbers)}", reading(*points))
+        assert report.accepted == 41 - len(refused)
+        shown_devices = {int(point.tags["device_id"]) for point in report.snapshot.points}
+        assert shown_devices == set(range(41)) - refused
+
+    with closing(OperationalDatabase(sqlite_settings(tmp_path))) as operational:
+        tested = writer_to(embedded, operational, world)
+        check()
 
 
 # --- a store that fails ---------------------------------------------------------------------------
