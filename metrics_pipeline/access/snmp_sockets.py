@@ -175,12 +175,11 @@ class SnmpSockets:
 
     def _send_again(self) -> None:
         """Send again what has waited long enough: one timer for all, as they are thousands."""
-        self._timer, now = None, self._loop.time() + TIMER_SLACK_SECONDS
-        waiting = self._waiting
+        now, waiting = self._loop.time() + TIMER_SLACK_SECONDS, self._waiting
         while waiting and (waiting[0][0] <= now or waiting[0][1].reply.done()):
             self._send(waiting.popleft()[1])
-        if waiting and self._timer is None:
-            self._timer = self._loop.call_at(waiting[0][0], self._send_again)
+        # Only now: what was just sent again waits longer than those that are still in line.
+        self._timer = self._loop.call_at(waiting[0][0], self._send_again) if waiting else None
 
     def _socket_for(self, address: Address) -> socket.socket:
         family = socket.AF_INET6 if len(address) > IPV4_PARTS else socket.AF_INET
