@@ -15,7 +15,7 @@ from metrics_pipeline.core.fleet import GROUP, JOB, FleetAsset
 from metrics_pipeline.core.points import Point
 from metrics_pipeline.core.ports import Reading
 from metrics_pipeline.orchestration.checks import CHECK_SPECS, judge
-from metrics_pipeline.orchestration.failures import failure, source_retry
+from metrics_pipeline.orchestration.failures import Attempt, outcome
 from metrics_pipeline.orchestration.resources import POINTS_IO_MANAGER, WRITER
 from metrics_pipeline.orchestration.run_time import time_ns
 from metrics_pipeline.settings import FleetSettings
@@ -44,7 +44,6 @@ def _build_asset(asset: FleetAsset, fleet: FleetSettings) -> dg.AssetsDefinition
         io_manager_key=POINTS_IO_MANAGER,
         check_specs=[spec(key) for spec in CHECK_SPECS],
         pool=JOB,
-        retry_policy=source_retry(fleet.retry_delay_seconds),
         freshness_policy=dg.FreshnessPolicy.time_window(
             fail_window=3 * cadence, warn_window=2 * cadence
         ),
@@ -52,11 +51,12 @@ def _build_asset(asset: FleetAsset, fleet: FleetSettings) -> dg.AssetsDefinition
     def count(context: dg.AssetExecutionContext) -> Iterator[dg.MaterializeResult[Reading]]:
         began = time.monotonic()
         reading = _read(context, asset, time_ns(context, cadence))
-        took_seconds = time.monotonic() - began
+        attempt = Attempt(context.retry_number, time.monotonic() - began)
         if reading.points:
             yield _result(context, asset, reading, fleet.warn_drop_share)
-        if reading.failures:
-            raise failure(reading.failures, len(reading.points), took_seconds)
+        error = outcome(reading, attempt, fleet.retry_delay_seconds)
+        if error is not None:
+            raise error
 
     return count
 
