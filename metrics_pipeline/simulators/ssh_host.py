@@ -31,6 +31,7 @@ from metrics_pipeline.core.devices import (
     TEMPERATURE,
     UPTIME,
 )
+from metrics_pipeline.simulators.loopback_ports import bind_all, silence, unsilence
 
 BEGIN = "metrics-pipeline: host report 1 begins"
 END = "metrics-pipeline: host report 1 ends"
@@ -39,7 +40,6 @@ MEMORY_KB = 16_000_000
 DISK_KB = 100_000_000
 FLOOD_BYTES = 10_000_000
 BACKLOG = 512
-START_TRIES = 20
 
 NUMBER = re.compile(r"(?<!\S)\d+(\.\d+)?(?=[\sC%-]|$)")
 """A figure, with its unit behind it or the rest of a time; no part of a name or an address."""
@@ -240,13 +240,21 @@ class SshHosts:
         for host in self.hosts.values():
             host.figures = host.figures.after(seconds).wander(random)
 
-    def write_known_hosts(self, path: Path) -> None:
+    def set_up(self, address: str, is_up: bool) -> None:
+        """Let the host at `address` answer, or give no sign, as if it were switched off (Linux)."""
+        at = list(self.hosts).index(address)
+        (unsilence if is_up else silence)(self._listeners[at])
+
+    def known_hosts(self) -> str:
         """All the hosts' keys, in OpenSSH's format."""
-        lines = [
+        return "".join(
             f"[{host.address}]:{self.port} {_public_line(host.key)}\n"
             for host in self.hosts.values()
-        ]
-        path.write_text("".join(lines), encoding="ascii")
+        )
+
+    def write_known_hosts(self, path: Path) -> None:
+        """All the hosts' keys, in OpenSSH's format."""
+        path.write_text(self.known_hosts(), encoding="ascii")
 
     def is_welcome(self, key: asyncssh.SSHKey) -> bool:
         """Whether `key` opens the account."""
@@ -407,30 +415,8 @@ def _public_line(key: asyncssh.SSHKey) -> str:
 
 
 def _listen(addresses: Sequence[str], port: int) -> list[socket.socket]:
-    """Sockets on all `addresses`, on the same port."""
-    for _ in range(START_TRIES):
-        found: list[socket.socket] = []
-        try:
-            for address in addresses:
-                found.append(_bind(address, port or (found[0].getsockname()[1] if found else 0)))
-        except OSError:
-            for each in found:
-                each.close()
-            if port:
-                raise
-        else:
-            return found
-    raise OSError(f"no port is free on all of {len(addresses)} addresses")
-
-
-def _bind(address: str, port: int) -> socket.socket:
-    listener = socket.socket()
-    listener.setblocking(False)
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    try:
-        listener.bind((address, port))
-        listener.listen(BACKLOG)
-    except OSError:
-        listener.close()
-        raise
-    return listener
+    """Sockets that listen on all `addresses`, on the same port."""
+    found = bind_all(addresses, port, socket.SOCK_STREAM)
+    for each in found:
+        each.listen(BACKLOG)
+    return found
