@@ -10,12 +10,19 @@ import operator
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, create_model, model_validator
+from pydantic import BaseModel, ConfigDict, Field, create_model, field_validator, model_validator
 
 from metrics_pipeline.access.database import DatabaseSettings
 from metrics_pipeline.access.secrets import SecretReference
 from metrics_pipeline.access.state_path import StatePath
-from metrics_pipeline.core.catalog import CONCENTRATOR_COUNT, DEVICE_COUNT, FLEET_METRICS, Metric
+from metrics_pipeline.core.catalog import (
+    CONCENTRATOR_COUNT,
+    DEVICE_COUNT,
+    DEVICE_METRIC_LIST,
+    DEVICE_UP,
+    FLEET_METRICS,
+    Metric,
+)
 from metrics_pipeline.core.fleet import (
     FleetAsset,
     concentrator_counts,
@@ -28,6 +35,7 @@ from metrics_pipeline.sources.registry import SOURCES
 from metrics_pipeline.storage.embedded import EmbeddedStoreSettings
 from metrics_pipeline.storage.influx import InfluxStoreSettings
 
+DEVICE_FAMILIES = tuple(metric.family.name for metric in (DEVICE_UP, *DEVICE_METRIC_LIST))
 CADENCES_MINUTES = (1, 2, 3, 4, 5, 6, 10, 12, 15, 20, 30)
 
 
@@ -105,10 +113,31 @@ class ExporterSettings(BaseModel, frozen=True, extra="forbid"):
     max_series_per_metric: int = Field(
         default=20_000, ge=1, description="A family shows no more series than this, and says so."
     )
+    per_device: bool = Field(
+        default=True, description="Show gauges of every single device that is polled."
+    )
+    device_metrics: tuple[str, ...] = Field(
+        default=DEVICE_FAMILIES,
+        description="Which of them, by their names on the page; fewer for a large fleet.",
+    )
     tls: TlsSettings | None = Field(default=None, description="Serve HTTPS.")
     basic_auth: BasicAuthSettings | None = Field(
         default=None, description="Ask for a user and a password on /metrics."
     )
+
+    @field_validator("device_metrics")
+    @classmethod
+    def _check_device_metrics(cls, names: tuple[str, ...]) -> tuple[str, ...]:
+        unknown = sorted(set(names) - set(DEVICE_FAMILIES))
+        if unknown:
+            known = ", ".join(DEVICE_FAMILIES)
+            raise ValueError(f"expected some of {known}; got {', '.join(unknown)}")
+        return names
+
+    @property
+    def device_families(self) -> tuple[str, ...]:
+        """Names of the families that are shown device by device."""
+        return self.device_metrics if self.per_device else ()
 
     @property
     def is_public(self) -> bool:
@@ -117,7 +146,7 @@ class ExporterSettings(BaseModel, frozen=True, extra="forbid"):
 
 
 class SimulatorSettings(BaseModel, frozen=True, extra="forbid"):
-    """The simulated IoT Hub that `metrics-pipeline run` starts beside the pipeline."""
+    """The simulated IoT Hub and devices that `metrics-pipeline run` starts beside the pipeline."""
 
     port: int = Field(default=0, ge=0, le=65535, description="Loopback port; 0 is any free.")
     connection_string_file: StatePath = Field(
@@ -125,8 +154,14 @@ class SimulatorSettings(BaseModel, frozen=True, extra="forbid"):
         validate_default=True,
         description="Where the simulator writes what one needs to reach it.",
     )
+    devices_dir: StatePath | None = Field(
+        default=Path("simulator/devices"),
+        validate_default=True,
+        description="Where it writes what opens its SNMP agents, SSH hosts and TCP targets on "
+        "127.20.0.0/16, which are in the inventory (Linux only); null is no such devices.",
+    )
     step_seconds: float = Field(
-        default=5.0, gt=0, le=3600, description="Seconds between two changes of the fleet."
+        default=5.0, gt=0, le=3600, description="Seconds between two changes of what is simulated."
     )
     seed: int = Field(default=1, description="The same seed gives the same fleet.")
 
