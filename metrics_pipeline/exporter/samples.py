@@ -27,6 +27,8 @@ from metrics_pipeline.storage.snapshots import Snapshot
 
 Labels = tuple[str, ...]
 
+NOTHING: Mapping[str, int] = {}
+
 Asked = tuple[str | None, str]
 """A source (the `provider` tag of its points) and a field that it is asked for."""
 
@@ -51,10 +53,15 @@ class Seen:
     version: str
 
 
-def collect(seen: Seen, catalog: Catalog, max_series: int) -> list[Samples]:
-    """Every family of the page, each cut to `max_series`, with a statement of what was cut."""
+def collect(
+    seen: Seen, catalog: Catalog, max_series: int, dropped_elsewhere: Mapping[str, int] = NOTHING
+) -> list[Samples]:
+    """Every family of the page, each cut to `max_series`, with a statement of what was cut.
+
+    `dropped_elsewhere` is what was cut, by name, of families that are rendered already.
+    """
     families = [*collect_points(seen.snapshots.values(), catalog), *_about_itself(seen)]
-    dropped = Samples(EXPORTER_SERIES_DROPPED)
+    dropped = _labelled(EXPORTER_SERIES_DROPPED, dropped_elsewhere)
     for samples in families:
         excess = len(samples.values) - max_series
         if excess > 0:

@@ -29,6 +29,15 @@ SNAPSHOTS = sa.Table(
 )
 """The latest points of each asset; `complete_at_ns` is when they last were all it should give."""
 
+DEVICE_LABELS = sa.Table(
+    "device_labels",
+    TABLES,
+    sa.Column("asset", sa.String(256), primary_key=True),
+    sa.Column("digest", sa.String(64), nullable=False),
+    sa.Column("body", sa.LargeBinary, nullable=False),
+)
+"""What the devices of an asset are called, as its last sweep read it from the inventory."""
+
 TALLIES = sa.Table(
     "point_tallies",
     TABLES,

@@ -6,16 +6,23 @@ Dagster's materialization holds a pointer (asset and revision) instead of the va
 
 from __future__ import annotations
 
+import io
 import json
 import zlib
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 import sqlalchemy as sa
 
-from metrics_pipeline.core.points import Point, merge_latest
+from metrics_pipeline.core.points import FieldValue, Point, merge_latest
 from metrics_pipeline.storage.operational import SNAPSHOTS, insert_if_absent
+
+SEPARATOR = ",\n"
+
+Row = tuple[str, dict[str, str], dict[str, FieldValue], int]
+"""A point as it is stored; a list, in fact, as JSON knows no tuples."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,14 +103,30 @@ def _save(connection: sa.Connection, snapshot: Snapshot) -> Snapshot:
 
 
 def encode(points: Iterable[Point]) -> bytes:
-    """`points` as compressed JSON: a list of [measurement, tags, fields, time_ns]."""
-    rows = [[p.measurement, dict(p.tags), dict(p.fields), p.time_ns] for p in points]
-    return zlib.compress(json.dumps(rows, separators=(",", ":")).encode(), 1)
+    """`points` as compressed JSON: a list of [measurement, tags, fields, time_ns], one a line."""
+    as_json = json.JSONEncoder(separators=(",", ":")).encode
+    rows = (as_json([p.measurement, dict(p.tags), dict(p.fields), p.time_ns]) for p in points)
+    return zlib.compress(f"[\n{SEPARATOR.join(rows)}\n]".encode(), 1)
 
 
 def decode(body: bytes) -> tuple[Point, ...]:
     """The points in `body`, as `encode` was given them."""
     return tuple(Point(*row) for row in json.loads(zlib.decompress(body)))
+
+
+def decode_in_batches(body: bytes, size: int = 500) -> Iterator[list[Row]]:
+    """The rows in `body`, `size` at a time: no step is long, and they are never there all at once.
+
+    For readers in a process that has to answer meanwhile. A body of before, which is all in one
+    line, comes as one batch.
+    """
+    text = zlib.decompress(body)
+    if not text.startswith(b"[\n"):
+        yield json.loads(text)
+        return
+    lines = io.BytesIO(text[2:-2])
+    while rows := b"".join(islice(lines, size)).rstrip(b",\n"):
+        yield json.loads(b"[" + rows + b"]")
 
 
 def _from_row(row: sa.Row[tuple[str, int, int, int | None, bytes]]) -> Snapshot:
