@@ -173,10 +173,8 @@ class _Stepper:
 
     def _run(self) -> None:
         while not self._stop.wait(self._step_seconds):
-            before, self._devices = (
-                self._devices,
-                [*step(self._devices, self._step_seconds, self._random)],
-            )
+            before = self._devices
+            self._devices = [*step(before, self._step_seconds, self._random)]
             self._servers.show(self._devices)
             _tell_changes(before, self._devices)
             if not self._is_in_inventory:

@@ -81,9 +81,10 @@ class SimulatedAgent:
 
 
 class SnmpAgents:
-    """Serves `agents` in a thread of its own while it is entered. `port` 0 takes a free one.
+    """Serves `agents` in a thread of its own while it is entered; there must be one at least.
 
-    Raises OSError when this machine does not have the addresses, or the port is taken.
+    `port` 0 is any that is free. Raises OSError when this machine does not have the
+    addresses, or the port is taken.
     """
 
     def __init__(self, agents: Iterable[SimulatedAgent], *, community: str, port: int = 0) -> None:

@@ -16,9 +16,10 @@ BACKLOG = 128
 
 
 class TcpTargets:
-    """Listens on `addresses` in a thread of its own while it is entered; `port` 0 is any free one.
+    """Listens on `addresses`, one at least, in a thread of its own while it is entered.
 
-    Raises OSError when this machine does not have the addresses, or the port is taken.
+    `port` 0 is any that is free. Raises OSError when this machine does not have the
+    addresses, or the port is taken.
     """
 
     def __init__(self, addresses: Sequence[str], port: int = 0) -> None:

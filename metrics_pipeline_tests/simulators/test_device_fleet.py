@@ -261,14 +261,14 @@ def probe_of(protocol: str, directory: Path) -> DeviceProbe:
 
 
 async def poll_all(devices: list[Device], directory: Path) -> dict[str, DeviceReading]:
-    found = {}
-    for protocol in ("snmp", "ssh", "tcp"):
+    async def poll_some(protocol: str) -> list[DeviceReading]:
+        these = [each for each in devices if each.protocol == protocol]
+        metrics = PING_METRICS if protocol == "tcp" else HOST_METRICS
         async with probe_of(protocol, directory) as probe:
-            metrics = PING_METRICS if protocol == "tcp" else HOST_METRICS
-            these = [each for each in devices if each.protocol == protocol]
-            for reading in await asyncio.gather(*(probe.poll(each, metrics) for each in these)):
-                found[reading.device_id] = reading
-    return found
+            return await asyncio.gather(*(probe.poll(each, metrics) for each in these))
+
+    found = await asyncio.gather(*map(poll_some, ("snmp", "ssh", "tcp")))
+    return {reading.device_id: reading for some in found for reading in some}
 
 
 def devices_in(inventory: sa.Engine) -> list[Device]:
