@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import socket
 import sqlite3
 from collections.abc import Sequence
@@ -25,6 +26,7 @@ from metrics_pipeline.cli import build_parser, main
 from metrics_pipeline.core.device_rows import DeviceRow
 from metrics_pipeline.devices_commands import LISTED
 from metrics_pipeline.stack.layout import LOOPBACK
+from metrics_pipeline_tests.snmp_agents import COMMUNITY, snmpd
 
 ACTIONS = ("import", "list", "add", "remove", "probe")
 HEAD = "id,ip_address,protocol,port"
@@ -447,6 +449,23 @@ def test_a_probe_prints_each_step_and_the_values_with_their_units(
     assert len(steps) > 1
     assert ping_status == ["ping_status", "1"]
     assert (rtt[0], rtt[2]) == ("ping_rtt_ms", "ms")
+
+
+def test_a_probe_of_a_real_agent_tells_what_it_was_asked(
+    sqlite_operator: Operator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("READ_COMMUNITY", COMMUNITY)
+    sqlite_operator.settings["polling"]["snmp"] = {
+        "credentials": {"core": {"community": {"env": "READ_COMMUNITY"}}}
+    }
+    with snmpd(tmp_path) as port:
+        given = ("--protocol", "snmp", "--port", str(port), "--credential", "core")
+        _, out, err = sqlite_operator.run("probe", LOOPBACK, *given)
+    assert err == ""
+    assert " it is up\n" in out
+    assert re.search(r"get of \d+ variables", out)
+    assert re.search(r"^memory_utilization_percent +[\d.]+ %$", out, re.MULTILINE)
+    assert re.search(r"^uptime_seconds +[\d.]+ s$", out, re.MULTILINE)
 
 
 def test_a_probe_takes_from_the_inventory_what_is_not_said(sqlite_operator: Operator) -> None:
