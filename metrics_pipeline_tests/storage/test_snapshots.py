@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zlib
 from contextlib import closing
 
 from hypothesis import given
@@ -58,6 +59,30 @@ def test_points_come_back_as_they_were(points: list[Point]) -> None:
     decoded = snapshots.decode(snapshots.encode(points))
     assert decoded == tuple(points)
     assert [_types(point) for point in decoded] == [_types(point) for point in points]
+
+
+@given(st.lists(POINTS, max_size=7), st.integers(1, 4))
+def test_points_come_in_batches_as_they_were(points: list[Point], size: int) -> None:
+    batches = list(snapshots.decode_in_batches(snapshots.encode(points), size))
+    assert tuple(Point(*row) for rows in batches for row in rows) == tuple(points)
+    assert all(len(rows) == size for rows in batches[:-1])
+
+
+def test_a_body_is_json_with_a_point_in_each_line() -> None:
+    points = [count({"device_count": n}, n) for n in (1, 2)]
+    assert zlib.decompress(snapshots.encode(points)).decode().splitlines() == [
+        "[",
+        '["fleet_counts",{"provider":"hub"},{"device_count":1},1],',
+        '["fleet_counts",{"provider":"hub"},{"device_count":2},2]',
+        "]",
+    ]
+
+
+def test_a_body_of_before_which_is_all_in_one_line_is_read_as_well() -> None:
+    body = zlib.compress(b'[["fleet_counts",{"provider":"hub"},{"device_count":1},1]]')
+    assert snapshots.decode(body) == (count({"device_count": 1}, 1),)
+    [[row]] = snapshots.decode_in_batches(body)
+    assert Point(*row) == count({"device_count": 1}, 1)
 
 
 def _types(point: Point) -> dict[str, tuple[type, str]]:
