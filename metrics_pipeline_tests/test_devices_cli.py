@@ -316,6 +316,24 @@ def test_two_imports_at_once_wait_for_each_other(operator: Operator) -> None:
     assert len(operator.rows()) == 2_000
 
 
+def test_an_import_repairs_what_sqlite_let_pass(sqlite_operator: Operator) -> None:
+    file = sqlite_operator.file("a,h,ssh,22", "b,h,ssh,22", "c,h,ssh,22")
+    sqlite_operator.run("import", file)
+    with closing(sqlite3.connect(sqlite_operator.folder / "state" / "inventory.sqlite")) as other:
+        other.execute("UPDATE devices SET labels = '{no json' WHERE id = 'a'")
+        other.execute("UPDATE devices SET enabled = 'perhaps' WHERE id = 'b'")
+        other.execute("UPDATE devices SET port = x'00' WHERE id = 'c'")
+        other.commit()
+    status, _, err = sqlite_operator.run("list")
+    assert (status, err.count("cannot be polled")) == (1, 3)
+    complete = sqlite_operator.folder / "complete.csv"
+    head = f"{HEAD},labels,enabled"
+    complete.write_text("\n".join([head, *(f"{name},h,ssh,22,,yes" for name in "abc")]))
+    assert sqlite_operator.run("import", str(complete))[0] == 0
+    status, _, err = sqlite_operator.run("list")
+    assert (status, err) == (0, "")
+
+
 # --- list, add, remove ----------------------------------------------------------------------------
 
 

@@ -8,8 +8,10 @@ from __future__ import annotations
 import json
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
+from typing import Any
 
 import sqlalchemy as sa
+from sqlalchemy.types import NullType
 
 from metrics_pipeline.access.inventory_tables import DEVICES
 from metrics_pipeline.core.device_rows import COLUMNS, DeviceRow
@@ -39,23 +41,30 @@ class Changes:
 
 
 def read_rows(connection: sa.Connection) -> dict[str, DeviceRow]:
-    """Every device of the table by its id, in the order of the ids."""
-    columns = [DEVICES.c[name] for name in COLUMNS if name != "labels"]
-    untyped = sa.type_coerce(DEVICES.c.labels, sa.types.NullType()).label("labels")
-    found = connection.execute(sa.select(*columns, untyped).order_by(DEVICES.c.id))
+    """Every device of the table by its id, in the order of the ids.
+
+    SQLite keeps any value in any column. One that cannot be is given as it is: it differs from
+    whatever should be there, so that an import repairs it.
+    """
+    untyped = (sa.type_coerce(DEVICES.c[name], NullType()).label(name) for name in COLUMNS)
+    found = connection.execute(sa.select(*untyped).order_by(DEVICES.c.id)).mappings()
     return {
-        row.id: DeviceRow(**{**row._mapping, "labels": _read_labels(row.labels)}) for row in found
+        row["id"]: DeviceRow(
+            **{**row, "enabled": _truth(row["enabled"]), "labels": _labels(row["labels"])}
+        )
+        for row in found
     }
 
 
-def _read_labels(kept: object) -> Mapping[str, str]:
-    """PostgreSQL's driver gives them read. None of a text that is not JSON: SQLite keeps any."""
-    if isinstance(kept, str):
-        try:
-            kept = json.loads(kept)
-        except ValueError:
-            return {}
-    return kept if isinstance(kept, dict) else {}
+def _truth(kept: Any) -> Any:
+    return bool(kept) if kept in (0, 1) else kept
+
+
+def _labels(kept: Any) -> Any:
+    try:
+        return json.loads(kept) if isinstance(kept, str) else kept
+    except ValueError:
+        return kept
 
 
 def compare(
