@@ -20,8 +20,20 @@ from metrics_pipeline.storage.device_labels import LabelledSnapshot
 STATUS_NUMBERS = {ONLINE: 1.0, OFFLINE: 0.0}
 ESCAPES = str.maketrans({"\\": "\\\\", "\n": "\\n", '"': '\\"'})
 
-Lines = dict[str, bytes]
-"""The line of each device of a family, by its id."""
+Found = dict[str, dict[str, tuple[int, bytes]]]
+"""While an asset is read: by family and device, the time of its value and its line."""
+
+
+@dataclass(frozen=True, slots=True)
+class Lines:
+    """The lines of one family of one asset: a line for each device, in the order of their ids."""
+
+    devices: tuple[str, ...]
+    plain: bytes
+
+    def by_device(self) -> dict[str, bytes]:
+        """Each line by itself, without its end."""
+        return dict(zip(self.devices, self.plain.split(b"\n"), strict=False))
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,51 +72,53 @@ class DeviceLines:
         self.blocks = tuple(merged[name] for name in self._families if name in merged)
 
     def _render(self, snapshot: LabelledSnapshot) -> dict[str, Lines]:
-        lines: dict[str, Lines] = {}
-        if not self._metrics or snapshot.labels is None:
-            return lines
-        labels = _label_blocks(device_labels.decode(snapshot.labels))
-        newest: dict[tuple[str, str], int] = {}
-        for rows in snapshots.decode_in_batches(snapshot.body):
-            self._add(rows, labels, lines, newest)
-        return lines
+        found: Found = {}
+        if self._metrics and snapshot.labels is not None:
+            labels = _label_blocks(device_labels.decode(snapshot.labels))
+            for rows in snapshots.decode_in_batches(snapshot.body):
+                self._add(rows, labels, found)
+        return {name: _join(found.pop(name)) for name in list(found)}
 
     def _add(
-        self,
-        rows: Iterable[snapshots.Row],
-        labels: Mapping[str, bytes],
-        lines: dict[str, Lines],
-        newest: dict[tuple[str, str], int],
+        self, rows: Iterable[snapshots.Row], labels: Mapping[str, tuple[str, bytes]], found: Found
     ) -> None:
         for measurement, tags, fields, time_ns in rows:
-            device = tags.get("device_id", "")
-            label_block = labels.get(device)
-            if label_block is None:
+            # The id as the labels have it, so that it is in memory once and not in every line.
+            device, label_block = labels.get(tags.get("device_id", ""), ("", b""))
+            if not label_block:
                 continue  # the inventory no longer has it
             for field, value in fields.items():
                 metric = self._metrics.get((measurement, field, tags.get("metric_name", "")))
                 number = None if metric is None else number_of(value)
                 if metric is None or number is None:
                     continue
-                name = metric.family.name
-                if newest.get((name, device), time_ns) <= time_ns:
-                    newest[name, device] = time_ns
-                    sample = floatToGoString(number).encode()  # type: ignore[no-untyped-call]
-                    lines.setdefault(name, {})[device] = (
-                        name.encode() + label_block + sample + b"\n"
-                    )
+                family = found.setdefault(metric.family.name, {})
+                if device not in family or family[device][0] <= time_ns:
+                    family[device] = time_ns, _line(metric.family.name, label_block, number)
 
     def _block(self, name: str) -> Block | None:
         """The family over all assets; of a device that two have the one written last counts."""
-        lines: Lines = {}
-        for _, families in sorted(self._assets.values(), key=lambda asset: asset[0]):
-            lines.update(families.get(name, {}))
-        if not lines:
+        ordered = sorted(self._assets.values(), key=lambda asset: asset[0])
+        having = [families[name] for _, families in ordered if name in families]
+        if not having:
             return None
-        # By label, so that the same series stay from one refresh to the next.
-        kept = sorted(lines)[: self._max_series]
-        samples = Piece.of(b"".join([lines[device] for device in kept]))
-        return Block(self._families[name], samples, len(lines) - len(kept))
+        count, plain = len(having[0].devices), having[0].plain
+        if len(having) > 1 or count > self._max_series:
+            lines = {device: line for part in having for device, line in part.by_device().items()}
+            # By label, so that the same series stay from one refresh to the next.
+            kept = sorted(lines)[: self._max_series]
+            count, plain = len(lines), b"".join([lines[device] + b"\n" for device in kept])
+        return Block(self._families[name], Piece.of(plain), max(0, count - self._max_series))
+
+
+def _line(name: str, label_block: bytes, number: float) -> bytes:
+    sample: str = floatToGoString(number)  # type: ignore[no-untyped-call]
+    return b"%b%b%b\n" % (name.encode(), label_block, sample.encode())
+
+
+def _join(found: Mapping[str, tuple[int, bytes]]) -> Lines:
+    devices = tuple(sorted(found))
+    return Lines(devices, b"".join([found[device][1] for device in devices]))
 
 
 def number_of(value: FieldValue) -> float | None:
@@ -120,10 +134,10 @@ def _by_selector(metrics: Iterable[Metric]) -> dict[tuple[str, str, str], Metric
     return {(m.measurement.name, m.field, m.selected_by): m for m in metrics}
 
 
-def _label_blocks(devices: device_labels.Labels) -> dict[str, bytes]:
-    """`{device_id="…",…} ` of each device, label names in the alphabet's order."""
+def _label_blocks(devices: device_labels.Labels) -> dict[str, tuple[str, bytes]]:
+    """Of each device its id and `{device_id="…",…} `, label names in the alphabet's order."""
     return {
-        device: _label_block(dict(zip(DEVICE_LABELS, (device, *names), strict=True)))
+        device: (device, _label_block(dict(zip(DEVICE_LABELS, (device, *names), strict=True))))
         for device, names in devices.items()
     }
 

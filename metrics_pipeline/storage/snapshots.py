@@ -6,12 +6,10 @@ Dagster's materialization holds a pointer (asset and revision) instead of the va
 
 from __future__ import annotations
 
-import io
 import json
 import zlib
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
-from itertools import islice
 from typing import Any
 
 import sqlalchemy as sa
@@ -20,6 +18,7 @@ from metrics_pipeline.core.points import FieldValue, Point, merge_latest
 from metrics_pipeline.storage.operational import SNAPSHOTS, insert_if_absent
 
 SEPARATOR = ",\n"
+BATCH_BYTES = 1 << 16
 
 Row = tuple[str, dict[str, str], dict[str, FieldValue], int]
 """A point as it is stored; a list, in fact, as JSON knows no tuples."""
@@ -114,19 +113,35 @@ def decode(body: bytes) -> tuple[Point, ...]:
     return tuple(Point(*row) for row in json.loads(zlib.decompress(body)))
 
 
-def decode_in_batches(body: bytes, size: int = 500) -> Iterator[list[Row]]:
-    """The rows in `body`, `size` at a time: no step is long, and they are never there all at once.
+def decode_in_batches(body: bytes, size: int = BATCH_BYTES) -> Iterator[list[Row]]:
+    """The rows in `body`, about `size` bytes of JSON at a time: never all of them at once.
 
-    For readers in a process that has to answer meanwhile. A body of before, which is all in one
-    line, comes as one batch.
+    For readers in a process that has to answer meanwhile, and to stay small. A body of before,
+    which is all in one line, comes as one batch.
     """
-    text = zlib.decompress(body)
-    if not text.startswith(b"[\n"):
-        yield json.loads(text)
-        return
-    lines = io.BytesIO(text[2:-2])
-    while rows := b"".join(islice(lines, size)).rstrip(b",\n"):
-        yield json.loads(b"[" + rows + b"]")
+    unpacking = zlib.decompressobj()
+    rest = b""
+    while body:
+        text = rest + unpacking.decompress(body, size)
+        body = unpacking.unconsumed_tail
+        end = text.rfind(b"\n") + 1 if body else len(text)
+        if rows := _rows(text[:end]):
+            yield rows
+        rest = text[end:]
+    if not unpacking.eof:
+        raise zlib.error("the compressed points end too early")
+
+
+def _rows(lines: bytes) -> list[Row]:
+    """Whole lines of a body, of which the first may open the list and the last close it."""
+    rows: list[Row]
+    if lines.startswith(b"[["):  # all in one line
+        rows = json.loads(lines)
+    else:
+        inner = lines.removeprefix(b"[\n").removesuffix(b"\n]").rstrip(b",\n")
+        # Of a closing bracket that is on its own the line break was in the batch before.
+        rows = json.loads(b"[%b]" % inner.removesuffix(b"]" if inner == b"]" else b""))
+    return rows
 
 
 def _from_row(row: sa.Row[tuple[str, int, int, int | None, bytes]]) -> Snapshot:

@@ -112,11 +112,16 @@ def test_a_transaction_that_fails_changes_neither_values_nor_names(
 ) -> None:
     sweep(operational, device("a"))
     before = changed(operational)
-    with pytest.raises(ZeroDivisionError), operational.writing() as connection:
+    with pytest.raises(ZeroDivisionError):
+        _sweep_and_fail(operational)
+    assert changed(operational) == before
+
+
+def _sweep_and_fail(database: OperationalDatabase) -> None:
+    with database.writing() as connection:
         snapshots.replace(connection, ASSET, (), 8)
         device_labels.replace(connection, ASSET, [device("b")])
         raise ZeroDivisionError
-    assert changed(operational) == before
 
 
 def test_a_database_of_before_gets_the_table(

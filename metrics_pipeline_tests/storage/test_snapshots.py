@@ -5,6 +5,7 @@ from __future__ import annotations
 import zlib
 from contextlib import closing
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -61,11 +62,18 @@ def test_points_come_back_as_they_were(points: list[Point]) -> None:
     assert [_types(point) for point in decoded] == [_types(point) for point in points]
 
 
-@given(st.lists(POINTS, max_size=7), st.integers(1, 4))
+@given(st.lists(POINTS, max_size=7), st.integers(1, 200))
 def test_points_come_in_batches_as_they_were(points: list[Point], size: int) -> None:
     batches = list(snapshots.decode_in_batches(snapshots.encode(points), size))
     assert tuple(Point(*row) for rows in batches for row in rows) == tuple(points)
-    assert all(len(rows) == size for rows in batches[:-1])
+    assert all(batches)
+
+
+@pytest.mark.parametrize("missing", [1, 4, 30])
+def test_a_body_that_was_cut_off_is_an_error(missing: int) -> None:
+    body = snapshots.encode([count({"device_count": n}, n) for n in range(9)])[:-missing]
+    with pytest.raises((zlib.error, ValueError)):
+        list(snapshots.decode_in_batches(body, 64))
 
 
 def test_a_body_is_json_with_a_point_in_each_line() -> None:
