@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import AsyncGenerator, Callable, Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from random import Random
 
 from metrics_pipeline.core.devices import Device, DeviceReading, Miss
@@ -46,7 +47,9 @@ async def sweep(
 
     async def work() -> None:
         for device in waiting:
-            await readings.put(await _poll(probe, device, metrics, limits.budget_seconds))
+            began = time.monotonic()
+            reading = await _poll(probe, device, metrics, limits.budget_seconds)
+            await readings.put(replace(reading, took_seconds=time.monotonic() - began))
 
     workers = [asyncio.create_task(work()) for _ in range(min(limits.max_in_flight, len(order)))]
     try:

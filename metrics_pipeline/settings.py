@@ -23,7 +23,9 @@ from metrics_pipeline.core.catalog import (
     FLEET_METRICS,
     Metric,
 )
+from metrics_pipeline.core.device_assets import METRICS_JOB, STATUS_JOB
 from metrics_pipeline.core.fleet import (
+    JOB,
     FleetAsset,
     concentrator_counts,
     device_counts,
@@ -192,10 +194,35 @@ def _probe_section(spec: ProbeSpec) -> Any:
     )
 
 
+class SweepSettings(BaseModel, frozen=True, extra="forbid"):
+    """How all devices of the inventory are polled, whatever their protocol."""
+
+    enabled: bool = Field(
+        default=False, description="Whether the devices of the inventory are polled."
+    )
+    status_by: Literal["ping", "tcp", "protocol"] = Field(
+        default="ping",
+        description="How one finds out who is up: by ping, by TCP connect, or by each device's own "
+        "protocol.",
+    )
+    missed_answers: int = Field(
+        default=2, ge=1, le=10, description="Offline is who misses so many answers in a row."
+    )
+    max_in_flight: int = Field(
+        default=1000, ge=1, le=20_000, description="Devices that are asked at the same time."
+    )
+    device_budget_seconds: float = Field(
+        default=10.0, gt=0, le=25, description="What one poll of one device may take in all."
+    )
+    warn_offline_share: float = Field(
+        default=0.2, gt=0, le=1, description="More than this share of silent devices is a warning."
+    )
+
+
 PollingSettings = create_model(
     "PollingSettings",
-    __config__=ConfigDict(frozen=True, extra="forbid"),
-    __doc__="How devices of the inventory are polled, protocol by protocol.",
+    __base__=SweepSettings,
+    __doc__="How devices of the inventory are polled: in general, and protocol by protocol.",
     **{
         spec.name: (
             _probe_section(spec),
@@ -244,6 +271,22 @@ class Settings(BaseModel, frozen=True, extra="forbid"):
         section: BaseModel | None = getattr(self.sources, name)
         return section
 
+    @property
+    def sweeps(self) -> SweepSettings:
+        """How devices are polled, whatever their protocol."""
+        polling: SweepSettings = self.polling
+        return polling
+
+    @property
+    def polls_devices(self) -> bool:
+        """Whether the devices of the inventory are polled."""
+        return self.sweeps.enabled
+
+    def jobs(self) -> tuple[str, ...]:
+        """The names of the jobs there are."""
+        fleet = (JOB,) if self.fleet is not None else ()
+        return (*fleet, *((STATUS_JOB, METRICS_JOB) if self.polls_devices else ()))
+
     def build_probe(self, name: str) -> DeviceProbe:
         """The probe called `name`, with its credentials; opens nothing yet."""
         section = getattr(self.polling, name)
@@ -283,6 +326,12 @@ class Settings(BaseModel, frozen=True, extra="forbid"):
             self._require_source(
                 "fleet.concentrators_from", self.fleet.concentrators_from, CONCENTRATOR_COUNT
             )
+        return self
+
+    @model_validator(mode="after")
+    def _check_polling(self) -> Settings:
+        if self.polls_devices and self.source("inventory") is None:
+            raise ValueError("polling.enabled needs the section sources.inventory")
         return self
 
     @model_validator(mode="after")

@@ -11,3 +11,8 @@ WINRM = f"{GROUP}/winrm_metrics"
 
 DEVICE_ASSETS = (STATUS, SNMP, SSH, WINRM)
 """Those whose snapshots the exporter shows device by device."""
+
+STATUS_JOB = "device_status"
+METRICS_JOB = "device_metrics"
+POLLED_EVERY_MINUTES = 5
+"""Both jobs are due this often; a run of the status job sweeps many times in between."""

@@ -80,3 +80,5 @@ class DeviceReading:
     misses: Mapping[str, Miss] = field(default_factory=dict)
     reason: Miss | None = None
     detail: str = ""
+    took_seconds: float = 0.0
+    """From the question to the last answer; 0 where nobody measured it."""

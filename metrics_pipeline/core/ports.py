@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol, Self
+from typing import Protocol, Self, runtime_checkable
 
 from metrics_pipeline.core.catalog import Metric
 from metrics_pipeline.core.devices import Device, DeviceReading
@@ -66,6 +66,19 @@ class DeviceProbe(Protocol):
         The caller bounds the whole by cancelling it; the probe leaves nothing open then. `trace`
         is told each step in words: what was asked and what came back, without a secret.
         """
+        ...
+
+
+@runtime_checkable
+class RemembersDevices(Protocol):
+    """A probe that asks less of a device it knows; who starts the process keeps what it knows."""
+
+    def load_memories(self, memories: Mapping[str, bytes]) -> None:
+        """Take what `dump_memories` gave, in another process perhaps, by device id."""
+        ...
+
+    def dump_memories(self) -> Mapping[str, bytes]:
+        """What is worth knowing at the next poll, by device id."""
         ...
 
 

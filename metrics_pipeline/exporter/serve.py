@@ -16,7 +16,6 @@ import uvicorn
 from metrics_pipeline.core.catalog import CATALOG
 from metrics_pipeline.core.device_assets import DEVICE_ASSETS
 from metrics_pipeline.core.errors import ConfigurationError
-from metrics_pipeline.core.fleet import JOB
 from metrics_pipeline.exporter.app import build_app
 from metrics_pipeline.exporter.instance_reader import InstanceReader
 from metrics_pipeline.exporter.refresher import Refresher
@@ -51,7 +50,7 @@ def build_refresher(settings: Settings) -> Refresher:
     """The refresher over what the settings name."""
     return Refresher(
         operational=OperationalDatabase(settings.operational_database),
-        instance=InstanceReader([JOB] if settings.fleet else []),
+        instance=InstanceReader(settings.jobs()),
         catalog=CATALOG,
         assets={asset.key: asset.pairs for asset in settings.fleet_assets()},
         max_series=settings.exporter.max_series_per_metric,

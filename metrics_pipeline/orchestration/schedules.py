@@ -1,10 +1,18 @@
 """Jobs and the schedules that run them; on by default, skipped while the last run is in flight."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import dagster as dg
 from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition
 
+from metrics_pipeline.core.device_assets import (
+    DEVICE_ASSETS,
+    METRICS_JOB,
+    POLLED_EVERY_MINUTES,
+    STATUS,
+    STATUS_JOB,
+)
+from metrics_pipeline.core.device_assets import GROUP as DEVICES
 from metrics_pipeline.core.fleet import GROUP, JOB, FleetAsset
 from metrics_pipeline.orchestration.in_flight import launch_unless_in_flight
 from metrics_pipeline.settings import FleetSettings
@@ -40,3 +48,47 @@ def build_fleet_schedule(
         return launch_unless_in_flight(context, JOB, keys)
 
     return count_fleet
+
+
+STATUS_MAX_RUNTIME_SECONDS = 295
+METRICS_MAX_RUNTIME_SECONDS = 280
+
+
+def build_device_jobs() -> list[UnresolvedAssetJobDefinition]:
+    """Who is up, and how all are doing."""
+    status = dg.AssetKey.from_user_string(STATUS)
+    return [
+        dg.define_asset_job(
+            STATUS_JOB,
+            selection=dg.AssetSelection.assets(status),
+            description="Asks every device every 30 s whether it is up, for 5 minutes.",
+            tags={MAX_RUNTIME_TAG: str(STATUS_MAX_RUNTIME_SECONDS)},
+        ),
+        dg.define_asset_job(
+            METRICS_JOB,
+            selection=dg.AssetSelection.groups(DEVICES) - dg.AssetSelection.assets(status),
+            description="Asks every device once how it is doing.",
+            tags={MAX_RUNTIME_TAG: str(METRICS_MAX_RUNTIME_SECONDS)},
+        ),
+    ]
+
+
+def build_device_schedules() -> list[dg.ScheduleDefinition]:
+    """`device_status_every_5_minutes` and `device_metrics_every_5_minutes`."""
+    others = [dg.AssetKey.from_user_string(key) for key in DEVICE_ASSETS if key != STATUS]
+    status = [dg.AssetKey.from_user_string(STATUS)]
+    return [_every_5_minutes(STATUS_JOB, status), _every_5_minutes(METRICS_JOB, others)]
+
+
+def _every_5_minutes(job: str, assets: Sequence[dg.AssetKey]) -> dg.ScheduleDefinition:
+    @dg.schedule(
+        name=f"{job}_every_{POLLED_EVERY_MINUTES}_minutes",
+        cron_schedule=f"*/{POLLED_EVERY_MINUTES} * * * *",
+        job_name=job,
+        default_status=dg.DefaultScheduleStatus.RUNNING,
+        description="Polls the devices of the inventory, unless the last poll is still running.",
+    )
+    def poll(context: dg.ScheduleEvaluationContext) -> dg.RunRequest | dg.SkipReason:
+        return launch_unless_in_flight(context, job, assets)
+
+    return poll

@@ -8,7 +8,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from metrics_pipeline.core.devices import HOST_METRICS, PING_METRICS
+from metrics_pipeline.core.devices import HOST_METRICS, PING_METRICS, UPTIME
 from metrics_pipeline.core.ports import DeviceProbe
 from metrics_pipeline.sources.ping import Ping, PingSettings
 from metrics_pipeline.sources.snmp import Snmp, SnmpCommunity, SnmpSettings, SnmpUser
@@ -30,6 +30,8 @@ class ProbeSpec:
     settings_type: type[BaseModel]
     credential_types: tuple[type[BaseModel], ...]
     metrics: tuple[str, ...]
+    cheapest: tuple[str, ...]
+    """What is asked to find out no more than whether a device is up."""
     build: Callable[[Any, Mapping[str, Any]], DeviceProbe]
     """Makes the probe from its settings and its credentials by name; opens nothing yet."""
 
@@ -43,6 +45,7 @@ PROBES: Mapping[str, ProbeSpec] = {
             PingSettings,
             (),
             PING_METRICS,
+            PING_METRICS,
             lambda settings, _credentials: Ping(settings),
         ),
         ProbeSpec(
@@ -51,10 +54,15 @@ PROBES: Mapping[str, ProbeSpec] = {
             TcpConnectSettings,
             (),
             PING_METRICS,
+            PING_METRICS,
             lambda settings, _credentials: TcpConnect(settings),
         ),
-        ProbeSpec("snmp", "SNMP", SnmpSettings, (SnmpCommunity, SnmpUser), HOST_METRICS, Snmp),
-        ProbeSpec("ssh", "SSH", SshSettings, (SshLogin,), HOST_METRICS, Ssh),
-        ProbeSpec("winrm", "Windows (WinRM)", WinRmSettings, (WindowsLogin,), HOST_METRICS, WinRm),
+        ProbeSpec(
+            "snmp", "SNMP", SnmpSettings, (SnmpCommunity, SnmpUser), HOST_METRICS, (UPTIME,), Snmp
+        ),
+        ProbeSpec("ssh", "SSH", SshSettings, (SshLogin,), HOST_METRICS, (), Ssh),
+        ProbeSpec(
+            "winrm", "Windows (WinRM)", WinRmSettings, (WindowsLogin,), HOST_METRICS, (), WinRm
+        ),
     )
 }

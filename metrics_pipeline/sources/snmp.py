@@ -157,6 +157,14 @@ class Snmp:
         self.memories = {} if memories is None else memories
         self._engine = _engine(settings)
 
+    def load_memories(self, memories: Mapping[str, bytes]) -> None:
+        """Know the devices as `dump_memories` did; what cannot be read is forgotten."""
+        self.memories.update({d: DeviceMemory.from_json(memory) for d, memory in memories.items()})
+
+    def dump_memories(self) -> Mapping[str, bytes]:
+        """1 to 3 kB of JSON for each device, by its id."""
+        return {device: memory.to_json() for device, memory in self.memories.items()}
+
     async def __aenter__(self) -> Self:
         """Open the engine. Secrets are read anew: they may have changed since the last sweep."""
         self._resolved.clear()

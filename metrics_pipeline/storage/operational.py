@@ -38,6 +38,14 @@ DEVICE_LABELS = sa.Table(
 )
 """What the devices of an asset are called, as its last sweep read it from the inventory."""
 
+PROBE_MEMORIES = sa.Table(
+    "probe_memories",
+    TABLES,
+    sa.Column("protocol", sa.String(32), primary_key=True),
+    sa.Column("body", sa.LargeBinary, nullable=False),
+)
+"""What probes remember of devices between runs, one row a protocol."""
+
 TALLIES = sa.Table(
     "point_tallies",
     TABLES,
