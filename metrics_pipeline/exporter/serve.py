@@ -54,7 +54,7 @@ def build_refresher(settings: Settings) -> Refresher:
         catalog=CATALOG,
         assets={asset.key: asset.pairs for asset in settings.fleet_assets()},
         max_series=settings.exporter.max_series_per_metric,
-        device_assets=DEVICE_ASSETS,
+        device_assets=DEVICE_ASSETS if settings.polls_devices else (),
         device_families=settings.exporter.device_families,
     )
 

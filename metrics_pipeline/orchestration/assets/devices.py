@@ -7,8 +7,9 @@ read, a store that does not take the points, or a probe that cannot be opened.
 
 import asyncio
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import timedelta
+from typing import TYPE_CHECKING
 
 import dagster as dg
 
@@ -44,20 +45,28 @@ from metrics_pipeline.storage.writer import Writer
 
 INVENTORY = "inventory"
 DEVICES_TABLE = dg.AssetKey(["inventory", "devices"])
-Result = dg.MaterializeResult  # without a type: Dagster takes no other annotation here
+if TYPE_CHECKING:
+    Result = dg.MaterializeResult[None]
+else:
+    Result = dg.MaterializeResult  # Dagster takes no other annotation of an asset with checks
+
 CADENCE = timedelta(minutes=POLLED_EVERY_MINUTES)
 METRICS_PROTOCOLS = ("snmp", "ssh", "winrm")
 
 
-def build_device_assets(settings: Settings) -> list[dg.AssetsDefinition]:
+Grid = Callable[[float], Iterable[int]]
+"""The times of a status run's sweeps, given the present; seconds since the epoch."""
+
+
+def build_device_assets(settings: Settings, grid: Grid = sweep_times) -> list[dg.AssetsDefinition]:
     """The status asset, and one of metrics for each protocol that gives any."""
     return [
-        _build_status_asset(settings),
+        _build_status_asset(settings, grid),
         *(_build_metrics_asset(protocol, settings) for protocol in METRICS_PROTOCOLS),
     ]
 
 
-def _build_status_asset(settings: Settings) -> dg.AssetsDefinition:
+def _build_status_asset(settings: Settings, grid: Grid) -> dg.AssetsDefinition:
     def device_status(context: dg.AssetExecutionContext) -> Result:
         writer: Writer = getattr(context.resources, WRITER)
         latest = writer.latest(STATUS)
@@ -65,7 +74,7 @@ def _build_status_asset(settings: Settings) -> dg.AssetsDefinition:
         board = StatusBoard(settings.sweeps.missed_answers, online)
         swept = Swept()
         devices: Sequence[Device] = ()
-        for at_seconds in list(sweep_times(time.time())) or [int(time.time())]:
+        for at_seconds in list(grid(time.time())) or [int(time.time())]:
             time.sleep(max(0.0, at_seconds - time.time()))
             devices = _read_devices(context, tuple(PROBES))
             swept = _sweep_status(context, settings, board, devices, at_seconds * NS_PER_SECOND)
