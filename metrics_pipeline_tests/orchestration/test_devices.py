@@ -23,6 +23,7 @@ from metrics_pipeline.orchestration.resources import build_resources
 from metrics_pipeline.settings import Settings
 from metrics_pipeline.simulators.device_servers import serve_device_fleet
 from metrics_pipeline.storage.open import open_writer
+from metrics_pipeline_tests.orchestration.pipeline import failure_text
 
 
 @dataclass(slots=True)
@@ -174,8 +175,18 @@ def test_an_inventory_that_cannot_be_read_fails_the_step_and_the_values_stay(
         it.run(SSH)
         before = it.latest(SSH)
         it.change(sa.text("ALTER TABLE devices RENAME TO elsewhere"))
-        assert not it.run(SSH).success
+        result = it.run(SSH)
+        assert not result.success
         assert it.latest(SSH) == before
+    assert "inventory: reading" in failure_text(result)
+
+
+def test_a_store_that_is_gone_fails_the_step_in_words(tmp_path: Path) -> None:
+    with polls(tmp_path) as it:
+        (tmp_path / "embedded.sqlite").mkdir()
+        result = it.run(SSH)
+    assert not result.success
+    assert "embedded store" in failure_text(result)
 
 
 def test_what_a_probe_learned_is_there_in_the_next_run(tmp_path: Path) -> None:

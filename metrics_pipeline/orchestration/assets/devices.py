@@ -6,6 +6,7 @@ read, a store that does not take the points, or a probe that cannot be opened.
 """
 
 import asyncio
+import functools
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import timedelta
@@ -129,17 +130,14 @@ def _build_asset(
         freshness_policy=dg.FreshnessPolicy.time_window(
             fail_window=3 * CADENCE, warn_window=2 * CADENCE
         ),
-    )(compute)
+    )(_failing_readably(compute))
 
 
 def _read_devices(
     context: dg.AssetExecutionContext, protocols: tuple[str, ...]
 ) -> Sequence[Device]:
     inventory: Inventory = getattr(context.resources, INVENTORY)
-    try:
-        return inventory.read_devices(protocols)
-    except MetricsPipelineError as error:
-        raise failure([error], kept=0) from error
+    return inventory.read_devices(protocols)
 
 
 def _load_memories(context: dg.AssetExecutionContext, protocol: str, probe: DeviceProbe) -> None:
@@ -183,10 +181,24 @@ def _sweep(
 ) -> Swept:
     limits = Limits(settings.sweeps.max_in_flight, settings.sweeps.device_budget_seconds)
     writer: Writer = getattr(context.resources, WRITER)
-    try:
-        return asyncio.run(sweep_and_store(questions, limits, points_of, writer, context.log.info))
-    except* MetricsPipelineError as errors:
-        raise failure(list(_flatten(errors)), kept=0) from errors
+    return asyncio.run(sweep_and_store(questions, limits, points_of, writer, context.log.info))
+
+
+def _failing_readably(
+    compute: Callable[[dg.AssetExecutionContext], Result],
+) -> Callable[[dg.AssetExecutionContext], Result]:
+    """`compute`, whose errors are the step's failure, in words."""
+
+    @functools.wraps(compute)
+    def run(context: dg.AssetExecutionContext) -> Result:
+        failed: list[MetricsPipelineError] = []
+        try:
+            return compute(context)
+        except* MetricsPipelineError as errors:
+            failed = list(_flatten(errors))
+        raise failure(failed, kept=0)  # not above, where it would become part of a group
+
+    return run
 
 
 def _flatten(errors: BaseExceptionGroup[MetricsPipelineError]) -> Iterator[MetricsPipelineError]:
