@@ -34,20 +34,9 @@ def build_fleet_schedule(
     fleet: FleetSettings, assets: Iterable[FleetAsset]
 ) -> dg.ScheduleDefinition:
     """`fleet_every_{n}_minutes`."""
-    every = fleet.every_minutes
-    keys = {dg.AssetKey.from_user_string(asset.key) for asset in assets}
-
-    @dg.schedule(
-        name=f"{GROUP}_every_{every}_minutes",
-        cron_schedule=f"*/{every} * * * *",
-        job_name=JOB,
-        default_status=dg.DefaultScheduleStatus.RUNNING,
-        description="Counts the fleet, unless the last count is still running.",
-    )
-    def count_fleet(context: dg.ScheduleEvaluationContext) -> dg.RunRequest | dg.SkipReason:
-        return launch_unless_in_flight(context, JOB, keys)
-
-    return count_fleet
+    keys = _keys(asset.key for asset in assets)
+    about = "Counts the fleet, unless the last count is still running."
+    return _schedule(GROUP, fleet.every_minutes, JOB, keys, about)
 
 
 STATUS_MAX_RUNTIME_SECONDS = 295
@@ -75,20 +64,36 @@ def build_device_jobs() -> list[UnresolvedAssetJobDefinition]:
 
 def build_device_schedules() -> list[dg.ScheduleDefinition]:
     """`device_status_every_5_minutes` and `device_metrics_every_5_minutes`."""
-    others = [dg.AssetKey.from_user_string(key) for key in DEVICE_ASSETS if key != STATUS]
-    status = [dg.AssetKey.from_user_string(STATUS)]
-    return [_every_5_minutes(STATUS_JOB, status), _every_5_minutes(METRICS_JOB, others)]
+    assets = {
+        STATUS_JOB: [STATUS],
+        METRICS_JOB: [key for key in DEVICE_ASSETS if key != STATUS],
+    }
+    about = "Polls the devices of the inventory, unless the last poll is still running."
+    return [
+        _schedule(
+            job,
+            POLLED_EVERY_MINUTES,
+            job,
+            [dg.AssetKey.from_user_string(key) for key in keys],
+            about,
+        )
+        for job, keys in assets.items()
+    ]
 
 
-def _every_5_minutes(job: str, assets: Sequence[dg.AssetKey]) -> dg.ScheduleDefinition:
+def _schedule(
+    what: str, every_minutes: int, job: str, assets: Sequence[dg.AssetKey], description: str
+) -> dg.ScheduleDefinition:
+    """`{what}_every_{n}_minutes`: on by default, skipped while the job or an asset is in flight."""
+
     @dg.schedule(
-        name=f"{job}_every_{POLLED_EVERY_MINUTES}_minutes",
-        cron_schedule=f"*/{POLLED_EVERY_MINUTES} * * * *",
+        name=f"{what}_every_{every_minutes}_minutes",
+        cron_schedule=f"*/{every_minutes} * * * *",
         job_name=job,
         default_status=dg.DefaultScheduleStatus.RUNNING,
-        description="Polls the devices of the inventory, unless the last poll is still running.",
+        description=description,
     )
-    def poll(context: dg.ScheduleEvaluationContext) -> dg.RunRequest | dg.SkipReason:
+    def run_job(context: dg.ScheduleEvaluationContext) -> dg.RunRequest | dg.SkipReason:
         return launch_unless_in_flight(context, job, assets)
 
-    return poll
+    return run_job
