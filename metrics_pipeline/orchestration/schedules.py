@@ -70,15 +70,13 @@ def build_device_schedules() -> list[dg.ScheduleDefinition]:
     }
     about = "Polls the devices of the inventory, unless the last poll is still running."
     return [
-        _schedule(
-            job,
-            POLLED_EVERY_MINUTES,
-            job,
-            [dg.AssetKey.from_user_string(key) for key in keys],
-            about,
-        )
-        for job, keys in assets.items()
+        _schedule(job, POLLED_EVERY_MINUTES, job, _keys(names), about)
+        for job, names in assets.items()
     ]
+
+
+def _keys(names: Iterable[str]) -> list[dg.AssetKey]:
+    return [dg.AssetKey.from_user_string(name) for name in names]
 
 
 def _schedule(
