@@ -20,6 +20,7 @@ from metrics_pipeline.access.environment import (
     state_dir,
 )
 from metrics_pipeline.core.errors import ConfigurationError, MetricsPipelineError
+from metrics_pipeline.devices_cli import add_devices
 
 MAX_PORT = 65535
 
@@ -61,6 +62,7 @@ def build_parser() -> argparse.ArgumentParser:
     _add_check(commands)
     _add_exporter(commands)
     _add_simulate(commands)
+    add_devices(commands, _add)
     return parser
 
 
@@ -69,13 +71,23 @@ def _add(
     name: str,
     what: str,
     example: str,
+    *,
+    below: bool = False,
 ) -> argparse.ArgumentParser:
+    """`below` is for a command of a command: what was said to the upper one stays."""
+    default = argparse.SUPPRESS if below else None
     parser = commands.add_parser(
         name, help=what, description=what, epilog=f"example: metrics-pipeline {example}"
     )
-    parser.add_argument("--settings", type=Path, metavar="FILE", help="the settings, a YAML file")
     parser.add_argument(
-        "--state-dir", type=Path, metavar="DIR", help="where everything is kept (default .state)"
+        "--settings", type=Path, default=default, metavar="FILE", help="the settings, a YAML file"
+    )
+    parser.add_argument(
+        "--state-dir",
+        type=Path,
+        default=default,
+        metavar="DIR",
+        help="where everything is kept (default .state)",
     )
     return parser
 

@@ -5,11 +5,17 @@ settings -> sources (resources) -> assets -> points -> IO manager -> writer -> s
 
 import dagster as dg
 
+from metrics_pipeline.orchestration.assets.devices import build_device_assets
 from metrics_pipeline.orchestration.assets.fleet import build_fleet_assets
 from metrics_pipeline.orchestration.assets.sources import build_source_assets
 from metrics_pipeline.orchestration.code_references import with_code_references
 from metrics_pipeline.orchestration.resources import build_resources
-from metrics_pipeline.orchestration.schedules import build_fleet_job, build_fleet_schedule
+from metrics_pipeline.orchestration.schedules import (
+    build_device_jobs,
+    build_device_schedules,
+    build_fleet_job,
+    build_fleet_schedule,
+)
 from metrics_pipeline.settings import Settings
 from metrics_pipeline.settings_file import load_settings
 
@@ -19,10 +25,18 @@ def build_definitions(settings: Settings) -> dg.Definitions:
     fleet = settings.fleet
     counted = settings.fleet_assets()
     assets = build_fleet_assets(counted, fleet) if fleet else []
+    polled = settings.polls_devices
+    assets += build_device_assets(settings) if polled else []
     return dg.Definitions(
         assets=[*build_source_assets(settings), *with_code_references(assets)],
-        jobs=[build_fleet_job(fleet)] if fleet else [],
-        schedules=[build_fleet_schedule(fleet, counted)] if fleet else [],
+        jobs=[
+            *([build_fleet_job(fleet)] if fleet else []),
+            *(build_device_jobs() if polled else []),
+        ],
+        schedules=[
+            *([build_fleet_schedule(fleet, counted)] if fleet else []),
+            *(build_device_schedules() if polled else []),
+        ],
         resources=build_resources(settings),
         executor=dg.in_process_executor,
     )

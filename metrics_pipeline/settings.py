@@ -5,25 +5,39 @@ The sections of `sources` come from the sources themselves, through the registry
 
 from __future__ import annotations
 
+import functools
+import operator
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, create_model, model_validator
+from pydantic import BaseModel, ConfigDict, Field, create_model, field_validator, model_validator
 
 from metrics_pipeline.access.database import DatabaseSettings
 from metrics_pipeline.access.secrets import SecretReference
 from metrics_pipeline.access.state_path import StatePath
-from metrics_pipeline.core.catalog import CONCENTRATOR_COUNT, DEVICE_COUNT, FLEET_METRICS, Metric
+from metrics_pipeline.core.catalog import (
+    CONCENTRATOR_COUNT,
+    DEVICE_COUNT,
+    DEVICE_METRIC_LIST,
+    DEVICE_UP,
+    FLEET_METRICS,
+    Metric,
+)
+from metrics_pipeline.core.device_assets import METRICS_JOB, STATUS_JOB
 from metrics_pipeline.core.fleet import (
+    JOB,
     FleetAsset,
     concentrator_counts,
     device_counts,
     edge_device_counts,
 )
+from metrics_pipeline.core.ports import DeviceProbe
+from metrics_pipeline.sources.probe_registry import PROBES, ProbeSpec
 from metrics_pipeline.sources.registry import SOURCES
 from metrics_pipeline.storage.embedded import EmbeddedStoreSettings
 from metrics_pipeline.storage.influx import InfluxStoreSettings
 
+DEVICE_FAMILIES = tuple(metric.family.name for metric in (DEVICE_UP, *DEVICE_METRIC_LIST))
 CADENCES_MINUTES = (1, 2, 3, 4, 5, 6, 10, 12, 15, 20, 30)
 
 
@@ -101,10 +115,31 @@ class ExporterSettings(BaseModel, frozen=True, extra="forbid"):
     max_series_per_metric: int = Field(
         default=20_000, ge=1, description="A family shows no more series than this, and says so."
     )
+    per_device: bool = Field(
+        default=True, description="Show gauges of every single device that is polled."
+    )
+    device_metrics: tuple[str, ...] = Field(
+        default=DEVICE_FAMILIES,
+        description="Which of them, by their names on the page; fewer for a large fleet.",
+    )
     tls: TlsSettings | None = Field(default=None, description="Serve HTTPS.")
     basic_auth: BasicAuthSettings | None = Field(
         default=None, description="Ask for a user and a password on /metrics."
     )
+
+    @field_validator("device_metrics")
+    @classmethod
+    def _check_device_metrics(cls, names: tuple[str, ...]) -> tuple[str, ...]:
+        unknown = sorted(set(names) - set(DEVICE_FAMILIES))
+        if unknown:
+            known = ", ".join(DEVICE_FAMILIES)
+            raise ValueError(f"expected some of {known}; got {', '.join(unknown)}")
+        return names
+
+    @property
+    def device_families(self) -> tuple[str, ...]:
+        """Names of the families that are shown device by device."""
+        return self.device_metrics if self.per_device else ()
 
     @property
     def is_public(self) -> bool:
@@ -113,7 +148,7 @@ class ExporterSettings(BaseModel, frozen=True, extra="forbid"):
 
 
 class SimulatorSettings(BaseModel, frozen=True, extra="forbid"):
-    """The simulated IoT Hub that `metrics-pipeline run` starts beside the pipeline."""
+    """The simulated IoT Hub and devices that `metrics-pipeline run` starts beside the pipeline."""
 
     port: int = Field(default=0, ge=0, le=65535, description="Loopback port; 0 is any free.")
     connection_string_file: StatePath = Field(
@@ -121,8 +156,14 @@ class SimulatorSettings(BaseModel, frozen=True, extra="forbid"):
         validate_default=True,
         description="Where the simulator writes what one needs to reach it.",
     )
+    devices_dir: StatePath | None = Field(
+        default=Path("simulator/devices"),
+        validate_default=True,
+        description="Where it writes what opens its SNMP agents, SSH hosts and TCP targets on "
+        "127.20.0.0/16, which are in the inventory (Linux only); null is no such devices.",
+    )
     step_seconds: float = Field(
-        default=5.0, gt=0, le=3600, description="Seconds between two changes of the fleet."
+        default=5.0, gt=0, le=3600, description="Seconds between two changes of what is simulated."
     )
     seed: int = Field(default=1, description="The same seed gives the same fleet.")
 
@@ -138,6 +179,60 @@ SourceSections = create_model(
 )
 
 
+def _probe_section(spec: ProbeSpec) -> Any:
+    """The probe's settings, and the credentials that the inventory's `credential` names."""
+    if not spec.credential_types:
+        return spec.settings_type
+    credential: Any = functools.reduce(operator.or_, spec.credential_types)
+    return create_model(
+        f"{spec.settings_type.__name__}AndCredentials",
+        __base__=spec.settings_type,
+        credentials=(
+            dict[str, credential],
+            Field(default={}, description="Who we are to the devices, by a name of your choice."),
+        ),
+    )
+
+
+class SweepSettings(BaseModel, frozen=True, extra="forbid"):
+    """How all devices of the inventory are polled, whatever their protocol."""
+
+    enabled: bool = Field(
+        default=False, description="Whether the devices of the inventory are polled."
+    )
+    status_by: Literal["ping", "tcp", "protocol"] = Field(
+        default="ping",
+        description="How one finds out who is up: by ping, by TCP connect, or by each device's own "
+        "protocol.",
+    )
+    missed_answers: int = Field(
+        default=2, ge=1, le=10, description="Offline is who misses so many answers in a row."
+    )
+    max_in_flight: int = Field(
+        default=1000, ge=1, le=20_000, description="Devices that are asked at the same time."
+    )
+    device_budget_seconds: float = Field(
+        default=10.0, gt=0, le=25, description="What one poll of one device may take in all."
+    )
+    warn_offline_share: float = Field(
+        default=0.2, gt=0, le=1, description="More than this share of silent devices is a warning."
+    )
+
+
+PollingSettings = create_model(
+    "PollingSettings",
+    __base__=SweepSettings,
+    __doc__="How devices of the inventory are polled: in general, and protocol by protocol.",
+    **{
+        spec.name: (
+            _probe_section(spec),
+            Field(default={}, validate_default=True, description=spec.title),
+        )
+        for spec in PROBES.values()
+    },  # type: ignore[call-overload]
+)
+
+
 class Settings(BaseModel, frozen=True, extra="forbid"):
     """The whole settings file."""
 
@@ -145,6 +240,11 @@ class Settings(BaseModel, frozen=True, extra="forbid"):
     sources: SourceSections = Field(description="What is read.")  # type: ignore[valid-type]
     fleet: FleetSettings | None = Field(
         default=None, description="Fleet counts; absent means they are not collected."
+    )
+    polling: PollingSettings = Field(  # type: ignore[valid-type]
+        default={},
+        validate_default=True,
+        description="How devices of the inventory are polled, protocol by protocol.",
     )
     store: Annotated[EmbeddedStoreSettings | InfluxStoreSettings, Field(discriminator="kind")] = (
         Field(
@@ -170,6 +270,27 @@ class Settings(BaseModel, frozen=True, extra="forbid"):
         """The section of the source called `name`, or None if it is not used."""
         section: BaseModel | None = getattr(self.sources, name)
         return section
+
+    @property
+    def sweeps(self) -> SweepSettings:
+        """How devices are polled, whatever their protocol."""
+        polling: SweepSettings = self.polling
+        return polling
+
+    @property
+    def polls_devices(self) -> bool:
+        """Whether the devices of the inventory are polled."""
+        return self.sweeps.enabled
+
+    def jobs(self) -> tuple[str, ...]:
+        """The names of the jobs there are."""
+        fleet = (JOB,) if self.fleet is not None else ()
+        return (*fleet, *((STATUS_JOB, METRICS_JOB) if self.polls_devices else ()))
+
+    def build_probe(self, name: str) -> DeviceProbe:
+        """The probe called `name`, with its credentials; opens nothing yet."""
+        section = getattr(self.polling, name)
+        return PROBES[name].build(section, getattr(section, "credentials", {}))
 
     def reads_simulator(self) -> bool:
         """Whether the IoT Hub that is counted is the simulated one."""
@@ -205,6 +326,12 @@ class Settings(BaseModel, frozen=True, extra="forbid"):
             self._require_source(
                 "fleet.concentrators_from", self.fleet.concentrators_from, CONCENTRATOR_COUNT
             )
+        return self
+
+    @model_validator(mode="after")
+    def _check_polling(self) -> Settings:
+        if self.polls_devices and self.source("inventory") is None:
+            raise ValueError("polling.enabled needs the section sources.inventory")
         return self
 
     @model_validator(mode="after")

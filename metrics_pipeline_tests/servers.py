@@ -101,18 +101,19 @@ def victoria_metrics(folder: Path) -> Iterator[str]:
         yield answering_url(pid, "/health")
 
 
-def self_signed(folder: Path) -> Path:
-    """A certificate for 127.0.0.1 that vouches for itself, and its key, in one PEM file."""
+def self_signed(folder: Path, *hosts: str) -> Path:
+    """A certificate for 127.0.0.1 and `hosts` that vouches for itself, and its key, in one PEM."""
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "a test's server")])
     loopback = x509.IPAddress(ipaddress.ip_address("127.0.0.1"))
+    names = [loopback, *(x509.DNSName(host) for host in hosts)]
     now, hour = datetime.datetime.now(datetime.UTC), datetime.timedelta(hours=1)
     certificate = (
         x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number())
         .not_valid_before(now - hour)
         .not_valid_after(now + hour)
         .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
-        .add_extension(x509.SubjectAlternativeName([loopback]), critical=False)
+        .add_extension(x509.SubjectAlternativeName(names), critical=False)
         .sign(key, hashes.SHA256())
     )
     pem = serialization.Encoding.PEM

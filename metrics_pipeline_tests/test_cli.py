@@ -14,7 +14,8 @@ from metrics_pipeline import __version__
 from metrics_pipeline.access.environment import SETTINGS_VARIABLE, STATE_DIR_VARIABLE
 from metrics_pipeline.cli import main
 
-SUBCOMMANDS = ("run", "check", "exporter", "simulate")
+SUBCOMMANDS = ("run", "check", "exporter", "simulate", "devices")
+ACTIONS = ("run", "check", "exporter", "simulate", "devices list")
 
 
 @pytest.fixture(autouse=True)
@@ -96,11 +97,11 @@ def test_wrong_usage_is_status_2_and_says_what_is_wrong(
     assert "error: " in err.splitlines()[-1]
 
 
-@pytest.mark.parametrize("command", SUBCOMMANDS)
+@pytest.mark.parametrize("command", ACTIONS)
 def test_settings_that_are_not_there_are_one_line_and_status_1(
     command: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert main([command, "--settings", str(tmp_path / "nonexistent")]) == 1
+    assert main([*command.split(), "--settings", str(tmp_path / "nonexistent")]) == 1
     said = capsys.readouterr()
     assert said.out == ""
     [line] = said.err.splitlines()

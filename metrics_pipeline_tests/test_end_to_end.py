@@ -83,13 +83,27 @@ def test_the_schedule_runs_from_the_start(stack: RunningStack) -> None:
     data = stack.ask("""{ schedulesOrError(repositorySelector: {
         repositoryLocationName: "metrics_pipeline", repositoryName: "__repository__"}) {
         ... on Schedules { results { name cronSchedule scheduleState { status } } } } }""")
-    assert data["schedulesOrError"]["results"] == [
-        {
-            "name": "fleet_every_5_minutes",
-            "cronSchedule": "*/5 * * * *",
-            "scheduleState": {"status": "RUNNING"},
-        }
+    found = {row["name"]: row for row in data["schedulesOrError"]["results"]}
+    assert sorted(found) == [
+        "device_metrics_every_5_minutes",
+        "device_status_every_5_minutes",
+        "fleet_every_5_minutes",
     ]
+    for row in found.values():
+        assert row["cronSchedule"] == "*/5 * * * *"
+        assert row["scheduleState"]["status"] == "RUNNING"
+
+
+def test_devices_go_up_and_down_in_the_gauges(stack: RunningStack) -> None:
+    def states() -> dict[str, str]:
+        rows = (line.rsplit(" ", 1) for line in stack.page().splitlines())
+        return {row[0]: row[1] for row in rows if row[0].startswith("device_up{")}
+
+    stack.wait_until(lambda: len(states()) == 60, "every device has a status", 120)
+    before = states()
+    stack.wait_until(lambda: states() != before, "a device changed", 180)
+    for name in ("device_cpu_utilization_percent", "device_network_receive_bytes_total"):
+        assert f"{name}{{" in stack.page()
 
 
 def test_the_ui_shows_nothing_secret(stack: RunningStack, checkout: Path) -> None:
@@ -99,8 +113,15 @@ def test_the_ui_shows_nothing_secret(stack: RunningStack, checkout: Path) -> Non
         allTopLevelResourceDetails { name configuredValues { key value type } } } } }
         instance { info } }""")
     assert key not in str(answer)
+    devices = checkout / ".state/simulator/devices"
+    secrets = [
+        key,
+        (devices / "snmp_community").read_text(),
+        (devices / "ssh_password").read_text(),
+    ]
     for log in (checkout / ".state/logs").iterdir():
-        assert key not in log.read_text(), log.name
+        text = log.read_text()
+        assert not [log.name for secret in secrets if secret.strip() in text]
 
 
 def test_nothing_listens_beyond_loopback(stack: RunningStack, checkout: Path) -> None:

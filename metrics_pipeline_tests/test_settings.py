@@ -8,10 +8,10 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
-from pydantic import BaseModel
+from pydantic import BaseModel, ValidationError
 
 from metrics_pipeline.access.environment import STATE_DIR_VARIABLE, default_settings_file
-from metrics_pipeline.settings import Settings
+from metrics_pipeline.settings import DEVICE_FAMILIES, ExporterSettings, Settings
 from metrics_pipeline.settings_file import load_settings
 from metrics_pipeline.sources.registry import SOURCES
 from metrics_pipeline.storage.embedded import EmbeddedStoreSettings
@@ -27,6 +27,7 @@ REPLACES: Mapping[str, tuple[str, ...]] = {
     "aws_iot": (),
     "url": ("url",),
     "without": (),
+    "core": (),
     "kind": ("kind", "path"),
     "tls": (),
 }
@@ -74,6 +75,18 @@ def test_the_settings_that_ship_load() -> None:
         "fleet/edge_device_counts",
         "fleet/concentrator_counts",
     ]
+
+
+def test_devices_are_shown_unless_they_are_switched_off() -> None:
+    assert ExporterSettings().device_families == DEVICE_FAMILIES
+    assert ExporterSettings(device_metrics=("device_up",)).device_families == ("device_up",)
+    assert ExporterSettings(per_device=False).device_families == ()
+
+
+def test_a_metric_of_devices_that_there_is_not_is_refused_by_name() -> None:
+    with pytest.raises(ValidationError, match="device_mood") as caught:
+        ExporterSettings(device_metrics=("device_up", "device_mood"))
+    assert "expected some of device_up, device_cpu_utilization_percent" in str(caught.value)
 
 
 def test_the_exporter_binds_to_loopback_unless_told_otherwise() -> None:

@@ -10,6 +10,9 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
+from metrics_pipeline.core import devices
+from metrics_pipeline.core.points import Point
+
 
 class ValueType(StrEnum):
     """The type of a stored field, which never changes during a metric's life."""
@@ -29,11 +32,15 @@ class MetricType(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Measurement:
-    """A table of the time-series store. `database` is a bucket (InfluxDB 2) or database (3)."""
+    """A table of the time-series store. `database` is a bucket (InfluxDB 2) or database (3).
+
+    Where many metrics share one field, `selector` is the tag whose value tells which it is.
+    """
 
     name: str
     database: str
     tags: tuple[str, ...]
+    selector: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +64,8 @@ class Metric:
     family: Family
     minimum: float | None = None
     maximum: float | None = None
+    selected_by: str = ""
+    """The value of the measurement's selector tag, where it has one."""
 
     @property
     def help(self) -> str:
@@ -65,10 +74,10 @@ class Metric:
 
 
 class Catalog:
-    """The metrics that may be stored, found by measurement and field."""
+    """The metrics that may be stored, found by measurement, field and selector."""
 
     def __init__(self, metrics: Iterable[Metric]) -> None:
-        self._metrics = {(m.measurement.name, m.field): m for m in metrics}
+        self._metrics = {(m.measurement.name, m.field, m.selected_by): m for m in metrics}
         self.measurements: Mapping[str, Measurement] = {
             m.measurement.name: m.measurement for m in self._metrics.values()
         }
@@ -76,9 +85,13 @@ class Catalog:
     def __iter__(self) -> Iterator[Metric]:
         return iter(self._metrics.values())
 
-    def find(self, measurement: str, field: str) -> Metric | None:
-        """The metric stored as `field` of `measurement`, or None if there is no such metric."""
-        return self._metrics.get((measurement, field))
+    def find(self, point: Point, field: str) -> Metric | None:
+        """The metric that `field` of `point` is a value of, or None if there is no such metric."""
+        measurement = self.measurements.get(point.measurement)
+        if measurement is None:
+            return None
+        selected_by = point.tags.get(measurement.selector, "") if measurement.selector else ""
+        return self._metrics.get((point.measurement, field, selected_by))
 
 
 FLEET_COUNTS = Measurement("fleet_counts", database="network_metrics", tags=("provider",))
@@ -123,7 +136,70 @@ FLEET_METRICS = (
     CONNECTED_CONCENTRATOR_COUNT,
 )
 
-CATALOG = Catalog(FLEET_METRICS)
+# --- devices --------------------------------------------------------------------------------
+
+DEVICE_LABELS = ("device_id", "hostname", "device_type")
+"""What the exporter knows a device by; host name and type come from the inventory."""
+
+DEVICE_STATUS = Measurement("device_status", database="network_metrics", tags=("device_id",))
+DEVICE_METRICS = Measurement(
+    "device_metrics",
+    database="network_metrics",
+    tags=("device_id", "metric_name"),
+    selector="metric_name",
+)
+
+ONLINE = "online"
+OFFLINE = "offline"
+
+DEVICE_UP = Metric(
+    DEVICE_STATUS,
+    "status",
+    ValueType.STRING,
+    "",
+    Family(
+        "device_up",
+        MetricType.GAUGE,
+        "1 while the device answers, 0 once it has missed its answers.",
+        DEVICE_LABELS,
+    ),
+)
+
+
+def _device_metric(
+    name: str, unit: str, help_text: str, minimum: float | None = 0, maximum: float | None = None
+) -> Metric:
+    kind = MetricType.COUNTER if name.endswith("_total") else MetricType.GAUGE
+    family = Family(f"device_{name}", kind, help_text, DEVICE_LABELS)
+    return Metric(
+        DEVICE_METRICS, "value", ValueType.FLOAT, unit, family, minimum, maximum, selected_by=name
+    )
+
+
+DEVICE_METRIC_LIST = (
+    _device_metric(devices.CPU_UTILIZATION, "%", "Share of all processors in use.", maximum=100),
+    _device_metric(
+        devices.MEMORY_UTILIZATION,
+        "%",
+        "Share of memory in use; buffers and cache are not in use.",
+        maximum=100,
+    ),
+    _device_metric(
+        devices.TEMPERATURE, "°C", "The device's hottest sensor.", minimum=-273.15, maximum=1000
+    ),
+    _device_metric(
+        devices.NETWORK_RECEIVE, "B", "Octets received by the physical interfaces that are up."
+    ),
+    _device_metric(
+        devices.NETWORK_TRANSMIT, "B", "Octets sent by the physical interfaces that are up."
+    ),
+    _device_metric(devices.DISK_USAGE, "%", "Use of the fullest real file system.", maximum=100),
+    _device_metric(devices.UPTIME, "s", "Seconds since the device started."),
+    _device_metric(devices.PING_STATUS, "1", "1 if the device answered to ping.", maximum=1),
+    _device_metric(devices.PING_RTT, "ms", "Round-trip time of the device's answer to ping."),
+)
+
+CATALOG = Catalog((*FLEET_METRICS, DEVICE_UP, *DEVICE_METRIC_LIST))
 
 # --- the product about itself ---------------------------------------------------------------
 

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, Self, runtime_checkable
 
 from metrics_pipeline.core.catalog import Metric
+from metrics_pipeline.core.devices import Device, DeviceReading
 from metrics_pipeline.core.errors import SourceError
 from metrics_pipeline.core.points import Point
+
+Trace = Callable[[str], None]
+"""Is told, in one line, what was asked of a device or what came back."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +40,45 @@ class SnapshotSource(Protocol):
 
     def close(self) -> None:
         """Give back connections. Reading after it is an error."""
+        ...
+
+
+class DeviceProbe(Protocol):
+    """Is given one device at a time, many of them at once, and answers with what it could read.
+
+    Entered once for a sweep, which opens what all devices share (a socket, remembered keys).
+    """
+
+    @property
+    def name(self) -> str:
+        """The protocol's name in the registry and in the inventory."""
+        ...
+
+    async def __aenter__(self) -> Self: ...
+
+    async def __aexit__(self, *_exception: object) -> None: ...
+
+    async def poll(
+        self, device: Device, metrics: Collection[str], trace: Trace | None = None
+    ) -> DeviceReading:
+        """Read `metrics` of `device`. Never raises for what the device does.
+
+        The caller bounds the whole by cancelling it; the probe leaves nothing open then. `trace`
+        is told each step in words: what was asked and what came back, without a secret.
+        """
+        ...
+
+
+@runtime_checkable
+class RemembersDevices(Protocol):
+    """A probe that asks less of a device it knows; who starts the process keeps what it knows."""
+
+    def load_memories(self, memories: Mapping[str, bytes]) -> None:
+        """Take what `dump_memories` gave, in another process perhaps, by device id."""
+        ...
+
+    def dump_memories(self) -> Mapping[str, bytes]:
+        """What is worth knowing at the next poll, by device id."""
         ...
 
 

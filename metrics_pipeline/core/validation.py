@@ -52,7 +52,7 @@ def _check_tags(point: Point, catalog: Catalog) -> None:
 
 
 def _field(point: Point, name: str, value: FieldValue, catalog: Catalog) -> FieldValue:
-    metric = catalog.find(point.measurement, name)
+    metric = catalog.find(point, name)
     if metric is None:
         raise InvalidPoint("unknown_metric", f"{point.measurement} has no field {name!r}")
     typed = _typed(metric, value)

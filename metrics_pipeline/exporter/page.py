@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import gzip
+import functools
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -13,22 +13,29 @@ from prometheus_client.exposition import generate_latest as render_text
 from prometheus_client.metrics_core import Metric as ClientMetric
 from prometheus_client.openmetrics.exposition import generate_latest as render_openmetrics
 
-from metrics_pipeline.core.catalog import MetricType
+from metrics_pipeline.core.catalog import Family, MetricType
+from metrics_pipeline.exporter.device_lines import Block
+from metrics_pipeline.exporter.pieces import Piece, gzip_join, join
 from metrics_pipeline.exporter.samples import Samples
 
 TEXT = "text/plain; version=0.0.4; charset=utf-8"
 OPENMETRICS = "application/openmetrics-text; version=1.0.0; charset=utf-8"
-GZIP_LEVEL = 1
+END = Piece.of(b"# EOF\n")
 REFUSAL = re.compile(r"q\s*=\s*0(\.0*)?")
 
 
 @dataclass(frozen=True, slots=True)
 class Body:
-    """One rendering: its content type, its bytes, and the same compressed."""
+    """One rendering: its content type, its pieces, and all of it compressed."""
 
     content_type: str
-    plain: bytes
+    pieces: tuple[Piece, ...]
     gzipped: bytes
+
+    @property
+    def plain(self) -> bytes:
+        """Put together when asked for: Prometheus takes it compressed, and it may be large."""
+        return join(self.pieces)
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,18 +59,45 @@ def names(header: str, wanted: str) -> bool:
     return False
 
 
-def render(families: Sequence[Samples]) -> Page:
-    """Render `families` in both formats."""
+def render(families: Sequence[Samples], blocks: Sequence[Block] = ()) -> Page:
+    """Render `families` and then `blocks`, which are rendered already, in both formats."""
+    text = [Piece.of(_as_text(families))]
+    openmetrics = [Piece.of(_as_openmetrics(families))]
+    for block in blocks:
+        text += [_text_head(block.family), block.samples]
+        openmetrics += [_openmetrics_head(block.family), block.samples]
+    return Page(_body(TEXT, text), _body(OPENMETRICS, [*openmetrics, END]))
+
+
+def _body(content_type: str, pieces: Sequence[Piece]) -> Body:
+    return Body(content_type, tuple(pieces), gzip_join(pieces))
+
+
+def _as_text(families: Iterable[Samples]) -> bytes:
+    return render_text(_registry(families))
+
+
+def _as_openmetrics(families: Iterable[Samples]) -> bytes:
+    """Without its last line."""
+    page: bytes = render_openmetrics(_registry(families))  # type: ignore[no-untyped-call]
+    return page.removesuffix(END.plain)
+
+
+@functools.cache
+def _text_head(family: Family) -> Piece:
+    """Help and type of `family`."""
+    return Piece.of(_as_text([Samples(family)]))
+
+
+@functools.cache
+def _openmetrics_head(family: Family) -> Piece:
+    return Piece.of(_as_openmetrics([Samples(family)]))
+
+
+def _registry(families: Iterable[Samples]) -> CollectorRegistry:
     registry = CollectorRegistry(auto_describe=False)
     registry.register(_Fixed(families))
-    return Page(
-        _body(TEXT, render_text(registry)),
-        _body(OPENMETRICS, render_openmetrics(registry)),  # type: ignore[no-untyped-call]
-    )
-
-
-def _body(content_type: str, plain: bytes) -> Body:
-    return Body(content_type, plain, gzip.compress(plain, GZIP_LEVEL, mtime=0))
+    return registry
 
 
 class _Fixed:

@@ -14,11 +14,13 @@ from dataclasses import replace
 
 from metrics_pipeline import __version__
 from metrics_pipeline.core.catalog import Catalog
+from metrics_pipeline.exporter.device_lines import DeviceLines
 from metrics_pipeline.exporter.instance_reader import InstanceReader
 from metrics_pipeline.exporter.page import Page, render
 from metrics_pipeline.exporter.samples import Asked, Seen, collect, only_asked
-from metrics_pipeline.storage import snapshots, tallies
+from metrics_pipeline.storage import device_labels, snapshots, tallies
 from metrics_pipeline.storage.operational import OperationalDatabase
+from metrics_pipeline.storage.snapshots import Snapshot
 
 LOG = logging.getLogger(__name__)
 
@@ -34,12 +36,17 @@ class Refresher:
         catalog: Catalog,
         assets: Mapping[str, Collection[Asked]],
         max_series: int,
+        device_assets: Collection[str] = (),
+        device_families: Collection[str] = (),
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._operational = operational
         self._instance = instance
         self._catalog = catalog
         self._assets = assets
+        self._device_assets = device_assets
+        self._device_states: dict[str, device_labels.State] = {}
+        self._device_lines = DeviceLines(catalog, device_families, max_series)
         self._max_series = max_series
         self._clock = clock
         self._seen = Seen({}, {}, None, None, 0, __version__)
@@ -90,8 +97,14 @@ class Refresher:
         known = {name: snapshot.revision for name, snapshot in self._seen.snapshots.items()}
         with self._operational.reading() as connection:
             changed = snapshots.find_changed(connection, self._assets, known)
+            polled = device_labels.find_changed(
+                connection, self._device_assets, self._device_states
+            )
             totals = tallies.totals(connection)
         fresh = {new.asset: only_asked(new, self._assets[new.asset]) for new in changed}
+        fresh |= {new.asset: _without_points(new) for new in polled}
+        self._device_lines.update(polled)
+        self._device_states |= {new.asset: new.state for new in polled}
         merged = {**self._seen.snapshots, **fresh}
         # What a new, empty database does not have yet stays as well.
         self._seen = replace(self._seen, snapshots=merged, totals={**self._seen.totals, **totals})
@@ -103,10 +116,18 @@ class Refresher:
         self.page = self._render()
 
     def _render(self) -> Page:
-        return render(collect(self._seen, self._catalog, self._max_series))
+        blocks = self._device_lines.blocks
+        dropped = {block.family.name: block.dropped for block in blocks if block.dropped}
+        return render(collect(self._seen, self._catalog, self._max_series, dropped), blocks)
 
     def _log_change(self, problems: tuple[str, ...]) -> None:
         if problems and problems != self.problems:
             LOG.warning("refresh failed, the page keeps its last values: %s", "; ".join(problems))
         elif self.problems and not problems:
             LOG.info("refresh works")
+
+
+def _without_points(polled: device_labels.LabelledSnapshot) -> Snapshot:
+    """When it was complete; its points are lines already."""
+    revision, _ = polled.state
+    return Snapshot(polled.asset, revision, polled.updated_at_ns, polled.complete_at_ns, ())

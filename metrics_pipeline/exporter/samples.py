@@ -27,6 +27,8 @@ from metrics_pipeline.storage.snapshots import Snapshot
 
 Labels = tuple[str, ...]
 
+NOTHING: Mapping[str, int] = {}
+
 Asked = tuple[str | None, str]
 """A source (the `provider` tag of its points) and a field that it is asked for."""
 
@@ -51,10 +53,15 @@ class Seen:
     version: str
 
 
-def collect(seen: Seen, catalog: Catalog, max_series: int) -> list[Samples]:
-    """Every family of the page, each cut to `max_series`, with a statement of what was cut."""
+def collect(
+    seen: Seen, catalog: Catalog, max_series: int, dropped_elsewhere: Mapping[str, int] = NOTHING
+) -> list[Samples]:
+    """Every family of the page, each cut to `max_series`, with a statement of what was cut.
+
+    `dropped_elsewhere` is what was cut, by name, of families that are rendered already.
+    """
     families = [*collect_points(seen.snapshots.values(), catalog), *_about_itself(seen)]
-    dropped = Samples(EXPORTER_SERIES_DROPPED)
+    dropped = _labelled(EXPORTER_SERIES_DROPPED, dropped_elsewhere)
     for samples in families:
         excess = len(samples.values) - max_series
         if excess > 0:
@@ -83,7 +90,7 @@ def collect_points(snapshots: Iterable[Snapshot], catalog: Catalog) -> list[Samp
     points = [point for snapshot in snapshots for point in snapshot.points]
     for point in sorted(points, key=lambda point: point.time_ns):
         for name, value in point.fields.items():
-            metric = catalog.find(point.measurement, name)
+            metric = catalog.find(point, name)
             if metric is not None and not isinstance(value, str):
                 samples = families.setdefault(metric.family.name, Samples(metric.family))
                 samples.values[_labels(metric.family, point)] = float(value)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import signal
 import socket
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,8 +14,8 @@ from types import FrameType
 import uvicorn
 
 from metrics_pipeline.core.catalog import CATALOG
+from metrics_pipeline.core.device_assets import DEVICE_ASSETS
 from metrics_pipeline.core.errors import ConfigurationError
-from metrics_pipeline.core.fleet import JOB
 from metrics_pipeline.exporter.app import build_app
 from metrics_pipeline.exporter.instance_reader import InstanceReader
 from metrics_pipeline.exporter.refresher import Refresher
@@ -24,6 +25,8 @@ from metrics_pipeline.storage.operational import OperationalDatabase
 LOG = logging.getLogger(__name__)
 STOP_WITHIN_SECONDS = 5
 BACKLOG = 2048
+SWITCH_SECONDS = 0.001
+"""Python's threads take turns this often: rendering many devices must not hold up an answer."""
 
 # A key that asks for a passphrase is refused; OpenSSL would ask for it at the terminal.
 NO_PASSPHRASE = "none"  # noqa: S105 (not a secret)
@@ -34,6 +37,7 @@ def serve(settings: Settings, port: int | None) -> None:
 
     Raises ConfigurationError for a certificate, a secret or an address that cannot be used.
     """
+    sys.setswitchinterval(SWITCH_SECONDS)
     refresher = build_refresher(settings)
     server = uvicorn.Server(_configure(settings.exporter, refresher))
     with _listen(settings.exporter, port) as listener, _refreshing(settings, refresher):
@@ -46,10 +50,12 @@ def build_refresher(settings: Settings) -> Refresher:
     """The refresher over what the settings name."""
     return Refresher(
         operational=OperationalDatabase(settings.operational_database),
-        instance=InstanceReader([JOB] if settings.fleet else []),
+        instance=InstanceReader(settings.jobs()),
         catalog=CATALOG,
         assets={asset.key: asset.pairs for asset in settings.fleet_assets()},
         max_series=settings.exporter.max_series_per_metric,
+        device_assets=DEVICE_ASSETS if settings.polls_devices else (),
+        device_families=settings.exporter.device_families,
     )
 
 

@@ -27,6 +27,7 @@ from urllib.parse import unquote
 
 import sqlalchemy as sa
 
+from metrics_pipeline.access.private_file import write_private
 from metrics_pipeline.simulators.fleet import Fleet, FleetSize, make_fleet
 from metrics_pipeline.simulators.fleet_inventory import mirror_concentrators
 from metrics_pipeline.simulators.iot_hub_query import QueryError, parse_query
@@ -251,7 +252,7 @@ def serve_fleet(
     fleet = make_fleet(FleetSize(), random)
     with IotHubSimulator(fleet, port=port) as simulator:
         _mirror(fleet, inventory)
-        _write_private(connection_string_file, simulator.connection_string)
+        write_private(connection_string_file, simulator.connection_string + "\n")
         while not stop.wait(step_seconds):
             fleet.step(random)
             _mirror(fleet, inventory)
@@ -263,15 +264,3 @@ def _mirror(fleet: Fleet, inventory: sa.Engine) -> None:
         mirror_concentrators(inventory, fleet.snapshot().concentrators)
     except sa.exc.OperationalError as error:
         logger.warning("The simulated concentrators are not in the inventory: %s", error.orig)
-
-
-def _write_private(path: Path, text: str) -> None:
-    """All of `text` or the old content is there at any moment, and nobody else may read it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    new = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
-    new.touch(mode=0o600, exist_ok=False)
-    try:
-        new.write_text(text + "\n", encoding="utf-8")
-        new.replace(path)
-    finally:
-        new.unlink(missing_ok=True)

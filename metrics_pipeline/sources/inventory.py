@@ -1,18 +1,24 @@
 """The inventory database: what the operator says there is (SQLite here, PostgreSQL in production).
 
-Counts rows of `access/inventory_tables.py` with SQLAlchemy Core; creates nothing and changes
-nothing. The failures of a reading are SourceUnreachable when the database does not answer in time
-or is locked, CredentialRefused when it does not let this user in, and SourceRefused when the table
-is not there or not for this user. Codes of PostgreSQL: appendix A of its manual.
+Counts and reads rows of `access/inventory_tables.py`, or of a table that the settings map to them,
+with SQLAlchemy Core; creates nothing and changes nothing. The failures of a reading are
+SourceUnreachable when the database does not answer in time or is locked, CredentialRefused when it
+does not let this user in, and SourceRefused when the table is not there or not for this user. Codes
+of PostgreSQL: appendix A of its manual.
 """
 
 from __future__ import annotations
 
+import logging
 import re
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Literal
 
 import sqlalchemy as sa
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, Field, model_validator
 
 from metrics_pipeline.access.database import (
     DatabaseSettings,
@@ -20,9 +26,12 @@ from metrics_pipeline.access.database import (
     open_foreign_engine,
     reading,
 )
-from metrics_pipeline.access.inventory_tables import CONCENTRATORS
+from metrics_pipeline.access.inventory_tables import CONCENTRATORS, DEVICES
 from metrics_pipeline.core.catalog import CONCENTRATOR_COUNT, Metric
+from metrics_pipeline.core.device_rows import COLUMNS, REQUIRED, DeviceRow, check_row, is_absent
+from metrics_pipeline.core.devices import Device
 from metrics_pipeline.core.errors import (
+    ConfigurationError,
     CredentialRefused,
     SourceError,
     SourceRefused,
@@ -32,7 +41,9 @@ from metrics_pipeline.core.ports import Reading
 from metrics_pipeline.sources.counting import read_counts
 from metrics_pipeline.sources.spec import SourceSpec
 
+LOG = logging.getLogger(__name__)
 NAME = "inventory"
+MAX_EXAMPLES = 20
 
 QUERIES: Mapping[Metric, sa.Select[tuple[int]]] = {
     # Registered means listed, so a disabled concentrator counts as well (CONTRACTS section 1).
@@ -41,6 +52,10 @@ QUERIES: Mapping[Metric, sa.Select[tuple[int]]] = {
 
 MEANINGS: Mapping[str, tuple[type[SourceError], str]] = {
     "no such table|42P01": (SourceRefused, "Create the table, or name the right database."),
+    "no such column|42703": (
+        SourceRefused,
+        "Name columns that the table has in sources.inventory.devices.",
+    ),
     "not a database": (SourceRefused, "Name a file that SQLite has made."),
     "database .* does not exist": (SourceRefused, "Create the database, or name the right one."),
     "password authentication|no password|role .* does not exist|pg_hba": (
@@ -55,33 +70,158 @@ MEANINGS: Mapping[str, tuple[type[SourceError], str]] = {
 OTHERWISE = (SourceUnreachable, "Check that the database is up and not locked.")
 
 
+DeviceColumn = Literal[
+    "id",
+    "hostname",
+    "ip_address",
+    "mac_address",
+    "device_type",
+    "protocol",
+    "port",
+    "credential",
+    "enabled",
+    "labels",
+]
+
+
+class DeviceTableSettings(BaseModel, frozen=True, extra="forbid"):
+    """A table or view of another's inventory that lists devices. It is only read.
+
+    Names are those the database has, in its case. What the columns hold is read as in a file of
+    devices, and a value of PostgreSQL's types uuid, inet, macaddr, boolean, json or jsonb as well.
+    """
+
+    table: str = Field(min_length=1, description="The table or view that lists the devices.")
+    in_schema: str | None = Field(
+        default=None, min_length=1, description="Its schema; without it, the user's search path."
+    )
+    columns: dict[DeviceColumn, str] = Field(
+        description="Our columns, and what the table calls them: `{id: device_uuid, …}`. "
+        "Ours are id, hostname, ip_address, mac_address, device_type, protocol, port, "
+        "credential, enabled and labels.",
+    )
+    defaults: dict[DeviceColumn, str] = Field(
+        default={},
+        description="What our columns hold that the table does not have, or that are empty in it: "
+        "`{protocol: snmp, credential: core}`.",
+    )
+    where: dict[str, bool | int | str] = Field(
+        default={},
+        description="Only rows whose columns (the table's) have these values: `{status: active}`.",
+    )
+
+    @model_validator(mode="after")
+    def _check(self) -> DeviceTableSettings:
+        if "id" not in self.columns:
+            raise ValueError("columns: expected the key id, and it is not there")
+        for name in REQUIRED:
+            if name not in self.columns and name not in self.defaults:
+                raise ValueError(f"columns: expected the key {name}, here or in defaults")
+        return self
+
+    def select(self) -> sa.Select[tuple[object, ...]]:
+        """The query for our columns, all names quoted."""
+        theirs = {*self.columns.values(), *self.where}
+        table = sa.table(
+            _quoted(self.table),
+            *(sa.column(_quoted(name)) for name in theirs),
+            schema=_quoted(self.in_schema) if self.in_schema else None,
+        )
+        chosen = [table.c[theirs].label(ours) for ours, theirs in self.columns.items()]
+        rows = [table.c[name] == value for name, value in self.where.items()]
+        return sa.select(*chosen).where(*rows).order_by(table.c[self.columns["id"]])
+
+
+def _quoted(name: str) -> sa.quoted_name:
+    return sa.quoted_name(name, quote=True)
+
+
+OUR_DEVICES = DeviceTableSettings.model_validate(
+    {"table": DEVICES.name, "columns": {name: name for name in COLUMNS}}
+)
+"""Our own table, read without trust in its types: SQLite keeps what it is given."""
+
+
 class InventorySettings(BaseModel, frozen=True, extra="forbid"):
     """The database that lists what the operator owns."""
 
     database: DatabaseSettings = Field(description="Where the inventory is.")
+    devices: DeviceTableSettings | None = Field(
+        default=None,
+        description="How to read the devices of an inventory that is there already. Absent means "
+        "our own table, which `metrics-pipeline devices` fills.",
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceRows:
+    """What the inventory lists, and what of it cannot be polled."""
+
+    rows: tuple[DeviceRow, ...]
+    """By id, each once; also those that are not enabled."""
+    wrong: Mapping[str, int]
+    """How many rows are unusable, by reason: `missing_ip_address`, `duplicate_id` and so on."""
+    examples: tuple[str, ...] = ()
+    """Of the first of them, which and why."""
+
+    def devices(self, protocols: Collection[str]) -> list[Device]:
+        """Those that are enabled and polled by one of `protocols`."""
+        return [row.to_device() for row in self.rows if row.enabled and row.protocol in protocols]
+
+    def by_protocol(self) -> Mapping[str, int]:
+        """How many are enabled, by protocol: also by one that nobody polls."""
+        return Counter(row.protocol for row in self.rows if row.enabled)
 
 
 class Inventory:
-    """Snapshot source over the inventory's tables."""
+    """Snapshot source over the inventory's tables, and where the devices to poll come from."""
 
     name = NAME
 
     def __init__(self, settings: InventorySettings) -> None:
         self._engine = open_foreign_engine(settings.database)
         self._where = self._engine.url.render_as_string(hide_password=True)
+        self._devices = settings.devices or OUR_DEVICES
 
     def read(self, metrics: Sequence[Metric], time_ns: int) -> Reading:
         """One point with one integer field for each of `metrics`; what fails is a failure."""
         return read_counts(NAME, tuple(QUERIES), self._count, metrics, time_ns)
+
+    def read_devices(self, protocols: Collection[str]) -> list[Device]:
+        """The enabled devices of `protocols`, by id; SourceError if the table cannot be read.
+
+        A row that cannot be used is left out and told in the log; `read_device_rows` counts them.
+        """
+        listed = self.read_device_rows()
+        for reason, count in listed.wrong.items():
+            LOG.warning("%s: %d devices cannot be polled: %s", NAME, count, reason)
+        return listed.devices(protocols)
+
+    def read_device_rows(self) -> DeviceRows:
+        """All devices, and what is wrong with others; SourceError if the table cannot be read."""
+        try:
+            return self._read_device_rows()
+        except ConfigurationError as error:
+            problem = f"{error.where}: {error.problem}"
+            raise SourceRefused(NAME, self._where, problem, error.fix) from error
+
+    def _read_device_rows(self) -> DeviceRows:
+        with self._translating(), reading(self._engine) as connection:
+            found = connection.execute(self._devices.select())
+            return _check_rows(map(dict, found.mappings()), self._devices.defaults)
 
     def close(self) -> None:
         """Close the pool."""
         self._engine.dispose()
 
     def _count(self, metric: Metric) -> int:
+        with self._translating(), reading(self._engine) as connection:
+            return connection.execute(QUERIES[metric]).scalar_one()
+
+    @contextmanager
+    def _translating(self) -> Iterator[None]:
         try:
-            with reading(self._engine) as connection:
-                return connection.execute(QUERIES[metric]).scalar_one()
+            yield
         except sa.exc.SQLAlchemyError as error:
             raise self._translate(error) from error
 
@@ -91,6 +231,61 @@ class Inventory:
         meanings = (m for signs, m in MEANINGS.items() if re.search(signs, f"{cause} {code}"))
         kind, fix = next(meanings, OTHERWISE)
         return kind(NAME, self._where, cause, fix)
+
+
+def _check_rows(
+    found: Iterable[dict[str, object]], defaults: Mapping[DeviceColumn, str]
+) -> DeviceRows:
+    """Rows that are not enabled may be wrong, or have the id of another: nobody polls them."""
+    usable: list[DeviceRow] = []
+    wrong: list[tuple[str, str]] = []
+    for at, cells in enumerate(found, start=1):
+        row, reason, says = _check_one({**cells, **_missing(cells, defaults)})
+        if row is not None:
+            usable.append(row)
+        elif reason:
+            wrong.append((reason, f"row {at}, id {cells.get('id')!r}: {says}"))
+    rows: dict[str, DeviceRow] = {}
+    for row in sorted(usable, key=lambda row: not row.enabled):
+        if row.id not in rows:
+            rows[row.id] = row
+        elif row.enabled:
+            says = f"it is {row.ip_address}, and {rows[row.id].ip_address} on an earlier row"
+            wrong.append(("duplicate_id", f"id {row.id!r}: {says}"))
+    return DeviceRows(
+        tuple(rows[name] for name in sorted(rows)),
+        Counter(reason for reason, _ in wrong),
+        tuple(says for _, says in wrong[:MAX_EXAMPLES]),
+    )
+
+
+def _missing(
+    cells: Mapping[str, object], defaults: Mapping[DeviceColumn, str]
+) -> Mapping[str, object]:
+    return {name: value for name, value in defaults.items() if is_absent(cells.get(name))}
+
+
+def _check_one(cells: dict[str, object]) -> tuple[DeviceRow | None, str, str]:
+    """The row, or the reason that there is none and in words; no reason if it is not enabled."""
+    cells["ip_address"] = _without_prefix_length(cells.get("ip_address"))
+    row, wrong = check_row(cells)
+    if [cell.column for cell in wrong] == ["mac_address"]:  # not needed to poll it
+        row, wrong = check_row({**cells, "mac_address": None})
+    if row is not None or _is_disabled(cells):
+        return row, "", ""
+    return None, wrong[0].reason, "; ".join(f"{cell.column}: {cell}" for cell in wrong)
+
+
+def _without_prefix_length(cell: object) -> object:
+    """PostgreSQL's type inet has one: 192.0.2.1/24."""
+    return cell.partition("/")[0] if isinstance(cell, str) else cell
+
+
+def _is_disabled(cells: Mapping[str, object]) -> bool:
+    try:
+        return not is_absent(cells.get("enabled")) and not COLUMNS["enabled"](cells["enabled"])
+    except ValueError:
+        return False
 
 
 SPEC = SourceSpec(

@@ -76,8 +76,10 @@ def _count_once(stack: Stack, until: float | None) -> Sequence[str]:
     """Run every job once and tell what came of it; the gauges that have no value."""
     assets = stack.settings.fleet_assets()
     began_seconds = time.time()
-    run_ids = [stack.webserver.launch(JOB)] if assets else []
-    stack.say(f"first run of {JOB} started" if assets else "nothing to count: no `fleet` section")
+    jobs = stack.settings.jobs()
+    started = {job: stack.webserver.launch(job) for job in jobs}
+    stack.say(f"first runs started: {', '.join(jobs)}" if jobs else "there is nothing to collect")
+    run_ids = [started[JOB]] if assets else []
     _await_assets(stack, [asset.key for asset in assets], run_ids, began_seconds, until)
     values = stack.exporter.values()
     gauges = [metric.family.name for asset in assets for metric in asset.metrics]

@@ -1,18 +1,22 @@
-"""The simulated IoT Hub of the settings, until SIGTERM or SIGINT."""
+"""The simulated IoT Hub and devices of the settings, until SIGTERM or SIGINT."""
 
 from __future__ import annotations
 
 import signal
 import threading
+from contextlib import AbstractContextManager, nullcontext
+
+import sqlalchemy as sa
 
 from metrics_pipeline.access.database import DatabaseSettings, open_engine
 from metrics_pipeline.core.errors import ConfigurationError
-from metrics_pipeline.settings import Settings
+from metrics_pipeline.settings import Settings, SimulatorSettings
+from metrics_pipeline.simulators.device_servers import serve_device_fleet
 from metrics_pipeline.simulators.iot_hub import serve_fleet
 
 
 def simulate(settings: Settings) -> None:
-    """Serve a fleet that moves; its concentrators are in the inventory the settings name.
+    """Serve a fleet that moves; its concentrators and devices are in the settings' inventory.
 
     Raises ConfigurationError where the settings have no simulator, or no inventory.
     """
@@ -35,13 +39,26 @@ def simulate(settings: Settings) -> None:
         signal.signal(number, lambda *_: stop.set())
     inventory = open_engine(database)
     try:
-        serve_fleet(
-            port=simulated.port,
-            connection_string_file=simulated.connection_string_file,
-            inventory=inventory,
-            step_seconds=simulated.step_seconds,
-            seed=simulated.seed,
-            stop=stop,
-        )
+        # First the devices: when the hub's file is there, all of them answer.
+        with _devices(simulated, inventory):
+            serve_fleet(
+                port=simulated.port,
+                connection_string_file=simulated.connection_string_file,
+                inventory=inventory,
+                step_seconds=simulated.step_seconds,
+                seed=simulated.seed,
+                stop=stop,
+            )
     finally:
         inventory.dispose()
+
+
+def _devices(simulated: SimulatorSettings, inventory: sa.Engine) -> AbstractContextManager[None]:
+    if simulated.devices_dir is None:
+        return nullcontext()
+    return serve_device_fleet(
+        directory=simulated.devices_dir,
+        inventory=inventory,
+        step_seconds=simulated.step_seconds,
+        seed=simulated.seed,
+    )

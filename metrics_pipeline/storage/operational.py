@@ -29,6 +29,23 @@ SNAPSHOTS = sa.Table(
 )
 """The latest points of each asset; `complete_at_ns` is when they last were all it should give."""
 
+DEVICE_LABELS = sa.Table(
+    "device_labels",
+    TABLES,
+    sa.Column("asset", sa.String(256), primary_key=True),
+    sa.Column("digest", sa.String(64), nullable=False),
+    sa.Column("body", sa.LargeBinary, nullable=False),
+)
+"""What the devices of an asset are called, as its last sweep read it from the inventory."""
+
+PROBE_MEMORIES = sa.Table(
+    "probe_memories",
+    TABLES,
+    sa.Column("protocol", sa.String(32), primary_key=True),
+    sa.Column("body", sa.LargeBinary, nullable=False),
+)
+"""What probes remember of devices between runs, one row a protocol."""
+
 TALLIES = sa.Table(
     "point_tallies",
     TABLES,

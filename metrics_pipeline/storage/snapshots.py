@@ -8,14 +8,20 @@ from __future__ import annotations
 
 import json
 import zlib
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import sqlalchemy as sa
 
-from metrics_pipeline.core.points import Point, merge_latest
+from metrics_pipeline.core.points import FieldValue, Point, merge_latest
 from metrics_pipeline.storage.operational import SNAPSHOTS, insert_if_absent
+
+SEPARATOR = ",\n"
+BATCH_BYTES = 1 << 16
+
+Row = tuple[str, dict[str, str], dict[str, FieldValue], int]
+"""A point as it is stored; a list, in fact, as JSON knows no tuples."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,14 +102,46 @@ def _save(connection: sa.Connection, snapshot: Snapshot) -> Snapshot:
 
 
 def encode(points: Iterable[Point]) -> bytes:
-    """`points` as compressed JSON: a list of [measurement, tags, fields, time_ns]."""
-    rows = [[p.measurement, dict(p.tags), dict(p.fields), p.time_ns] for p in points]
-    return zlib.compress(json.dumps(rows, separators=(",", ":")).encode(), 1)
+    """`points` as compressed JSON: a list of [measurement, tags, fields, time_ns], one a line."""
+    as_json = json.JSONEncoder(separators=(",", ":")).encode
+    rows = (as_json([p.measurement, dict(p.tags), dict(p.fields), p.time_ns]) for p in points)
+    return zlib.compress(f"[\n{SEPARATOR.join(rows)}\n]".encode(), 1)
 
 
 def decode(body: bytes) -> tuple[Point, ...]:
     """The points in `body`, as `encode` was given them."""
     return tuple(Point(*row) for row in json.loads(zlib.decompress(body)))
+
+
+def decode_in_batches(body: bytes, size: int = BATCH_BYTES) -> Iterator[list[Row]]:
+    """The rows in `body`, about `size` bytes of JSON at a time: never all of them at once.
+
+    For readers in a process that has to answer meanwhile, and to stay small. A body of before,
+    which is all in one line, comes as one batch.
+    """
+    unpacking = zlib.decompressobj()
+    rest = b""
+    while body:
+        text = rest + unpacking.decompress(body, size)
+        body = unpacking.unconsumed_tail
+        end = text.rfind(b"\n") + 1 if body else len(text)
+        if rows := _rows(text[:end]):
+            yield rows
+        rest = text[end:]
+    if not unpacking.eof:
+        raise zlib.error("the compressed points end too early")
+
+
+def _rows(lines: bytes) -> list[Row]:
+    """Whole lines of a body, of which the first may open the list and the last close it."""
+    rows: list[Row]
+    if lines.startswith(b"[["):  # all in one line
+        rows = json.loads(lines)
+    else:
+        inner = lines.removeprefix(b"[\n").removesuffix(b"\n]").rstrip(b",\n")
+        # Of a closing bracket that is on its own the line break was in the batch before.
+        rows = json.loads(b"[%b]" % inner.removesuffix(b"]" if inner == b"]" else b""))
+    return rows
 
 
 def _from_row(row: sa.Row[tuple[str, int, int, int | None, bytes]]) -> Snapshot:

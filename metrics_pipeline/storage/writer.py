@@ -11,17 +11,19 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import sqlalchemy as sa
 
 from metrics_pipeline.access.system_timing import SYSTEM_TIMING
 from metrics_pipeline.core.backoff import Backoff, Timing, call_with_retries
 from metrics_pipeline.core.catalog import POINTS_REJECTED, POINTS_WRITTEN, Catalog
+from metrics_pipeline.core.devices import Device
 from metrics_pipeline.core.errors import InvalidPoint, PartialWrite
 from metrics_pipeline.core.points import Point
 from metrics_pipeline.core.ports import PointStore, Reading
 from metrics_pipeline.core.validation import validate
-from metrics_pipeline.storage import snapshots, tallies
+from metrics_pipeline.storage import device_labels, probe_memory, snapshots, tallies
 from metrics_pipeline.storage.operational import OperationalDatabase
 
 RETRIES = Backoff(tries=3, base_seconds=0.1, cap_seconds=5.0)
@@ -30,7 +32,7 @@ LONGEST_WAIT_SECONDS = 60.0
 
 MAX_EXAMPLES = 5
 
-_Keep = Callable[[sa.Connection, int], snapshots.Snapshot]
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +43,16 @@ class WriteReport:
     rejected: Mapping[str, int]
     examples: tuple[str, ...]
     snapshot: snapshots.Snapshot
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """What became of some points: written by measurement, kept (as far as known), rejected."""
+
+    written: Counter[str]
+    kept: tuple[Point, ...]
+    rejected: Counter[str]
+    examples: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,26 +96,64 @@ class Writer:
         Raises StoreUnavailable when the tries are used up, StoreError when trying again does not
         help. The snapshot of `asset` then stays as it was. Writing again is always safe.
         """
-        sorted_ = self._validate(reading.points)
-        stored = [self._store_group(group) for group in _by_measurement(sorted_.fit)]
-        written = Counter({group.measurement: group.accepted for group in stored})
-        rejected = sum((group.rejected for group in stored), sorted_.rejected)
-        kept = tuple(point for group in stored for point in group.kept)
-        is_complete = not reading.failures and not rejected
+        part = self._store_all(reading.points)
+        is_complete = not reading.failures and not part.rejected
         keep = snapshots.replace if is_complete else snapshots.merge
-        snapshot = self._remember(written, rejected, lambda c, now_ns: keep(c, asset, kept, now_ns))
-        examples = (*sorted_.examples, *(group.problem for group in stored if group.problem))
-        return WriteReport(written.total(), dict(rejected), examples, snapshot)
+        snapshot = self._remember(part, lambda c, now_ns: keep(c, asset, part.kept, now_ns))
+        return WriteReport(part.written.total(), dict(part.rejected), part.examples, snapshot)
+
+    def append(self, points: Sequence[Point]) -> Part:
+        """Store a part of a result that is still being read; fails as `write` does.
+
+        What the exporter shows stays as it was, until `publish`.
+        """
+        part = self._store_all(points)
+        self._remember(part, lambda _connection, _now_ns: None)
+        return part
+
+    def publish(
+        self, asset: str, points: Sequence[Point], devices: Iterable[Device]
+    ) -> snapshots.Snapshot:
+        """Show `points`, which are stored, as all there is of `asset`, and what its devices are."""
+        shown = tuple(points)
+        labelled = list(devices)
+
+        def publish() -> snapshots.Snapshot:
+            with self._operational.writing() as connection:
+                device_labels.replace(connection, asset, labelled)
+                return snapshots.replace(connection, asset, shown, self._clock_ns())
+
+        return call_with_retries(publish, RETRIES, self._timing)
 
     def latest(self, asset: str) -> snapshots.Snapshot | None:
         """The snapshot of `asset`, or None if it never gave anything."""
         with self._operational.reading() as connection:
             return snapshots.find(connection, asset)
 
+    def load_memories(self, protocol: str) -> dict[str, bytes]:
+        """What a probe of `protocol` knew of devices at the end of the last run."""
+        with self._operational.reading() as connection:
+            return probe_memory.load(connection, protocol)
+
+    def save_memories(self, protocol: str, memories: Mapping[str, bytes]) -> None:
+        """Keep what a probe of `protocol` knows of devices for the next run."""
+        with self._operational.writing() as connection:
+            probe_memory.save(connection, protocol, memories)
+
     def close(self) -> None:
         """Close the store and the operational database."""
         self._store.close()
         self._operational.close()
+
+    def _store_all(self, points: Sequence[Point]) -> Part:
+        sorted_ = self._validate(points)
+        stored = [self._store_group(group) for group in _by_measurement(sorted_.fit)]
+        return Part(
+            written=Counter({group.measurement: group.accepted for group in stored}),
+            kept=tuple(point for group in stored for point in group.kept),
+            rejected=sum((group.rejected for group in stored), sorted_.rejected),
+            examples=(*sorted_.examples, *(group.problem for group in stored if group.problem)),
+        )
 
     def _validate(self, points: Sequence[Point]) -> _Sorted:
         fit: list[Point] = []
@@ -133,13 +183,11 @@ class Writer:
         deadline = self._timing.monotonic() + LONGEST_WAIT_SECONDS
         call_with_retries(lambda: self._store.write(points), RETRIES, self._timing, deadline)
 
-    def _remember(
-        self, written: Counter[str], rejected: Counter[str], keep: _Keep
-    ) -> snapshots.Snapshot:
-        def remember() -> snapshots.Snapshot:
+    def _remember(self, part: Part, keep: Callable[[sa.Connection, int], T]) -> T:
+        def remember() -> T:
             with self._operational.writing() as connection:
-                tallies.add(connection, POINTS_WRITTEN.name, written)
-                tallies.add(connection, POINTS_REJECTED.name, rejected)
+                tallies.add(connection, POINTS_WRITTEN.name, part.written)
+                tallies.add(connection, POINTS_REJECTED.name, part.rejected)
                 return keep(connection, self._clock_ns())
 
         return call_with_retries(remember, RETRIES, self._timing)

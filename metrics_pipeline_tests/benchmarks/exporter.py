@@ -4,13 +4,14 @@
 
 A real exporter process over a real Dagster instance with finished runs, refreshing every 3 s as by
 default; one keep-alive connection that asks like Prometheus, 2 ms after each answer. Rounds at rest
-and rounds with the writer take turns. The writer stores what a run stores (three assets, validated,
-into the embedded store, then the latest values) again 20 ms after each time, for as long as the
-round lasts; a run does it once in 5 minutes. Without that pause one core would be the writer's, and
-on a small machine the figures would be those of its scheduler.
+rounds with the writer, and rounds with a sweep take turns. The writer stores what a run of counts
+stores (three assets, validated, into the embedded store, then the latest values) again 20 ms after
+each time, for as long as the round lasts; a run does it once in 5 minutes. Without that pause one
+core would be the writer's, and on a small machine the figures would be those of its scheduler.
 
-`--devices` is the size of the fleet that is counted. No metric of today has a series for each
-device, so it changes the numbers on the page and not how many there are: see `series`.
+`--devices` is how many devices are counted, and how many have gauges of their own: 8 each, the
+status and 7 metrics. In a round with a sweep all of them have new values once, which the exporter
+then reads, renders and compresses while it is scraped; what the sweep itself costs is not in it.
 `sleep_overshoot_p99_ms` is how much longer a sleep took than asked for: the machine's own noise.
 """
 
@@ -31,21 +32,33 @@ from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from http.client import HTTPConnection
 from pathlib import Path
+from random import Random
 from urllib.parse import urlsplit
 
 import dagster as dg
+import sqlalchemy as sa
 
 from metrics_pipeline.access.environment import (
     SETTINGS_VARIABLE,
     STATE_DIR_VARIABLE,
     make_dagster_home,
 )
-from metrics_pipeline.core.catalog import CATALOG, FLEET_COUNTS
+from metrics_pipeline.core.catalog import (
+    CATALOG,
+    DEVICE_METRICS,
+    DEVICE_STATUS,
+    FLEET_COUNTS,
+    ONLINE,
+)
+from metrics_pipeline.core.device_assets import SNMP, STATUS
+from metrics_pipeline.core.devices import HOST_METRICS, Device
 from metrics_pipeline.core.points import Point
 from metrics_pipeline.core.ports import Reading
 from metrics_pipeline.settings import Settings
 from metrics_pipeline.settings_file import load_settings
+from metrics_pipeline.storage import device_labels, snapshots
 from metrics_pipeline.storage.open import open_writer
+from metrics_pipeline.storage.operational import SNAPSHOTS, OperationalDatabase
 from metrics_pipeline.storage.writer import Writer
 from metrics_pipeline_tests.exporter.exporter_process import ExporterProcess, exporter_process
 from metrics_pipeline_tests.exporter.instance_fixtures import Runs
@@ -92,6 +105,46 @@ def write_counts(writer: Writer, settings: Settings, devices: int, turn: int) ->
             for m in metrics
         )
         writer.write(asset.key, Reading(points))
+
+
+def pack_sweep(devices: int, turn: int) -> dict[str, bytes]:
+    """What one sweep of all devices leaves, by asset, packed as it is stored."""
+    random, now_ns = Random(turn), time.time_ns()
+    status = (
+        Point(DEVICE_STATUS.name, {"device_id": name}, {"status": ONLINE}, now_ns)
+        for name in map(device_name, range(devices))
+    )
+    values = (
+        Point(
+            DEVICE_METRICS.name,
+            {"device_id": name, "metric_name": metric},
+            {"value": random.random() * 100},
+            now_ns,
+        )
+        for name in map(device_name, range(devices))
+        for metric in HOST_METRICS
+    )
+    return {STATUS: snapshots.encode(status), SNMP: snapshots.encode(values)}
+
+
+def device_name(number: int) -> str:
+    """The id of a device."""
+    return f"device-{number:05}"
+
+
+def write_sweep(settings: Settings, bodies: Mapping[str, bytes], devices: int) -> None:
+    """Store what was packed; the packing is the run's work, and in another process than this."""
+    known = [
+        Device(device_name(n), f"{device_name(n)}.example.org", "192.0.2.1", "router", "snmp")
+        for n in range(devices)
+    ]
+    database = OperationalDatabase(settings.operational_database)
+    with closing(database), database.writing() as connection:
+        for asset, body in bodies.items():
+            old = snapshots.replace(connection, asset, (), time.time_ns())
+            is_this = SNAPSHOTS.c.asset == old.asset
+            connection.execute(sa.update(SNAPSHOTS).where(is_this).values(body=body))
+            device_labels.replace(connection, asset, known)
 
 
 def write_while(flag: Path, devices: int) -> None:
@@ -150,6 +203,7 @@ def prepare(state: Path, devices: int) -> None:
     settings = load_settings()
     with closing(open_writer(settings.store, settings.operational_database, CATALOG)) as writer:
         write_counts(writer, settings, devices, 0)
+    write_sweep(settings, pack_sweep(devices, 0), devices)
 
 
 def page_of(exporter: ExporterProcess) -> list[str]:
@@ -160,16 +214,17 @@ def page_of(exporter: ExporterProcess) -> list[str]:
     return [line for line in lines if not line.startswith("#")]
 
 
-def resident_mb(pid: int) -> float:
-    """Resident memory of a process in MB (10^6 bytes), from /proc."""
-    found = re.search(r"VmRSS:\s+(\d+) kB", Path(f"/proc/{pid}/status").read_text())
+def memory_mb_of(pid: int, line: str) -> float:
+    """Resident memory of a process in MB (10^6 bytes), from that line of its status in /proc."""
+    found = re.search(rf"{line}:\s+(\d+) kB", Path(f"/proc/{pid}/status").read_text())
     assert found is not None
     return int(found[1]) * 1024 / 1e6
 
 
 def measure(devices: int, rounds: int, seconds: float) -> Mapping[str, float]:
     """The benchmark's figures."""
-    at_rest, writing = Samples(), Samples()
+    at_rest, writing, sweeping = Samples(), Samples(), Samples()
+    sweeps = [pack_sweep(devices, turn) for turn in range(1, 3)]
     with tempfile.TemporaryDirectory() as folder:
         state = Path(folder)
         prepare(state, devices)
@@ -178,32 +233,42 @@ def measure(devices: int, rounds: int, seconds: float) -> Mapping[str, float]:
             wait_until(lambda: _is_whole(page_of(exporter)), "every gauge is on the page")
             with closing(HTTPConnection(urlsplit(exporter.url).netloc)) as connection:
                 scrape_for(1.0, connection, Samples())
-                for _ in range(rounds):
+                for turn in range(rounds):
                     scrape_for(seconds, connection, at_rest)
                     flag.touch()
                     scrape_for(seconds, connection, writing)
                     flag.unlink()
+                    write_sweep(load_settings(), sweeps[turn % 2], devices)
+                    scrape_for(seconds, connection, sweeping)
             series = len(page_of(exporter))
-            memory_mb = resident_mb(exporter.process.pid)
-    return _figures(at_rest, writing) | {
+            memory_mb = memory_mb_of(exporter.process.pid, "VmRSS")
+            peak_mb = memory_mb_of(exporter.process.pid, "VmHWM")
+    return _figures(at_rest, writing, sweeping) | {
         "rss_mb": round(memory_mb, 1),
+        "rss_peak_mb": round(peak_mb, 1),
         "series": series,
         "devices": devices,
     }
 
 
 def _is_whole(page: Sequence[str]) -> bool:
-    return "iot_hub_portal_concentrator_count" in "".join(page) and any(
-        line.startswith("metrics_pipeline_runs_total") for line in page
+    text = "".join(page)
+    return (
+        "iot_hub_portal_concentrator_count" in text
+        and "device_up" in text
+        and any(line.startswith("metrics_pipeline_runs_total") for line in page)
     )
 
 
-def _figures(at_rest: Samples, writing: Samples) -> dict[str, float]:
+def _figures(at_rest: Samples, writing: Samples, sweeping: Samples) -> dict[str, float]:
     times = {
         "p50_ms": statistics.median(at_rest.scrape_ms),
         "p99_ms": percentile(at_rest.scrape_ms, 0.99),
         "p50_while_writing_ms": statistics.median(writing.scrape_ms),
         "p99_while_writing_ms": percentile(writing.scrape_ms, 0.99),
+        "p50_after_sweep_ms": statistics.median(sweeping.scrape_ms),
+        "p99_after_sweep_ms": percentile(sweeping.scrape_ms, 0.99),
+        "slowest_after_sweep_ms": max(sweeping.scrape_ms),
         "sleep_overshoot_p99_ms": percentile(at_rest.overshoot_ms, 0.99),
         "sleep_overshoot_p99_while_writing_ms": percentile(writing.overshoot_ms, 0.99),
     }

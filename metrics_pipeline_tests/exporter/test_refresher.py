@@ -16,12 +16,13 @@ import pytest
 
 from metrics_pipeline.access.database import DatabaseSettings
 from metrics_pipeline.core.catalog import CATALOG, FLEET_METRICS, Catalog
+from metrics_pipeline.core.devices import Device
 from metrics_pipeline.core.fleet import JOB
 from metrics_pipeline.core.points import Point
 from metrics_pipeline.exporter.instance_reader import InstanceReader
 from metrics_pipeline.exporter.refresher import Refresher
 from metrics_pipeline.exporter.samples import Asked
-from metrics_pipeline.storage import snapshots, tallies
+from metrics_pipeline.storage import device_labels, snapshots, tallies
 from metrics_pipeline.storage.operational import OperationalDatabase
 from metrics_pipeline_tests.exporter.instance_fixtures import Runs
 from metrics_pipeline_tests.exporter.test_samples import ROBOT_CATALOG
@@ -394,3 +395,71 @@ def test_an_exporter_does_not_write_to_the_instance(file: Path, dagster_home: Pa
         refresher.refresh()
         refresher.refresh()
     assert (database.read_bytes(), database.stat().st_mtime_ns) == before
+
+
+# --- gauges of single devices --------------------------------------------------------------------
+
+POLLS = "devices/device_status"
+UP = 'device_up{{device_id="{0}",device_type="router",hostname="{0}.example"}}'
+LAST_POLL = f'metrics_pipeline_last_success_timestamp_seconds{{asset="{POLLS}"}}'
+
+
+def poll(file: Path, time_ns: int, **devices: str) -> None:
+    """What a sweep leaves: the status of every device, and what they are called."""
+    database = connect(file)
+    points = tuple(
+        Point("device_status", {"device_id": name}, {"status": word}, time_ns)
+        for name, word in devices.items()
+    )
+    known = [Device(name, f"{name}.example", "192.0.2.1", "router", "snmp") for name in devices]
+    with contextlib.closing(database), database.writing() as connection:
+        snapshots.replace(connection, POLLS, points, time_ns)
+        device_labels.replace(connection, POLLS, known)
+
+
+def showing_devices(file: Path, **options: Any) -> contextlib.AbstractContextManager[Refresher]:
+    return exporting(file, device_assets=[POLLS], device_families=["device_up"], **options)
+
+
+def test_devices_go_up_and_down_and_away(file: Path) -> None:
+    poll(file, 10**9, a="online", b="online")
+    with showing_devices(file) as refresher:
+        page = refreshed(refresher)
+        assert (page[UP.format("a")], page[UP.format("b")], page[LAST_POLL]) == (1.0, 1.0, 1.0)
+        poll(file, 2 * 10**9, a="offline")
+        page = refreshed(refresher)
+    assert (page[UP.format("a")], page[LAST_POLL]) == (0.0, 2.0)
+    assert UP.format("b") not in page
+
+
+def test_counts_and_devices_stand_on_one_page(file: Path) -> None:
+    write(file, 1, device_count=15)
+    poll(file, 1, a="online")
+    with showing_devices(file) as refresher:
+        page = refreshed(refresher)
+    assert (page[COUNT], page[UP.format("a")]) == (15.0, 1.0)
+
+
+def test_devices_stay_as_they_were_while_the_database_cannot_be_read(file: Path) -> None:
+    poll(file, 1, a="online")
+    with showing_devices(file) as refresher:
+        before = refreshed(refresher)
+        make_garbage(file)
+        page = refreshed(refresher)
+    assert page == {**before, FAILURES: 1.0}
+
+
+def test_devices_that_are_too_many_are_said_to_be_cut(file: Path) -> None:
+    poll(file, 1, **{f"d{n:04}": "online" for n in range(1002)})
+    with showing_devices(file) as refresher:
+        page = refreshed(refresher)
+    assert page['metrics_pipeline_exporter_series_dropped{metric="device_up"}'] == 2.0
+    assert sum(name.startswith("device_up") for name in page) == 1000
+
+
+def test_without_families_of_devices_only_the_age_of_their_polls_is_shown(file: Path) -> None:
+    poll(file, 10**9, a="online")
+    with exporting(file, device_assets=[POLLS]) as refresher:
+        page = refreshed(refresher)
+    assert page[LAST_POLL] == 1.0
+    assert not any(name.startswith("device_") for name in page)

@@ -16,6 +16,8 @@ from dagster._daemon.daemon import SchedulerDaemon  # noqa: F401 (first, or the 
 from dagster._scheduler.scheduler import launch_scheduled_runs
 
 from metrics_pipeline.access.environment import STATE_DIR_VARIABLE, make_dagster_home
+from metrics_pipeline.core.device_assets import METRICS_JOB, STATUS_JOB
+from metrics_pipeline.core.fleet import JOB
 from metrics_pipeline.orchestration.run_time import SCHEDULED_TAG
 
 NOON = datetime(2026, 11, 21, 12, 0, 30, tzinfo=UTC)
@@ -51,11 +53,21 @@ def test_an_hour_without_a_daemon_is_caught_up_by_one_run(
     with scheduler(tmp_path) as workspace:
         tick(workspace, NOON)
         tick(workspace, NOON + timedelta(minutes=5))
-        before = workspace.instance.get_runs()
-        for run in before:
+        before = runs_by_job(workspace.instance)
+        for run in workspace.instance.get_runs():
             workspace.instance.report_run_canceled(run)
         tick(workspace, NOON + timedelta(minutes=65))
-        after = workspace.instance.get_runs()
-    assert len(after) - len(before) == 1
-    due = datetime.fromisoformat(after[0].tags[SCHEDULED_TAG])
-    assert due == (NOON + timedelta(minutes=65)).replace(second=0)
+        after = runs_by_job(workspace.instance)
+    assert set(after) == {JOB, STATUS_JOB, METRICS_JOB}
+    for job, runs in after.items():
+        assert len(runs) - len(before[job]) == 1
+        due = datetime.fromisoformat(runs[0].tags[SCHEDULED_TAG])
+        assert due == (NOON + timedelta(minutes=65)).replace(second=0)
+
+
+def runs_by_job(instance: dg.DagsterInstance) -> dict[str, list[dg.DagsterRun]]:
+    """All runs, the newest first."""
+    found: dict[str, list[dg.DagsterRun]] = {}
+    for run in instance.get_runs():
+        found.setdefault(run.job_name, []).append(run)
+    return found

@@ -1,7 +1,8 @@
-"""Concentrators counted in real databases, and what is said when they cannot be."""
+"""Concentrators counted and devices read in real databases, and what is said when that fails."""
 
 from __future__ import annotations
 
+import logging
 import socket
 import sqlite3
 import traceback
@@ -12,11 +13,14 @@ from typing import Any
 
 import pytest
 import sqlalchemy as sa
+from pydantic import ValidationError
 
 from metrics_pipeline.access.database import DatabaseSettings, open_engine
-from metrics_pipeline.access.inventory_tables import CONCENTRATORS, INVENTORY
+from metrics_pipeline.access.inventory_tables import CONCENTRATORS, DEVICES, INVENTORY
 from metrics_pipeline.access.secrets import SecretReference
 from metrics_pipeline.core.catalog import CONCENTRATOR_COUNT, DEVICE_COUNT
+from metrics_pipeline.core.device_rows import COLUMNS
+from metrics_pipeline.core.devices import Device
 from metrics_pipeline.core.errors import (
     CredentialRefused,
     SourceError,
@@ -25,7 +29,13 @@ from metrics_pipeline.core.errors import (
 )
 from metrics_pipeline.core.points import Point
 from metrics_pipeline.core.ports import Reading
-from metrics_pipeline.sources.inventory import NAME, Inventory, InventorySettings
+from metrics_pipeline.sources.inventory import (
+    NAME,
+    DeviceRows,
+    DeviceTableSettings,
+    Inventory,
+    InventorySettings,
+)
 from metrics_pipeline_tests.postgresql import PostgresqlDatabase, PostgresqlServer
 
 TIME_NS = 1_700_000_000_000_000_000
@@ -298,3 +308,247 @@ def test_reading_leaves_no_transaction_open(postgresql: PostgresqlDatabase, tmp_
             )
             assert set(states.scalars()) == {"idle"}
     engine.dispose()
+
+
+# --- devices --------------------------------------------------------------------------------------
+
+
+def keep(database: DatabaseSettings, *rows: dict[str, Any]) -> None:
+    """Make the table of devices, with `rows` in it."""
+    engine = open_engine(database)
+    INVENTORY.create_all(engine)
+    with engine.begin() as connection:
+        for row in rows:
+            connection.execute(sa.insert(DEVICES).values(row))
+    engine.dispose()
+
+
+def device(name: str, **changes: Any) -> dict[str, Any]:
+    return {"id": name, "ip_address": f"{name}.example", "protocol": "snmp", **changes}
+
+
+def test_enabled_devices_of_the_protocols_that_are_asked_are_read(
+    database: DatabaseSettings,
+) -> None:
+    labels = {"site": "berlin"}
+    full = {"hostname": "SW 2", "device_type": "switch", "port": 1161, "credential": "core"}
+    keep(
+        database,
+        device("b", **full, labels=labels),
+        device("a", protocol="ssh"),
+        device("c", protocol="winrm"),
+        device("d", enabled=False),
+    )
+    with opened(database) as inventory:
+        assert inventory.read_devices(("snmp", "ssh")) == [
+            Device("a", "", "a.example", "unknown", "ssh"),
+            Device("b", "SW 2", "b.example", "switch", "snmp", 1161, "core", labels),
+        ]
+        listed = inventory.read_device_rows()
+    assert [row.id for row in listed.rows] == ["a", "b", "c", "d"]
+    assert listed.by_protocol() == {"snmp": 1, "ssh": 1, "winrm": 1}
+    assert listed.wrong == {}
+
+
+def test_an_inventory_without_devices_is_read(database: DatabaseSettings) -> None:
+    keep(database)
+    with opened(database) as inventory:
+        assert inventory.read_devices(("snmp",)) == []
+
+
+def test_rows_that_somebody_wrote_by_hand_are_counted_when_they_are_wrong(
+    database: DatabaseSettings, caplog: pytest.LogCaptureFixture
+) -> None:
+    keep(
+        database,
+        device("a"),
+        device("b", ip_address="  "),
+        device("c", ip_address="10.0.0.256"),
+        device("d", port=70_000),
+        device("e", mac_address="no mac"),
+        device("f", port=-1, enabled=False),
+    )
+    with opened(database) as inventory, caplog.at_level(logging.WARNING):
+        assert [each.id for each in inventory.read_devices(("snmp",))] == ["a", "e"]
+        listed = inventory.read_device_rows()
+    assert listed.wrong == {
+        "missing_ip_address": 1,
+        "invalid_ip_address": 1,
+        "invalid_port": 1,
+    }
+    assert listed.examples[1] == (
+        "row 3, id 'c': ip_address: expected an IP address or a host name, got '10.0.0.256'"
+    )
+    assert "1 devices cannot be polled: missing_ip_address" in caplog.text
+
+
+def test_types_that_sqlite_lets_pass_are_counted_and_crash_nothing(tmp_path: Path) -> None:
+    database = on_sqlite(tmp_path)
+    keep(database, device("a"), device("b"), device("c"), device("d"))
+    with closing(sqlite3.connect(tmp_path / "inventory.sqlite")) as other:
+        other.execute("UPDATE devices SET labels = '{no json' WHERE id = 'a'")
+        other.execute("UPDATE devices SET enabled = 'perhaps' WHERE id = 'b'")
+        other.execute("UPDATE devices SET port = x'00' WHERE id = 'c'")
+        other.commit()
+    with opened(database) as inventory:
+        listed = inventory.read_device_rows()
+    assert [row.id for row in listed.rows] == ["d"]
+    assert listed.wrong == {"invalid_labels": 1, "invalid_enabled": 1, "invalid_port": 1}
+
+
+def test_a_table_of_devices_that_is_not_there_is_refused(database: DatabaseSettings) -> None:
+    list_concentrators(database, 0)
+    engine = open_engine(database)
+    DEVICES.drop(engine)
+    engine.dispose()
+    with opened(database) as inventory, pytest.raises(SourceRefused, match="devices"):
+        inventory.read_devices(("snmp",))
+
+
+def test_devices_behind_a_secret_that_is_not_there_are_refused(
+    postgresql: PostgresqlDatabase, tmp_path: Path
+) -> None:
+    database = on_postgresql(postgresql, tmp_path)
+    (tmp_path / "password").unlink()
+    with opened(database) as inventory, pytest.raises(SourceRefused, match="cannot be read"):
+        inventory.read_devices(("snmp",))
+
+
+# --- devices of another's inventory ---------------------------------------------------------------
+
+UUID_BEGINS = "00000000-0000-0000-0000-00000000000"
+ASSETS = """
+CREATE SCHEMA "Assets";
+CREATE TYPE "Assets".state AS ENUM ('active', 'retired');
+CREATE TABLE "Assets"."Node ""list" (
+    device_uuid uuid,
+    "Name" text,
+    mgmt inet,
+    hw macaddr,
+    "select" text,
+    tags jsonb,
+    state "Assets".state,
+    on_duty boolean
+);
+INSERT INTO "Assets"."Node ""list" VALUES
+    ('{U}1', 'core-1', '192.0.2.1/24', '00:00:5e:00:53:01',
+     'SNMP', '{"rack": 7, "spare": true, "none": null}', 'active', true),
+    ('{U}2', NULL, '2001:db8::2', NULL, NULL, NULL, 'active', true),
+    ('{U}2', NULL, '192.0.2.9', NULL, NULL, NULL, 'active', true),
+    ('{U}2', NULL, '192.0.2.8', NULL, NULL, NULL, 'active', false),
+    (NULL, 'nameless', '192.0.2.3', NULL, NULL, NULL, 'active', true),
+    ('{U}4', 'lost', NULL, NULL, NULL, NULL, 'active', true),
+    ('{U}5', 'off', NULL, NULL, NULL, NULL, 'active', false),
+    ('{U}6', 'list', '192.0.2.6', NULL, NULL, '[1]', 'active', true),
+    ('{U}7', 'old', '192.0.2.7', NULL, NULL, NULL, 'retired', true);
+"""
+MAPPING: dict[str, Any] = {
+    "in_schema": "Assets",
+    "table": 'Node "list',
+    "columns": {
+        "id": "device_uuid",
+        "hostname": "Name",
+        "ip_address": "mgmt",
+        "mac_address": "hw",
+        "protocol": "select",
+        "labels": "tags",
+        "enabled": "on_duty",
+    },
+    "defaults": {"protocol": "ping", "credential": "core"},
+    "where": {"state": "active"},
+}
+
+
+@pytest.fixture
+def foreign(postgresql: PostgresqlDatabase, tmp_path: Path) -> DatabaseSettings:
+    """An inventory of somebody else's making."""
+    database = on_postgresql(postgresql, tmp_path)
+    engine = open_engine(database)
+    with engine.begin() as connection:
+        connection.exec_driver_sql(ASSETS.replace("{U}", UUID_BEGINS))
+    engine.dispose()
+    return database
+
+
+def read_mapped(database: DatabaseSettings, **changes: Any) -> DeviceRows:
+    mapping = DeviceTableSettings(**{**MAPPING, **changes})
+    settings = InventorySettings(database=database, devices=mapping)
+    with closing(Inventory(settings)) as inventory:
+        return inventory.read_device_rows()
+
+
+def test_an_inventory_that_is_there_already_is_read_as_it_is(foreign: DatabaseSettings) -> None:
+    listed = read_mapped(foreign)
+    first, second = listed.devices(("snmp", "ping"))
+    assert (first.id[-1], first.hostname, first.address) == ("1", "core-1", "192.0.2.1")
+    assert (first.protocol, first.credential) == ("snmp", "core")
+    assert first.labels == {"rack": "7", "spare": "true"}
+    assert (second.id[-1], second.hostname, second.protocol) == ("2", "", "ping")
+    assert listed.rows[0].mac_address == "00:00:5e:00:53:01"
+
+
+def test_duplicates_and_rows_without_an_address_are_counted(foreign: DatabaseSettings) -> None:
+    listed = read_mapped(foreign)
+    assert len(listed.rows) == 2
+    assert listed.wrong == {
+        "duplicate_id": 1,
+        "missing_id": 1,
+        "missing_ip_address": 1,
+        "invalid_labels": 1,
+    }
+    assert any("and 2001:db8::2 on an earlier row" in each for each in listed.examples)
+
+
+def test_a_filter_has_values_and_no_sql(foreign: DatabaseSettings) -> None:
+    (old,) = read_mapped(foreign, where={"state": "retired"}).rows
+    assert old.hostname == "old"
+    assert read_mapped(foreign, where={"Name": "' OR true --"}).rows == ()
+    only = read_mapped(foreign, where={"on_duty": False}).rows
+    assert [row.ip_address for row in only] == ["192.0.2.8"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "fix"),
+    [
+        ({"table": "nodes; DROP TABLE x"}, "Create the table, or name the right database."),
+        ({"in_schema": None}, "Create the table, or name the right database."),
+        ({"where": {'x" = 1 --': 1}}, "Name columns that the table has in sources."),
+        ({"columns": {"id": "none", "ip_address": "mgmt"}}, "Name columns that the table has"),
+    ],
+)
+def test_names_that_are_not_there_are_refused_and_never_run(
+    foreign: DatabaseSettings, changes: dict[str, Any], fix: str
+) -> None:
+    with pytest.raises(SourceRefused) as raised:
+        read_mapped(foreign, **changes)
+    assert raised.value.fix.startswith(fix)
+
+
+def test_a_mapping_reads_sqlite_as_well(tmp_path: Path) -> None:
+    database = on_sqlite(tmp_path)
+    keep(database, device("a"))
+    mapping = {"table": "devices", "columns": {"id": "id", "ip_address": "nothing"}}
+    with pytest.raises(SourceRefused, match="no such column"):
+        read_mapped(database, **mapping, in_schema=None, where={})
+    mapping["columns"] = {"id": "id", "ip_address": "ip_address"}
+    (row,) = read_mapped(database, **mapping, in_schema=None, where={}).rows
+    assert (row.id, row.protocol, row.credential) == ("a", "ping", "core")
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"columns": {"ip_address": "mgmt"}}, "expected the key id"),
+        ({"columns": {"id": "x"}}, "expected the key ip_address, here or in defaults"),
+        ({"columns": {"id": "x", "serial": "y"}}, "columns.serial"),
+        ({"where": {"a": 1.5}}, "where.a"),
+    ],
+)
+def test_a_mapping_that_cannot_be_is_refused(changes: dict[str, Any], says: str) -> None:
+    with pytest.raises(ValidationError, match=says):
+        DeviceTableSettings(**{**MAPPING, **changes})
+
+
+def test_every_column_of_a_device_can_be_mapped() -> None:
+    mapping = {"table": "t", "columns": {name: name for name in COLUMNS}}
+    assert str(DeviceTableSettings.model_validate(mapping).select()).count("AS") == len(COLUMNS)

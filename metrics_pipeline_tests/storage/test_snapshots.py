@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import zlib
 from contextlib import closing
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -58,6 +60,37 @@ def test_points_come_back_as_they_were(points: list[Point]) -> None:
     decoded = snapshots.decode(snapshots.encode(points))
     assert decoded == tuple(points)
     assert [_types(point) for point in decoded] == [_types(point) for point in points]
+
+
+@given(st.lists(POINTS, max_size=7), st.integers(1, 200))
+def test_points_come_in_batches_as_they_were(points: list[Point], size: int) -> None:
+    batches = list(snapshots.decode_in_batches(snapshots.encode(points), size))
+    assert tuple(Point(*row) for rows in batches for row in rows) == tuple(points)
+    assert all(batches)
+
+
+@pytest.mark.parametrize("missing", [1, 4, 30])
+def test_a_body_that_was_cut_off_is_an_error(missing: int) -> None:
+    body = snapshots.encode([count({"device_count": n}, n) for n in range(9)])[:-missing]
+    with pytest.raises((zlib.error, ValueError)):
+        list(snapshots.decode_in_batches(body, 64))
+
+
+def test_a_body_is_json_with_a_point_in_each_line() -> None:
+    points = [count({"device_count": n}, n) for n in (1, 2)]
+    assert zlib.decompress(snapshots.encode(points)).decode().splitlines() == [
+        "[",
+        '["fleet_counts",{"provider":"hub"},{"device_count":1},1],',
+        '["fleet_counts",{"provider":"hub"},{"device_count":2},2]',
+        "]",
+    ]
+
+
+def test_a_body_of_before_which_is_all_in_one_line_is_read_as_well() -> None:
+    body = zlib.compress(b'[["fleet_counts",{"provider":"hub"},{"device_count":1},1]]')
+    assert snapshots.decode(body) == (count({"device_count": 1}, 1),)
+    [[row]] = snapshots.decode_in_batches(body)
+    assert Point(*row) == count({"device_count": 1}, 1)
 
 
 def _types(point: Point) -> dict[str, tuple[type, str]]:

@@ -7,7 +7,20 @@ from metrics_pipeline.sources.registry import SOURCES
 
 
 def build_source_assets(settings: Settings) -> list[dg.AssetSpec]:
-    """One external asset for each source the settings use."""
+    """One external asset for each source the settings use, and the devices if they are polled."""
+    devices = dg.AssetSpec(
+        key=["inventory", "devices"],
+        description="Which devices there are: read by this pipeline, kept by others.",
+        group_name="sources",
+        kinds={"sql"},
+    )
+    return [
+        *([devices] if settings.polls_devices else []),
+        *_counted_sources(settings),
+    ]
+
+
+def _counted_sources(settings: Settings) -> list[dg.AssetSpec]:
     return [
         dg.AssetSpec(
             key=spec.reads.split("/"),

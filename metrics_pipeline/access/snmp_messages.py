@@ -1,0 +1,178 @@
+"""SNMP's requests and replies as bytes: PDUs, and messages of version 1 and 2c.
+
+Sources: RFC 1157 section 4, RFC 1901, RFC 3416 section 3. Whatever bytes come in, what is wrong
+with them is BerError.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from enum import IntEnum
+from functools import lru_cache
+from typing import NamedTuple
+
+from metrics_pipeline.access.snmp_ber import (
+    INTEGER,
+    NULL,
+    OBJECT_ID,
+    OCTETS,
+    SEQUENCE,
+    BerError,
+    Value,
+    decode_oid,
+    decode_value,
+    encode,
+    encode_integer,
+    encode_oid,
+    read_header,
+    read_integer,
+)
+
+VERSION_1, VERSION_2C, VERSION_3 = 0, 1, 3
+
+ID_BYTES = 4
+"""Every identifier is written in four bytes, so it is FIRST_ID and 30 bits of chance."""
+FIRST_ID, RANDOM_ID_MASK = 0x0100_0000, 0x3FFF_FFFF
+
+_NULL = encode(NULL, b"")
+_LONG = 0x80
+_PLAIN_UNSIGNED = frozenset((0x41, 0x42, 0x43, 0x46, 0x47))
+_PLAIN_BYTES = 4
+
+
+class Pdu(IntEnum):
+    """The tags of the PDUs that are asked with and answered with."""
+
+    GET = 0xA0
+    GET_NEXT = 0xA1
+    RESPONSE = 0xA2
+    GET_BULK = 0xA5
+    REPORT = 0xA8
+
+
+class ErrorStatus(IntEnum):
+    """RFC 3416's error-status, as far as a reader meets it."""
+
+    NO_ERROR = 0
+    TOO_BIG = 1
+    NO_SUCH_NAME = 2
+    GENERAL = 5
+    NO_ACCESS = 6
+    AUTHORIZATION = 16
+
+
+class Reply(NamedTuple):
+    """What came back: names, and the value of each, None where there is no such variable.
+
+    `error_index` counts from 1.
+    """
+
+    error_status: int
+    error_index: int
+    names: Sequence[str]
+    values: Sequence[Value | None]
+
+
+class ReplyPdu(NamedTuple):
+    """A PDU whose variables are not decoded yet: they are `data[start:stop]`."""
+
+    tag: int
+    request_id: int
+    error_status: int
+    error_index: int
+    start: int
+    stop: int
+
+
+def encode_request(tag: Pdu, request_id: int, oids: tuple[str, ...], repetitions: int) -> bytes:
+    """A PDU that asks for `oids`; `repetitions` is for GET_BULK (0 non-repeaters) alone."""
+    head = encode(INTEGER, request_id.to_bytes(ID_BYTES, "big")) + encode_integer(0)
+    return encode(tag, head + encode_integer(repetitions) + _encode_variables(oids))
+
+
+def encode_community_message(version: int, community: bytes, pdu: bytes) -> bytes:
+    """A whole datagram of version 1 or 2c."""
+    return encode(SEQUENCE, encode_integer(version) + encode(OCTETS, community) + pdu)
+
+
+def read_version(data: bytes) -> tuple[int, int]:
+    """The version of a whole message, and where what follows it begins."""
+    start, stop = read_header(data, 0, SEQUENCE, len(data))
+    if stop != len(data):
+        raise BerError("bytes after the message")
+    return read_integer(data, start, stop)
+
+
+def read_community_reply(data: bytes, at: int) -> ReplyPdu:
+    """The PDU of a message of version 1 or 2c, whose community begins at `at`."""
+    _, at = read_header(data, at, OCTETS, len(data))
+    return read_pdu(data, at, len(data))
+
+
+def read_pdu(data: bytes, at: int, end: int) -> ReplyPdu:
+    """The PDU at `at`, which must fill what there is up to `end`."""
+    tag = data[at] if at < end else 0
+    if tag not in {Pdu.RESPONSE, Pdu.REPORT}:
+        raise BerError(f"PDU {tag:#04x} where a response is expected")
+    at, stop = read_header(data, at, tag, end)
+    request_id, at = read_integer(data, at, stop)
+    status, at = read_integer(data, at, stop)
+    index, at = read_integer(data, at, stop)
+    start, last = read_header(data, at, SEQUENCE, stop)
+    if last != stop or stop != end:
+        raise BerError("bytes after the variables")
+    return ReplyPdu(tag, request_id, status, index, start, last)
+
+
+def decode_reply(data: bytes, pdu: ReplyPdu) -> Reply:
+    """The reply with its variables."""
+    names, values = decode_variables(data, pdu.start, pdu.stop)
+    return Reply(pdu.error_status, pdu.error_index, names, values)
+
+
+def decode_variables(data: bytes, at: int, stop: int) -> tuple[list[str], list[Value | None]]:
+    """Names and values between `at` and `stop`.
+
+    The hot path of a sweep: 110 variables a device, ten thousand devices. So lengths below 128
+    and small unsigned numbers are read in place.
+    """
+    names: list[str] = []
+    values: list[Value | None] = []
+    try:
+        while at < stop:
+            size, name_at = data[at + 1], at + 4
+            end, value_at = at + 2 + size, name_at + data[at + 3]
+            start = value_at + 2
+            is_usual = (
+                size < _LONG
+                and data[at] == SEQUENCE
+                and data[at + 2] == OBJECT_ID
+                and start + data[value_at + 1] == end <= stop
+            )
+            if not is_usual:
+                name_at, value_at, start, end = _find_variable(data, at, stop)
+            tag = data[value_at]
+            names.append(decode_oid(data[name_at:value_at]))
+            if tag in _PLAIN_UNSIGNED and 0 < end - start <= _PLAIN_BYTES:
+                values.append(int.from_bytes(data[start:end], "big"))
+            else:
+                values.append(decode_value(tag, data[start:end]))
+            at = end
+    except IndexError:
+        raise BerError("truncated") from None
+    return names, values
+
+
+def _find_variable(data: bytes, at: int, stop: int) -> tuple[int, int, int, int]:
+    """Where name, value, the value's content and the variable's end are, whatever its lengths."""
+    at, end = read_header(data, at, SEQUENCE, stop)
+    name_at, value_at = read_header(data, at, OBJECT_ID, end)
+    start, last = read_header(data, value_at, data[value_at], end)
+    if last != end:
+        raise BerError("a value that does not fill its variable")
+    return name_at, value_at, start, end
+
+
+@lru_cache(4096)
+def _encode_variables(oids: tuple[str, ...]) -> bytes:
+    return encode(SEQUENCE, b"".join(encode(SEQUENCE, encode_oid(oid) + _NULL) for oid in oids))

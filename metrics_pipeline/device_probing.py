@@ -1,0 +1,73 @@
+"""One poll of one device, told step by step to a person."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Iterator
+
+from metrics_pipeline.core.catalog import DEVICE_METRIC_LIST
+from metrics_pipeline.core.devices import Device, DeviceReading, Miss
+from metrics_pipeline.core.ports import DeviceProbe
+from metrics_pipeline.settings import Settings
+from metrics_pipeline.sources.probe_registry import PROBES
+
+UNITS = {metric.selected_by: metric.unit for metric in DEVICE_METRIC_LIST}
+
+
+async def probe_and_tell(
+    settings: Settings, device: Device, timeout_seconds: float, say: Callable[[str], None]
+) -> bool:
+    """Poll `device`, say each step with its time in seconds, and whether everything was readable.
+
+    A value that the device does not have is not a fault of it. ConfigurationError leaves here.
+    """
+    spec = PROBES[device.protocol]
+    say(f"{device.id}: {spec.title} to {device.address}{_port(device)}{_credential(device)}")
+    started = time.monotonic()
+
+    def trace(step: str) -> None:
+        say(f"{time.monotonic() - started:7.3f} s  {step}")
+
+    try:
+        async with asyncio.timeout(timeout_seconds), _build(settings, device.protocol) as probe:
+            reading = await probe.poll(device, spec.metrics, trace)
+    except TimeoutError:
+        detail = f"not done within {timeout_seconds:g} s"
+        misses = dict.fromkeys(spec.metrics, Miss.TIMEOUT)
+        reading = DeviceReading(device.id, False, {}, misses, Miss.TIMEOUT, detail)
+    trace(_outcome(reading))
+    for line in _values(reading):
+        say(line)
+    return reading.is_up and not set(reading.misses.values()) - {Miss.UNSUPPORTED}
+
+
+def _build(settings: Settings, protocol: str) -> DeviceProbe:
+    """The probe of the sweeps; of SNMP the reference engine, to have a second opinion."""
+    section = getattr(settings.polling, protocol)
+    if hasattr(section, "engine"):
+        section = section.model_copy(update={"engine": "reference"})
+    return PROBES[protocol].build(section, getattr(section, "credentials", {}))
+
+
+def _port(device: Device) -> str:
+    return f", port {device.port}" if device.port else ""
+
+
+def _credential(device: Device) -> str:
+    return f", credential {device.credential!r}" if device.credential else ""
+
+
+def _outcome(reading: DeviceReading) -> str:
+    if reading.is_up:
+        return "it is up" + (f": {reading.detail}" if reading.detail else "")
+    return f"it is down: {reading.reason}: {reading.detail}"
+
+
+def _values(reading: DeviceReading) -> Iterator[str]:
+    width = max(map(len, UNITS))
+    for name, value in reading.values.items():
+        unit = UNITS.get(name, "")
+        yield f"{name:<{width}}  {value:.10g} {'' if unit == '1' else unit}".rstrip()
+    for name, reason in reading.misses.items():
+        yield f"{name:<{width}}  -  ({reason})"

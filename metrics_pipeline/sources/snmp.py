@@ -1,0 +1,290 @@
+"""SNMP: a device's metrics from its agent, version 1, 2c or 3.
+
+How agents are asked is in `snmp_engines`, what their values mean in `snmp_poll`. Of a host name
+with several addresses, the next is asked when nobody answers at one.
+
+The defaults fit a sweep of thousands: an agent that is not there costs `tries` times
+`timeout_seconds`, during which everything else goes on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, MutableMapping, Sequence
+from typing import Literal, Self
+
+from pydantic import BaseModel, Field, model_validator
+
+from metrics_pipeline.access.host_addresses import HostAddresses, NameNotFound
+from metrics_pipeline.access.secrets import SecretReference
+from metrics_pipeline.access.snmp_messages import VERSION_1, VERSION_2C
+from metrics_pipeline.access.snmp_usm import MIN_PASSWORD_CHARACTERS, User
+from metrics_pipeline.core.devices import Device, DeviceReading, Miss
+from metrics_pipeline.core.errors import ConfigurationError
+from metrics_pipeline.core.ports import Trace
+from metrics_pipeline.sources.snmp_engines.fast import FastEngine
+from metrics_pipeline.sources.snmp_engines.spec import (
+    Community,
+    EngineSettings,
+    SnmpEngine,
+    SnmpUnreachable,
+)
+from metrics_pipeline.sources.snmp_memory import DeviceMemory
+from metrics_pipeline.sources.snmp_poll import poll_values
+from metrics_pipeline.sources.snmp_session import (
+    Index,
+    Oid,
+    SnmpFailure,
+    SnmpSession,
+    SnmpTimeout,
+    SnmpValue,
+)
+
+NAME = "snmp"
+PORT = 161
+
+
+class SnmpSettings(BaseModel, frozen=True, extra="forbid"):
+    """How devices are asked over SNMP."""
+
+    timeout_seconds: float = Field(
+        default=2.0, gt=0, le=60, description="How long to wait for each try's reply, in seconds."
+    )
+    tries: int = Field(
+        default=2,
+        ge=1,
+        le=10,
+        description="How often a request is sent before the device counts as silent.",
+    )
+    max_varbinds: int = Field(
+        default=60,
+        ge=1,
+        le=1000,
+        description="Variables in one request, or in the reply to one GETBULK, at most. With 60, "
+        "a reply is about 1,400 bytes, which no network has to cut.",
+    )
+    max_repetitions: int = Field(
+        default=25, ge=1, le=1000, description="Rows of a table asked for with one GETBULK."
+    )
+    engine: Literal["fast", "reference"] = Field(
+        default="fast",
+        description="`fast` is for sweeps. `reference` is pysnmp, which takes fifty times the CPU "
+        "time: for comparing, and for an agent that the other one does not get on with.",
+    )
+    resolve_timeout_seconds: float = Field(
+        default=5.0,
+        gt=0,
+        le=60,
+        description="How long to wait for the address of a host name, in seconds.",
+    )
+
+
+class SnmpCommunity(BaseModel, frozen=True, extra="forbid", hide_input_in_errors=True):
+    """Who we are to agents of version 1 and 2c."""
+
+    version: Literal["1", "2c"] = Field(
+        default="2c", description="1 for agents that know no 2c: they have no 64-bit counters."
+    )
+    community: SecretReference = Field(description="The community, one with read access.")
+
+    def resolve(self) -> Community:
+        """With its secret; ConfigurationError if that is not there."""
+        version = VERSION_1 if self.version == "1" else VERSION_2C
+        return Community(version, self.community.read())
+
+
+class SnmpUser(BaseModel, frozen=True, extra="forbid", hide_input_in_errors=True):
+    """Who we are to agents of version 3."""
+
+    user: str = Field(min_length=1, max_length=32, description="The user name.")
+    auth: Literal["md5", "sha1", "sha224", "sha256", "sha384", "sha512"] | None = Field(
+        default=None,
+        description="The authentication protocol; md5 and sha1 are for gear that has no other.",
+    )
+    auth_password: SecretReference | None = Field(
+        default=None, description="The authentication password, of 8 characters at least."
+    )
+    privacy: Literal["des", "aes128", "aes256", "aes256c"] | None = Field(
+        default=None,
+        description="The privacy protocol. aes256c is aes256 with keys lengthened as Cisco does: "
+        "the two differ where `auth` is md5, sha1 or sha224. des is for gear that has no other.",
+    )
+    privacy_password: SecretReference | None = Field(
+        default=None, description="The privacy password, of 8 characters at least."
+    )
+
+    @model_validator(mode="after")
+    def _passwords_belong_to_protocols(self) -> SnmpUser:
+        if (self.auth is None) != (self.auth_password is None):
+            raise ValueError("auth and auth_password belong together")
+        if (self.privacy is None) != (self.privacy_password is None):
+            raise ValueError("privacy and privacy_password belong together")
+        if self.privacy is not None and self.auth is None:
+            raise ValueError("there is no privacy without auth")
+        return self
+
+    def resolve(self) -> User:
+        """With its secrets; ConfigurationError if one is not there, or too short."""
+        return User(
+            self.user,
+            self.auth,
+            _password(self.auth_password),
+            self.privacy,
+            _password(self.privacy_password),
+        )
+
+
+SnmpCredential = SnmpCommunity | SnmpUser
+
+
+class Snmp:
+    """Device probe. `credentials` are by the name the inventory gives as `credential`.
+
+    `memories` holds, by device id, what a poll remembers for the next; who keeps it between
+    processes saves it.
+    """
+
+    name = NAME
+
+    def __init__(
+        self,
+        settings: SnmpSettings,
+        credentials: Mapping[str, SnmpCredential],
+        memories: MutableMapping[str, DeviceMemory] | None = None,
+    ) -> None:
+        self._settings = settings
+        self._credentials = credentials
+        self._resolved: dict[str, Community | User] = {}
+        self.memories = {} if memories is None else memories
+        self._engine = _engine(settings)
+
+    def load_memories(self, memories: Mapping[str, bytes]) -> None:
+        """Know the devices as `dump_memories` did; what cannot be read is forgotten."""
+        self.memories.update({d: DeviceMemory.from_json(memory) for d, memory in memories.items()})
+
+    def dump_memories(self) -> Mapping[str, bytes]:
+        """1 to 3 kB of JSON for each device, by its id."""
+        return {device: memory.to_json() for device, memory in self.memories.items()}
+
+    async def __aenter__(self) -> Self:
+        """Open the engine. Secrets are read anew: they may have changed since the last sweep."""
+        self._resolved.clear()
+        self._addresses = HostAddresses(self._settings.resolve_timeout_seconds)
+        await self._engine.__aenter__()
+        return self
+
+    async def __aexit__(self, *_exception: object) -> None:
+        self._addresses.close()
+        await self._engine.__aexit__(None, None, None)
+
+    async def poll(
+        self, device: Device, metrics: Collection[str], trace: Trace | None = None
+    ) -> DeviceReading:
+        """Read `metrics` (of HOST_METRICS) of `device`."""
+        try:
+            credential = self._credential(device.credential)
+            addresses = await self._addresses.find(device.address)
+        except ConfigurationError as error:
+            return _nothing(device, metrics, Miss.CREDENTIAL, str(error))
+        except NameNotFound as error:
+            return _nothing(
+                device, metrics, Miss.RESOLVE, f"{device.address!r} has no address: {error}"
+            )
+        failure: SnmpFailure | None = None
+        for address in addresses:
+            with_port = address.with_port(device.port or PORT)
+            try:
+                return await self._poll_at(with_port, credential, device, metrics, trace)
+            except SnmpFailure as error:
+                failure = error
+                if trace is not None:
+                    trace(f"{with_port[0]} port {with_port[1]}: {error.miss}: {error}")
+                if _has_answered(error):
+                    break
+        assert failure is not None
+        return _nothing(device, metrics, failure.miss, str(failure), _has_answered(failure))
+
+    async def _poll_at(
+        self,
+        address: tuple[object, ...],
+        credential: Community | User,
+        device: Device,
+        metrics: Collection[str],
+        trace: Trace | None,
+    ) -> DeviceReading:
+        memory = self.memories.get(device.id)
+        if memory is None:
+            memory = self.memories[device.id] = DeviceMemory()
+        async with self._engine.session(address, credential) as session:
+            asked: SnmpSession = session if trace is None else _TracedSession(session, trace)
+            polled = await poll_values(asked, metrics, memory, trace)
+        return DeviceReading(device.id, is_up=True, values=polled.values, misses=polled.misses)
+
+    def _credential(self, name: str) -> Community | User:
+        resolved = self._resolved.get(name)
+        if resolved is None:
+            if name not in self._credentials:
+                raise ConfigurationError(
+                    "the inventory", f"no SNMP credential is called {name!r}", "Define it."
+                )
+            resolved = self._resolved[name] = self._credentials[name].resolve()
+        return resolved
+
+
+class _TracedSession:
+    """Says what is asked and what comes back."""
+
+    def __init__(self, session: SnmpSession, trace: Trace) -> None:
+        self._session = session
+        self._trace = trace
+
+    async def get(self, oids: Sequence[Oid]) -> Mapping[Oid, SnmpValue]:
+        """See SnmpSession."""
+        found = await self._session.get(oids)
+        self._trace(f"get of {len(oids)} variables: {len(found)} are there")
+        for oid, value in found.items():
+            self._trace(f"  {oid} = {value!r}")
+        return found
+
+    async def walk(self, columns: Sequence[Oid]) -> Mapping[Oid, Mapping[Index, SnmpValue]]:
+        """See SnmpSession."""
+        found = await self._session.walk(columns)
+        for column, rows in found.items():
+            self._trace(f"walk of {column}: {len(rows)} rows")
+        return found
+
+
+def _engine(settings: SnmpSettings) -> SnmpEngine:
+    limits = EngineSettings(
+        timeout_seconds=settings.timeout_seconds,
+        tries=settings.tries,
+        max_varbinds=settings.max_varbinds,
+        max_repetitions=settings.max_repetitions,
+    )
+    if settings.engine == "fast":
+        return FastEngine(limits)
+    # pysnmp takes half a second to import: only who asks for it waits.
+    from metrics_pipeline.sources.snmp_engines.reference import ReferenceEngine  # noqa: PLC0415
+
+    return ReferenceEngine(limits)
+
+
+def _has_answered(failure: SnmpFailure) -> bool:
+    return not isinstance(failure, SnmpTimeout | SnmpUnreachable)
+
+
+def _nothing(
+    device: Device, metrics: Collection[str], reason: Miss, detail: str, is_up: bool = False
+) -> DeviceReading:
+    misses = dict.fromkeys(metrics, reason)
+    return DeviceReading(device.id, is_up, misses=misses, reason=reason, detail=detail)
+
+
+def _password(secret: SecretReference | None) -> str:
+    password = "" if secret is None else secret.read()
+    if secret is not None and len(password) < MIN_PASSWORD_CHARACTERS:
+        raise ConfigurationError(
+            str(secret),
+            f"an SNMPv3 password has {MIN_PASSWORD_CHARACTERS} characters at least (RFC 3414)",
+            "Set the whole of it.",
+        )
+    return password

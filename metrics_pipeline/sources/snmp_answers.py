@@ -1,0 +1,90 @@
+"""What one device answered in one poll: each thing is asked once, and silence is respected."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+
+from metrics_pipeline.sources.snmp_cells import Cells, NoValue
+from metrics_pipeline.sources.snmp_memory import Plan
+from metrics_pipeline.sources.snmp_session import (
+    Index,
+    Oid,
+    SnmpFailure,
+    SnmpSession,
+    SnmpTimeout,
+    SnmpValue,
+)
+from metrics_pipeline.sources.snmp_ways import Way
+
+
+def as_cells(scalars: Mapping[Oid, SnmpValue]) -> Cells:
+    """Scalars, by OID with `.0`, as the cells that formulas read."""
+    return {oid.removesuffix(".0"): {"0": value} for oid, value in scalars.items()}
+
+
+class Answers:
+    """The variables and tables of a device, as far as they were asked for."""
+
+    def __init__(self, session: SnmpSession) -> None:
+        self.variables: dict[Oid, SnmpValue] = {}
+        self.silence: SnmpFailure | None = None
+        """Why nothing more is asked in this poll: the device stopped answering."""
+        self._session = session
+        self._asked: set[Oid] = set()
+        self._tables: dict[Oid, Mapping[Index, SnmpValue]] = {}
+        self._failed: dict[Oid, SnmpFailure] = {}
+
+    async def ask(self, oids: Collection[Oid]) -> None:
+        """Ask for instances that were not asked for yet. Raises SnmpFailure, keeping a part."""
+        missing = [oid for oid in oids if oid not in self._asked]
+        self._asked.update(missing)
+        if not missing:
+            return
+        try:
+            self.variables.update(await self._session.get(missing))
+        except SnmpFailure as failure:
+            self.variables.update(failure.answered)
+            self.silence = failure
+            raise
+
+    def scalars(self, oids: Collection[Oid]) -> Cells:
+        """Those of `oids` that were answered."""
+        return as_cells({oid: self.variables[oid] for oid in oids if oid in self.variables})
+
+    def planned(self, plan: Plan) -> Cells:
+        """The cells of `plan` that were answered, and what is known of them."""
+        variables = self.variables
+        asked = {
+            column: {i: variables[oid] for i in rows if (oid := f"{column}.{i}") in variables}
+            for column, rows in plan.asked.items()
+        }
+        return {**plan.known, **asked}
+
+    async def cells_of(self, way: Way) -> Cells:
+        """All cells of the way's scalars and columns. Raises NoValue when they cannot be had."""
+        if self.silence:
+            raise NoValue(self.silence.miss, str(self.silence))
+        columns = (*way.known, *way.asked)
+        try:
+            await self.ask(way.scalars)
+            await self._walk(columns)
+        except SnmpFailure as failure:
+            raise NoValue(failure.miss, str(failure)) from failure
+        return {**self.scalars(way.scalars), **{column: self._tables[column] for column in columns}}
+
+    async def _walk(self, columns: Collection[Oid]) -> None:
+        """Walk those of `columns` that were not; one that failed fails again without asking."""
+        for column in columns:
+            if column in self._failed:
+                raise self._failed[column]
+        missing = [column for column in columns if column not in self._tables]
+        if not missing:
+            return
+        try:
+            found = await self._session.walk(missing)
+        except SnmpFailure as failure:
+            self._failed.update(dict.fromkeys(missing, failure))
+            if isinstance(failure, SnmpTimeout):
+                self.silence = failure
+            raise
+        self._tables.update({column: found.get(column, {}) for column in missing})

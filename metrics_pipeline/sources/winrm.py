@@ -1,0 +1,341 @@
+"""Windows hosts over WinRM (WS-Man): nothing to install there, WQL queries on CIM classes.
+
+Connecting is asyncio's, so that a host that is off costs no thread; logging in and asking is done
+by `winrm_session.py` in a bounded pool of threads. What the answers mean is in `windows_report.py`.
+How it was tried, and that no Windows was at hand: `docs/winrm.md`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import os
+import socket
+import ssl
+from collections import OrderedDict
+from collections.abc import Collection, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Literal, Self
+
+from pydantic import BaseModel, Field
+
+from metrics_pipeline.access.host_addresses import Address, HostAddresses, NameNotFound
+from metrics_pipeline.access.hosts import is_host
+from metrics_pipeline.access.secrets import SecretReference
+from metrics_pipeline.access.state_path import StatePath
+from metrics_pipeline.core.devices import HOST_METRICS, Device, DeviceReading, Miss
+from metrics_pipeline.core.errors import ConfigurationError
+from metrics_pipeline.core.ports import Trace
+from metrics_pipeline.sources.windows_report import Query, Row, queries_for
+from metrics_pipeline.sources.winrm_session import Conversation, Line, Lost, Peer, Refusal
+
+NAME = "winrm"
+PORTS: Mapping[str, int] = {"https": 5986, "http": 5985}
+SAYING = {Miss.UNSUPPORTED: "not there", Miss.PARSE: "what cannot be right"}
+NOBODY_THERE = (errno.EHOSTUNREACH, errno.EHOSTDOWN, errno.ENETUNREACH, errno.ETIMEDOUT)
+
+
+class WinRmSettings(BaseModel, frozen=True, extra="forbid"):
+    """How Windows hosts are asked over WinRM."""
+
+    timeout_seconds: float = Field(
+        default=5.0,
+        gt=0,
+        le=60,
+        description="Seconds to wait for the connection, and for each answer. More than for SNMP: "
+        "the first look at a performance class starts its provider.",
+    )
+    max_at_once: int = Field(
+        default=32,
+        ge=1,
+        le=512,
+        description="Hosts that are asked at the same time; each takes a thread.",
+    )
+
+
+class WindowsLogin(BaseModel, frozen=True, extra="forbid", hide_input_in_errors=True):
+    """Who we are to a Windows host, and how we know that it is the right one."""
+
+    user: str = Field(
+        min_length=1, description=r"`DOMAIN\user`, `user@REALM`, or `user` of the host itself."
+    )
+    password: SecretReference = Field(description="Its password.")
+    auth: Literal["ntlm", "kerberos", "negotiate"] = Field(
+        default="negotiate",
+        description="negotiate takes Kerberos where it can and NTLM where it cannot. Kerberos "
+        "needs the extra `kerberos` and a host name instead of an address.",
+    )
+    transport: Literal["https", "http"] = Field(
+        default="https",
+        description="https on port 5986, the certificate checked; http on port 5985, where each "
+        "message is encrypted by the log-in, but nothing proves with NTLM who the host is.",
+    )
+    ca_file: StatePath | None = Field(
+        default=None,
+        description="PEM of who vouches for the hosts' certificates; without it, this system's.",
+    )
+    server_name: Literal["hostname", "address"] = Field(
+        default="hostname",
+        description="Which of the device's two the certificate and the Kerberos principal name.",
+    )
+
+
+@dataclass(slots=True)
+class _Report:
+    """What one poll gathers on its way."""
+
+    values: dict[str, float] = field(default_factory=dict)
+    misses: dict[str, Miss] = field(default_factory=dict)
+    details: list[str] = field(default_factory=list)
+    has_answered: bool = False
+    lost: Lost | None = None
+
+    @property
+    def is_stale(self) -> bool:
+        """Whether a connection that was kept may just have been too old."""
+        return self.lost is not None and self.lost.miss is not Miss.TIMEOUT
+
+    def add(self, query: Query, rows: Sequence[Row]) -> None:
+        """What the rows of `query` say."""
+        for metric, found in query.read(rows).items():
+            if isinstance(found, Miss):
+                self.misses[metric] = found
+                self.details.append(f"{metric}: {SAYING[found]} in {query.class_name}")
+            else:
+                self.values[metric] = found
+
+    def refuse(self, query: Query, refusal: Refusal) -> None:
+        """The host has said no to `query`."""
+        self.misses |= dict.fromkeys(query.metrics, refusal.fault.miss)
+        self.details.append(f"{query.class_name}: {refusal}")
+
+    def lose(self, lost: Lost) -> _Report:
+        """Nothing more comes. Who says that we are the wrong one, or talks nonsense, is there."""
+        self.lost = lost
+        self.details.append(lost.detail)
+        self.has_answered |= lost.miss in (Miss.AUTH, Miss.PARSE)
+        return self
+
+    def reading(self, device: Device, metrics: Collection[str]) -> DeviceReading:
+        """Each of `metrics` is a value or a miss. What could not be asked shares its reason."""
+        values = {name: self.values[name] for name in metrics if name in self.values}
+        misses = {name: self._miss(name) for name in metrics if name not in values}
+        reason = None if values else next(iter(misses.values()), None)
+        if self.lost is not None and not values:
+            reason = self.lost.miss
+        detail = "; ".join(self.details)
+        return DeviceReading(device.id, self.has_answered, values, misses, reason, detail)
+
+    def _miss(self, metric: str) -> Miss:
+        if self.lost is None or metric not in HOST_METRICS:
+            return self.misses.get(metric, Miss.UNSUPPORTED)
+        return self.misses.get(metric, self.lost.miss)
+
+
+class _Way:
+    """A log-in with what is made from it once: the TLS context costs a file with all CAs."""
+
+    def __init__(self, login: WindowsLogin) -> None:
+        self.login = login
+
+    @cached_property
+    def tls(self) -> ssl.SSLContext | None:
+        """Trusts `ca_file` alone, or this system's; Lost(CREDENTIAL) if that cannot be read."""
+        if self.login.transport == "http":
+            return None
+        try:
+            return ssl.create_default_context(cafile=self.login.ca_file)
+        except (OSError, ssl.SSLError) as error:
+            raise Lost(Miss.CREDENTIAL, f"ca_file {self.login.ca_file}: {error}") from error
+
+    def peer(self, device: Device, timeout_seconds: float) -> Peer:
+        """`device` as this log-in sees it; Lost(CREDENTIAL) if the password is not there."""
+        try:
+            password = self.login.password.read()
+        except ConfigurationError as error:
+            raise Lost(Miss.CREDENTIAL, str(error)) from error
+        # A name for people only, or one with a port, is no name to connect to.
+        is_name = is_host(device.hostname) and ":" not in device.hostname
+        by_name = self.login.server_name == "hostname" and is_name
+        return Peer(
+            name=device.hostname if by_name else device.address,
+            port=device.port or PORTS[self.login.transport],
+            tls=self.tls,
+            user=self.login.user,
+            password=password,
+            auth=self.login.auth,
+            timeout_seconds=timeout_seconds,
+        )
+
+
+class WinRm:
+    """Probe of Windows hosts. `logins` are by the name the inventory gives as `credential`.
+
+    Connections to hosts that answered all are kept for their next poll, up to `max_at_once`.
+    """
+
+    name = NAME
+
+    def __init__(self, settings: WinRmSettings, logins: Mapping[str, WindowsLogin]) -> None:
+        self._settings = settings
+        self._ways = {name: _Way(login) for name, login in logins.items()}
+        self._idle: OrderedDict[_Key, Conversation] = OrderedDict()
+
+    async def __aenter__(self) -> Self:
+        self._threads = ThreadPoolExecutor(self._settings.max_at_once, thread_name_prefix=NAME)
+        self._addresses = HostAddresses(self._settings.timeout_seconds)
+        return self
+
+    async def __aexit__(self, *_exception: object) -> None:
+        while self._idle:
+            self._idle.popitem()[1].close()
+        self._addresses.close()
+        await asyncio.to_thread(self._threads.shutdown, cancel_futures=True)
+
+    async def poll(
+        self, device: Device, metrics: Collection[str], trace: Trace | None = None
+    ) -> DeviceReading:
+        """Read `metrics` of `device`: one query per CIM class, over one connection.
+
+        With no metrics, only connect. Cancelled, it ends the connection, and with it the thread's
+        wait.
+        """
+        queries, tell = queries_for(metrics), _teller(trace)
+        kept = self._idle.pop(_key(device), None)
+        report = None if kept is None else await self._ask(device, kept, queries, tell)
+        if report is None or report.is_stale:
+            report = await self._ask_anew(device, queries, tell)
+        return report.reading(device, metrics)
+
+    async def _ask_anew(self, device: Device, queries: Queries, tell: Trace) -> _Report:
+        try:
+            conversation = await self._open(device, tell)
+        except Lost as lost:
+            tell(f"{lost.miss}: {lost.detail}")
+            return _Report().lose(lost)
+        if not queries:
+            # Nothing was asked but whether it is there, and it took the connection.
+            conversation.close()
+            return _Report(has_answered=True)
+        return await self._ask(device, conversation, queries, tell)
+
+    async def _open(self, device: Device, tell: Trace) -> Conversation:
+        way = self._ways.get(device.credential)
+        if way is None:
+            raise Lost(Miss.CREDENTIAL, f"no credential is called {device.credential!r}")
+        seconds = self._settings.timeout_seconds
+        peer = way.peer(device, seconds)
+        tell(f"connecting to {device.address} port {peer.port}, as {peer.user} by {peer.auth}")
+        line = Line(await _connect(await self._find(device), peer.port, seconds))
+        try:
+            return Conversation(peer, line)
+        except ValueError as error:
+            line.close()
+            raise Lost(Miss.RESOLVE, f"{peer.name!r} cannot be a host: {error}") from error
+
+    async def _find(self, device: Device) -> Sequence[Address]:
+        try:
+            return await self._addresses.find(device.address)
+        except NameNotFound as error:
+            message = f"{device.address!r} has no address: {error}"
+            raise Lost(Miss.RESOLVE, message) from error
+
+    async def _ask(
+        self, device: Device, conversation: Conversation, queries: Queries, tell: Trace
+    ) -> _Report:
+        work = self._threads.submit(_gather, conversation, queries, tell)
+        try:
+            report = await asyncio.wrap_future(work)
+        except BaseException:
+            work.cancel()
+            conversation.line.give_up()
+            # It is closed only when no thread uses it any more: a descriptor closed under a
+            # thread may come back as another host's.
+            work.add_done_callback(lambda _work: conversation.close())
+            raise
+        if report.lost is None:
+            self._keep(device, conversation)
+        else:
+            conversation.close()
+        return report
+
+    def _keep(self, device: Device, conversation: Conversation) -> None:
+        earlier = self._idle.pop(_key(device), None)
+        if earlier is not None:
+            earlier.close()
+        self._idle[_key(device)] = conversation
+        if len(self._idle) > self._settings.max_at_once:
+            self._idle.popitem(last=False)[1].close()
+
+
+Queries = tuple[Query, ...]
+_Key = tuple[str, str, int, str]
+
+
+def _key(device: Device) -> _Key:
+    return device.id, device.address, device.port, device.credential
+
+
+def _teller(trace: Trace | None) -> Trace:
+    """`trace` for threads: it is called on the loop that polls, in order."""
+    if trace is None:
+        return lambda _line: None
+    loop = asyncio.get_running_loop()
+
+    def tell(line: str) -> None:
+        loop.call_soon_threadsafe(trace, line)
+
+    return tell
+
+
+def _gather(conversation: Conversation, queries: Queries, tell: Trace) -> _Report:
+    """All `queries`, one after the other, in a thread; ends with the first that is Lost."""
+    report = _Report()
+    conversation.line.received_bytes = 0
+    for query in queries:
+        try:
+            rows = conversation.rows(query)
+        except Refusal as refusal:
+            tell(f"{query.class_name}: {refusal.fault.miss}: {refusal}")
+            report.refuse(query, refusal)
+        except Lost as lost:
+            tell(f"{query.class_name}: {lost.miss}: {lost.detail}")
+            report.lose(lost)
+            break
+        else:
+            tell(f"{query.class_name}: {len(rows)} rows")
+            report.add(query, rows)
+    report.has_answered |= conversation.line.received_bytes > 0
+    return report
+
+
+async def _connect(
+    addresses: Sequence[Address], port: int, timeout_seconds: float
+) -> socket.socket:
+    """A connection to the first address that takes one, within the time for all of them."""
+    lost = Lost(Miss.RESOLVE, "no address")
+    for address in addresses:
+        where = f"{address.socket_address[0]} port {port}"
+        try:
+            async with asyncio.timeout(timeout_seconds / len(addresses)):
+                return await _connect_one(address, port)
+        except TimeoutError:
+            lost = Lost(Miss.TIMEOUT, f"no connection to {where} within {timeout_seconds:g} s")
+        except OSError as error:
+            miss = Miss.TIMEOUT if error.errno in NOBODY_THERE else Miss.REFUSED
+            lost = Lost(miss, f"no connection to {where}: {os.strerror(error.errno or 0)}")
+    raise lost
+
+
+async def _connect_one(address: Address, port: int) -> socket.socket:
+    connection = socket.socket(address.family, socket.SOCK_STREAM)
+    try:
+        connection.setblocking(False)
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        await asyncio.get_running_loop().sock_connect(connection, address.with_port(port))
+    except BaseException:
+        connection.close()
+        raise
+    return connection

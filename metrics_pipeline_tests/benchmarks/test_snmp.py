@@ -1,0 +1,21 @@
+"""The benchmark's output on a small fleet; no figure is asserted but that none is wrong."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from metrics_pipeline_tests.benchmarks import snmp
+
+
+def test_the_last_line_is_one_json_object_without_a_wrong_value(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    snmp.main(["--json", "--devices", "20", "--dead-share", "0", "--rounds", "1"])
+    figures = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert figures["devices"] == 20
+    assert figures["cpu_ms_per_device"] > 0
+    assert figures["peer_cpu_ms_per_device"] >= 0
+    assert (figures["wrong_values"], figures["peer_missing_values"]) == (0, 0)
+    assert {"sweep_s", "rss_mb"} <= set(figures)

@@ -1,0 +1,73 @@
+"""From readings to points, and who is online."""
+
+from __future__ import annotations
+
+import pytest
+
+from metrics_pipeline.core.catalog import CATALOG
+from metrics_pipeline.core.device_points import (
+    StatusBoard,
+    count_outcomes,
+    metric_points,
+    outcome_of,
+    status_point,
+    statuses_in,
+)
+from metrics_pipeline.core.devices import HOST_METRICS, PING_METRICS, DeviceReading, Miss
+from metrics_pipeline.core.validation import validate
+
+NOW_NS = 1_700_000_000_000_000_000
+UP = DeviceReading("d1", is_up=True)
+DOWN = DeviceReading("d1", is_up=False, reason=Miss.TIMEOUT)
+
+
+@pytest.mark.parametrize("name", [*HOST_METRICS, *PING_METRICS])
+def test_every_metric_of_a_probe_can_be_stored(name: str) -> None:
+    [point] = metric_points(DeviceReading("d1", True, {name: 1}), NOW_NS)
+    assert point.tags == {"device_id": "d1", "metric_name": name}
+    assert validate(point, CATALOG, NOW_NS).fields == {"value": 1.0}
+
+
+def test_a_status_is_one_of_two_words() -> None:
+    for is_online, word in ((True, "online"), (False, "offline")):
+        point = validate(status_point("d1", is_online, NOW_NS), CATALOG, NOW_NS)
+        assert point.fields == {"status": word}
+        assert statuses_in([point]) == {"d1": is_online}
+
+
+@pytest.mark.parametrize(
+    ("readings", "expected"),
+    [
+        ([UP], [True]),
+        ([DOWN], [False]),
+        ([UP, DOWN], [True, True]),
+        ([UP, DOWN, DOWN], [True, True, False]),
+        ([UP, DOWN, UP, DOWN], [True, True, True, True]),
+        ([UP, DOWN, DOWN, DOWN, UP], [True, True, False, False, True]),
+    ],
+)
+def test_a_device_goes_offline_with_its_second_missed_answer(
+    readings: list[DeviceReading], expected: list[bool]
+) -> None:
+    board = StatusBoard(misses_allowed=2, online={})
+    assert [board.judge(reading) for reading in readings] == expected
+
+
+def test_a_device_that_was_online_in_the_last_run_may_miss_once() -> None:
+    board = StatusBoard(misses_allowed=2, online={"d1": True})
+    assert [board.judge(DOWN), board.judge(DOWN)] == [True, False]
+
+
+def test_outcomes_are_complete_partial_or_a_reason() -> None:
+    complete = DeviceReading("a", True, {"x": 1.0}, {"y": Miss.UNSUPPORTED})
+    partial = DeviceReading("b", True, {"x": 1.0}, {"y": Miss.TIMEOUT})
+    assert [outcome_of(reading) for reading in (complete, partial, DOWN)] == [
+        "complete",
+        "partial",
+        "timeout",
+    ]
+    assert count_outcomes([complete, partial, DOWN, DOWN]) == {
+        "complete": 1,
+        "partial": 1,
+        "timeout": 2,
+    }

@@ -1,0 +1,140 @@
+"""Sweeps over thousands of devices, some of which misbehave."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Collection
+from random import Random
+from typing import Self
+
+import pytest
+
+from metrics_pipeline.core.devices import UPTIME, Device, DeviceReading, Miss
+from metrics_pipeline.core.ports import Trace
+from metrics_pipeline.polling import Limits, sweep, tell_progress
+
+LIMITS = Limits(max_in_flight=50, budget_seconds=0.3)
+
+
+def devices(count: int) -> list[Device]:
+    return [Device(f"d{n}", f"host{n}", f"127.0.0.{n % 250}", "test", "odd") for n in range(count)]
+
+
+class OddProbe:
+    """A probe over devices whose behaviour is a function of their id."""
+
+    name = "odd"
+
+    def __init__(self, behave: Callable[[Device], float | BaseException]) -> None:
+        self._behave = behave
+        self.in_flight = self.most_in_flight = 0
+        self.order: list[str] = []
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_exception: object) -> None: ...
+
+    async def poll(
+        self, device: Device, metrics: Collection[str], trace: Trace | None = None
+    ) -> DeviceReading:
+        self.order.append(device.id)
+        self.in_flight += 1
+        self.most_in_flight = max(self.most_in_flight, self.in_flight)
+        try:
+            behaviour = self._behave(device)
+            if isinstance(behaviour, BaseException):
+                raise behaviour
+            await asyncio.sleep(behaviour)
+            return DeviceReading(device.id, True, dict.fromkeys(metrics, 1.0))
+        finally:
+            self.in_flight -= 1
+
+
+def run(probe: OddProbe, count: int, limits: Limits = LIMITS) -> dict[str, DeviceReading]:
+    async def gather() -> dict[str, DeviceReading]:
+        found = sweep(probe, devices(count), [UPTIME], limits, Random(1))
+        return {reading.device_id: reading async for reading in found}
+
+    return asyncio.run(gather())
+
+
+def test_every_device_gives_one_reading() -> None:
+    readings = run(OddProbe(lambda _: 0), 1000)
+    assert sorted(readings) == sorted(device.id for device in devices(1000))
+    assert all(reading.is_up for reading in readings.values())
+
+
+def test_one_silent_device_of_a_thousand_costs_only_itself() -> None:
+    readings = run(OddProbe(lambda device: 3600 if device.id == "d7" else 0), 1000)
+    assert [reading.device_id for reading in readings.values() if not reading.is_up] == ["d7"]
+    assert readings["d7"].reason is Miss.TIMEOUT
+    assert readings["d7"].misses == {UPTIME: Miss.TIMEOUT}
+    assert "0.3 s" in readings["d7"].detail
+
+
+def test_half_of_the_fleet_dead_is_waited_for_in_parallel() -> None:
+    probe = OddProbe(lambda device: 3600 if int(device.id[1:]) % 2 else 0)
+    readings = run(probe, 200, Limits(max_in_flight=200, budget_seconds=0.3))
+    assert sum(reading.is_up for reading in readings.values()) == 100
+    assert probe.most_in_flight > 100
+
+
+def test_a_defect_of_the_probe_is_one_device_s_reason(caplog: pytest.LogCaptureFixture) -> None:
+    readings = run(OddProbe(lambda device: KeyError("x") if device.id == "d3" else 0), 20)
+    assert readings["d3"].reason is Miss.DEFECT
+    assert "polling d3 failed unexpectedly" in caplog.text
+    assert sum(reading.is_up for reading in readings.values()) == 19
+
+
+def test_no_more_are_in_flight_than_allowed() -> None:
+    probe = OddProbe(lambda _: 0.001)
+    run(probe, 500, Limits(max_in_flight=7, budget_seconds=5))
+    assert probe.most_in_flight == 7
+
+
+def test_the_order_is_not_the_inventory_s() -> None:
+    probe = OddProbe(lambda _: 0)
+    run(probe, 100)
+    assert probe.order != sorted(probe.order, key=lambda name: int(name[1:]))
+
+
+def test_readings_that_nobody_takes_hold_up_the_polls_behind_them() -> None:
+    probe = OddProbe(lambda _: 0)
+
+    async def take_one() -> int:
+        found = sweep(probe, devices(1000), [UPTIME], Limits(10, 5), Random(1))
+        await anext(found)
+        await asyncio.sleep(0.05)
+        asked = len(probe.order)
+        await found.aclose()
+        return asked
+
+    assert asyncio.run(take_one()) <= 1 + 10 + 10 + 1
+
+
+def test_a_sweep_that_is_given_up_leaves_nothing_running() -> None:
+    probe = OddProbe(lambda _: 3600)
+
+    async def give_up() -> int:
+        found = sweep(probe, devices(100), [UPTIME], Limits(10, 60), Random(1))
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.05):
+                await anext(found)
+        await found.aclose()
+        return probe.in_flight
+
+    assert asyncio.run(give_up()) == 0
+
+
+def test_an_empty_inventory_is_a_sweep_of_nothing() -> None:
+    assert run(OddProbe(lambda _: 0), 0) == {}
+
+
+def test_progress_is_told_every_tenth_of_the_way() -> None:
+    said: list[str] = []
+    tell = tell_progress(100, said.append)
+    for n in range(100):
+        tell(DeviceReading(f"d{n}", is_up=n % 2 == 0))
+    assert len(said) == 10
+    assert said[-1] == "100 of 100 devices polled, 50 answered"
