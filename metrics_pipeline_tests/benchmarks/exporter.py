@@ -71,6 +71,7 @@ sources:
   inventory: {database: {url: sqlite:///inventory.sqlite}}
 fleet: {}
 exporter: {port: 0}
+polling: {enabled: true}
 """
 WRITER_OPTION = "--write-while"
 HEADERS = {
