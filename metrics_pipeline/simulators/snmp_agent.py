@@ -10,12 +10,10 @@ from __future__ import annotations
 import asyncio
 import bisect
 import socket
-import threading
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache, partial
-from types import TracebackType
-from typing import Any, NamedTuple, Self
+from typing import Any, NamedTuple
 
 from metrics_pipeline.access.snmp_ber import (
     END_OF_MIB_VIEW,
@@ -40,6 +38,7 @@ from metrics_pipeline.access.snmp_messages import (
     encode_community_message,
     read_version,
 )
+from metrics_pipeline.simulators.loop_thread import LoopThread
 from metrics_pipeline.simulators.loopback_ports import bind_all
 from metrics_pipeline.simulators.snmp_objects import Identity, Objects, show
 from metrics_pipeline.simulators.ssh_host import HostFigures
@@ -80,7 +79,7 @@ class SimulatedAgent:
     """How many requests it has answered."""
 
 
-class SnmpAgents:
+class SnmpAgents(LoopThread):
     """Serves `agents` in a thread of its own while it is entered; there must be one at least.
 
     `port` 0 is any that is free. Raises OSError when this machine does not have the
@@ -92,26 +91,7 @@ class SnmpAgents:
         self._community = community.encode()
         self._sockets = bind_all(list(self.agents), port, socket.SOCK_DGRAM)
         self.port: int = self._sockets[0].getsockname()[1]
-        self._loop = asyncio.new_event_loop()
-        self._stop = asyncio.Event()
-        self._thread = threading.Thread(target=self._run, name="snmp-agents")
-
-    def __enter__(self) -> Self:
-        self._thread.start()
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self._loop.call_soon_threadsafe(self._stop.set)
-        self._thread.join()
-
-    def _run(self) -> None:
-        with asyncio.Runner(loop_factory=lambda: self._loop) as runner:
-            runner.run(self._serve())
+        super().__init__("snmp-agents")
 
     async def _serve(self) -> None:
         transports = []

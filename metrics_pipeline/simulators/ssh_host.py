@@ -10,15 +10,12 @@ from __future__ import annotations
 import asyncio
 import re
 import socket
-import threading
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from pathlib import Path
 from random import Random
-from types import TracebackType
-from typing import Self
 
 import asyncssh
 
@@ -31,6 +28,7 @@ from metrics_pipeline.core.devices import (
     TEMPERATURE,
     UPTIME,
 )
+from metrics_pipeline.simulators.loop_thread import LoopThread
 from metrics_pipeline.simulators.loopback_ports import bind_all, silence, unsilence
 
 BEGIN = "metrics-pipeline: host report 1 begins"
@@ -196,7 +194,7 @@ class SimulatedHost:
     """How often the script was begun."""
 
 
-class SshHosts:
+class SshHosts(LoopThread):
     """Serves `hosts` in a thread of its own while it is entered. `port` 0 takes a free one.
 
     Who knows `password`, or has the private key of one of `authorized`, gets in as anybody.
@@ -218,22 +216,7 @@ class SshHosts:
         self._password = password
         self._listeners = _listen(list(self.hosts), port)
         self.port: int = self._listeners[0].getsockname()[1]
-        self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self._run, name="ssh-hosts")
-        self._stop = asyncio.Event()
-
-    def __enter__(self) -> Self:
-        self._thread.start()
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self._loop.call_soon_threadsafe(self._stop.set)
-        self._thread.join()
+        super().__init__("ssh-hosts")
 
     def wander(self, random: Random, seconds: float) -> None:
         """Let `seconds` pass in all hosts."""
@@ -268,10 +251,6 @@ class SshHosts:
     def takes_passwords(self) -> bool:
         """Whether there is a password at all."""
         return self._password is not None
-
-    def _run(self) -> None:
-        with asyncio.Runner(loop_factory=lambda: self._loop) as runner:
-            runner.run(self._serve())
 
     async def _serve(self) -> None:
         async with asyncio.TaskGroup() as group:

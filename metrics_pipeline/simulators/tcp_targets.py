@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import socket
-import threading
 from collections.abc import Sequence
-from types import TracebackType
-from typing import Self
 
+from metrics_pipeline.simulators.loop_thread import LoopThread
 from metrics_pipeline.simulators.loopback_ports import bind_all, silence, unsilence
 
 BACKLOG = 128
 
 
-class TcpTargets:
+class TcpTargets(LoopThread):
     """Listens on `addresses`, one at least, in a thread of its own while it is entered.
 
     `port` 0 is any that is free. Raises OSError when this machine does not have the
@@ -29,30 +26,11 @@ class TcpTargets:
         for listener in self._listeners.values():
             listener.listen(BACKLOG)
         self.port: int = self._listeners[addresses[0]].getsockname()[1]
-        self._loop = asyncio.new_event_loop()
-        self._stop = asyncio.Event()
-        self._thread = threading.Thread(target=self._run, name="tcp-targets")
-
-    def __enter__(self) -> Self:
-        self._thread.start()
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self._loop.call_soon_threadsafe(self._stop.set)
-        self._thread.join()
+        super().__init__("tcp-targets")
 
     def set_up(self, address: str, is_up: bool) -> None:
         """Let `address` accept connections, or leave them without any answer."""
         (unsilence if is_up else silence)(self._listeners[address])
-
-    def _run(self) -> None:
-        with asyncio.Runner(loop_factory=lambda: self._loop) as runner:
-            runner.run(self._serve())
 
     async def _serve(self) -> None:
         for listener in self._listeners.values():
