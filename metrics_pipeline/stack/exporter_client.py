@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ssl
+from collections.abc import Iterable
 
 import httpx
 
@@ -36,9 +37,11 @@ class ExporterClient:
             return {}
         return dict(line.rsplit(" ", 1) for line in lines if line and not line.startswith("#"))
 
-    def counted_at(self, asset: str) -> float:
-        """When the asset was last counted in full, in seconds since the epoch; 0 for never."""
-        return float(self.values().get(f'{LAST_SUCCESS.name}{{asset="{asset}"}}', 0))
+    def counted_at(self, assets: Iterable[str]) -> dict[str, float]:
+        """When each asset was last counted in full, in seconds since the epoch; 0 for never."""
+        values = self.values()
+        series = {asset: f'{LAST_SUCCESS.name}{{asset="{asset}"}}' for asset in assets}
+        return {asset: float(values.get(name, 0)) for asset, name in series.items()}
 
     def _get(self, path: str) -> httpx.Response:
         auth = self._settings.basic_auth

@@ -107,9 +107,10 @@ def _await_assets(
         has_ended = stack.webserver.have_ended(run_ids)
         if has_ended:  # the exporter may not have seen it yet
             stack.stop.wait(2 * stack.settings.exporter.refresh_seconds)
-        for key in [key for key in waiting if stack.exporter.counted_at(key) >= began_seconds]:
-            stack.say(f"{key} is counted")
-            waiting.remove(key)
+        for key, counted_at in stack.exporter.counted_at(waiting).items():
+            if counted_at >= began_seconds:
+                stack.say(f"{key} is counted")
+                waiting.remove(key)
         if has_ended:
             break
         stack.pause()
