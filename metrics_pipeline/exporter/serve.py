@@ -14,7 +14,6 @@ from types import FrameType
 import uvicorn
 
 from metrics_pipeline.core.catalog import CATALOG
-from metrics_pipeline.core.device_assets import DEVICE_ASSETS
 from metrics_pipeline.core.errors import ConfigurationError
 from metrics_pipeline.exporter.app import build_app
 from metrics_pipeline.exporter.instance_reader import InstanceReader
@@ -54,7 +53,7 @@ def build_refresher(settings: Settings) -> Refresher:
         catalog=CATALOG,
         assets={asset.key: asset.pairs for asset in settings.fleet_assets()},
         max_series=settings.exporter.max_series_per_metric,
-        device_assets=DEVICE_ASSETS if settings.polls_devices else (),
+        device_assets=settings.sweeps.snapshots() if settings.polls_devices else (),
         device_families=settings.exporter.device_families,
     )
 

@@ -66,3 +66,6 @@ PROBES: Mapping[str, ProbeSpec] = {
         ),
     )
 }
+
+METRICS_PROTOCOLS = tuple(name for name, spec in PROBES.items() if spec.metrics == HOST_METRICS)
+"""Those that tell how a device is doing, not only whether it is up."""

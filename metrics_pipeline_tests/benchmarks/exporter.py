@@ -50,7 +50,7 @@ from metrics_pipeline.core.catalog import (
     FLEET_COUNTS,
     ONLINE,
 )
-from metrics_pipeline.core.device_assets import SNMP, STATUS
+from metrics_pipeline.core.device_assets import STATUS, metrics_asset
 from metrics_pipeline.core.devices import HOST_METRICS, Device
 from metrics_pipeline.core.points import Point
 from metrics_pipeline.core.ports import Reading
@@ -125,7 +125,7 @@ def pack_sweep(devices: int, turn: int) -> dict[str, bytes]:
         for name in map(device_name, range(devices))
         for metric in HOST_METRICS
     )
-    return {STATUS: snapshots.encode(status), SNMP: snapshots.encode(values)}
+    return {STATUS: snapshots.encode(status), metrics_asset("snmp"): snapshots.encode(values)}
 
 
 def device_name(number: int) -> str:
