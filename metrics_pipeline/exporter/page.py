@@ -34,7 +34,7 @@ class Body:
 
     @property
     def plain(self) -> bytes:
-        """Put together when asked for: Prometheus takes it compressed, and it may be large."""
+        """Unpacked when asked for: Prometheus takes it compressed, and it may be large."""
         return join(self.pieces)
 
 
