@@ -42,22 +42,21 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
-from random import SystemRandom
 from typing import Any, NamedTuple, TypeVar
 
 from metrics_pipeline.access.database import DatabaseSettings
 from metrics_pipeline.access.secrets import SecretReference
 from metrics_pipeline.core.catalog import CATALOG, DEVICE_METRICS
 from metrics_pipeline.core.device_points import metric_points
-from metrics_pipeline.core.devices import HOST_METRICS, Device, DeviceReading
-from metrics_pipeline.core.points import Point
-from metrics_pipeline.polling import Limits, sweep
-from metrics_pipeline.sources.snmp import NAME, Snmp, SnmpCommunity, SnmpSettings, SnmpUser
+from metrics_pipeline.core.devices import HOST_METRICS, Device
+from metrics_pipeline.orchestration.device_sweep import Swept, sweep_and_store
+from metrics_pipeline.polling import Limits, Question
+from metrics_pipeline.sources.snmp import NAME, Snmp
 from metrics_pipeline.sources.snmp_engines.fast import FastEngine
 from metrics_pipeline.sources.snmp_engines.spec import Community, EngineSettings
 from metrics_pipeline.sources.snmp_session import SnmpFailure
+from metrics_pipeline.sources.snmp_settings import SnmpCommunity, SnmpSettings, SnmpUser
 from metrics_pipeline.storage.embedded import EmbeddedStore, EmbeddedStoreSettings
 from metrics_pipeline.storage.open import open_writer
 from metrics_pipeline.storage.writer import Writer
@@ -77,8 +76,6 @@ from metrics_pipeline_tests.servers import running, wait_until
 SETTINGS = SnmpSettings(timeout_seconds=2.0, tries=2, max_varbinds=28)
 LIMITS = Limits(max_in_flight=1000, budget_seconds=10.0)
 """The defaults of `polling`."""
-BATCH_POINTS = 5000
-"""As a run hands them to the writer."""
 AGENT_PROCESSES = 2
 ASSET = "devices/snmp_metrics"
 STORE, GENERATION = "embedded.sqlite", "generation"
@@ -102,31 +99,6 @@ class Fleet(NamedTuple):
         ]
 
 
-@dataclass
-class Swept:
-    """What a sweep left behind: a run keeps as much until its end."""
-
-    readings: list[DeviceReading] = field(default_factory=list)
-    kept: list[Point] = field(default_factory=list)
-
-
-async def poll_and_store(
-    probe: Snmp, writer: Writer, devices: Sequence[Device], time_ns: int
-) -> Swept:
-    """As `orchestration.device_sweep` does: points are stored while the polls go on."""
-    swept, waiting = Swept(), list[Point]()
-    async with probe:
-        async for reading in sweep(probe, devices, HOST_METRICS, LIMITS, SystemRandom()):
-            swept.readings.append(reading)
-            waiting += metric_points(reading, time_ns)
-            if len(waiting) >= BATCH_POINTS:
-                batch, waiting = waiting, []
-                swept.kept += (await asyncio.to_thread(writer.append, batch)).kept
-    if waiting:
-        swept.kept += (await asyncio.to_thread(writer.append, waiting)).kept
-    return swept
-
-
 class Run:
     """A process that sweeps as a run of `device_metrics` does, and what each part of it takes."""
 
@@ -146,13 +118,23 @@ class Run:
         swept = self._sweep("sweep", "community")
         self._keep_memories()
         devices = self._fleet.inventory("community")
-        self._measure("publish", lambda: self._writer.publish(ASSET, swept.kept, devices))
+        self._measure("publish", lambda: self._writer.publish(ASSET, swept.packing, devices))
 
     def know_as_user(self) -> None:
         """Sweep over version 3, as a new process first, then with agents and keys known."""
         self._load_memories()
         self._sweep("first", "user")
         self._sweep("sweep", "user")
+
+    async def _poll(self, devices: Sequence[Device], time_ns: int) -> Swept:
+        question = Question(self._probe, devices, HOST_METRICS)
+        return await sweep_and_store(
+            [question],
+            LIMITS,
+            lambda reading: metric_points(reading, time_ns),
+            self._writer,
+            say=lambda _line: None,
+        )
 
     def _load_memories(self) -> None:
         self._measure("load", lambda: self._probe.load_memories(self._writer.load_memories(NAME)))
@@ -163,9 +145,7 @@ class Run:
     def _sweep(self, what: str, credential: str) -> Swept:
         devices = self._fleet.inventory(credential)
         generation, time_ns = self._generation.advance(), time.time_ns()
-        swept = self._measure(
-            what, lambda: asyncio.run(poll_and_store(self._probe, self._writer, devices, time_ns))
-        )
+        swept = self._measure(what, lambda: asyncio.run(self._poll(devices, time_ns)))
         wrong = _count_wrong(self._fleet, generation, time_ns)
         self.figures["wrong_values"] = self.figures.get("wrong_values", 0) + wrong
         return swept
