@@ -65,6 +65,7 @@ def describe(swept: Swept, listed: PollList, asked: Sequence[Device]) -> Metadat
     return {
         "devices": dg.MetadataValue.int(len(listed.devices)),
         "devices_asked": dg.MetadataValue.int(len(asked)),
+        "sweep_seconds": dg.MetadataValue.float(round(swept.seconds, 3)),
         "points_stored": dg.MetadataValue.int(swept.stored),
         "points_rejected": dg.MetadataValue.int(swept.rejected.total()),
         **{f"devices_{kind}": dg.MetadataValue.int(n) for kind, n in outcomes},

@@ -2,6 +2,7 @@
 
 import asyncio
 import heapq
+import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import AsyncExitStack
@@ -33,6 +34,8 @@ class Swept:
     silent: int = 0
     failures: list[DeviceReading] = field(default_factory=list)
     stored: int = 0
+    seconds: float = 0.0
+    """From the first question to the last point that was stored."""
     rejected: Counter[str] = field(default_factory=Counter)
     _slowest: list[tuple[float, str, DeviceReading]] = field(default_factory=list)
 
@@ -65,7 +68,7 @@ async def sweep_and_store(
 
     `unchanged` are points of devices that are not asked, and are shown as they were.
     """
-    swept = Swept()
+    swept, began = Swept(), time.monotonic()
     swept.packing.add(unchanged)
     tell = tell_progress(sum(len(question.devices) for question in questions), say)
     waiting: list[Point] = []
@@ -81,6 +84,7 @@ async def sweep_and_store(
                 await _store(batch, writer, swept)
         if waiting:
             await _store(waiting, writer, swept)
+    swept.seconds = time.monotonic() - began
     return swept
 
 
