@@ -94,7 +94,7 @@ def _build_metrics_asset(protocol: str, settings: Settings) -> dg.AssetsDefiniti
         at_ns = time_ns(context, CADENCE)
         probe = settings.build_probe(protocol)
         _load_memories(context, protocol, probe)
-        question = Question(probe, devices, spec.metrics)
+        question = Question(probe, devices, spec.metrics + settings.sweeps.detail_tables)
         swept = _sweep(context, settings, [question], lambda reading: metric_points(reading, at_ns))
         writer: Writer = getattr(context.resources, WRITER)
         writer.publish(key, swept.kept, devices)
