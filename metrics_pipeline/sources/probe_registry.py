@@ -8,7 +8,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from metrics_pipeline.core.devices import HOST_METRICS, PING_METRICS, UPTIME
+from metrics_pipeline.core.devices import DETAILS, HOST_METRICS, PING_METRICS, UPTIME
 from metrics_pipeline.core.ports import DeviceProbe
 from metrics_pipeline.sources.ping import Ping, PingSettings
 from metrics_pipeline.sources.snmp import Snmp, SnmpCommunity, SnmpSettings, SnmpUser
@@ -34,6 +34,8 @@ class ProbeSpec:
     """What is asked to find out no more than whether a device is up."""
     build: Callable[[Any, Mapping[str, Any]], DeviceProbe]
     """Makes the probe from its settings and its credentials by name; opens nothing yet."""
+    details: tuple[str, ...] = ()
+    """The tables of detail that it can read as well."""
 
 
 PROBES: Mapping[str, ProbeSpec] = {
@@ -58,11 +60,25 @@ PROBES: Mapping[str, ProbeSpec] = {
             lambda settings, _credentials: TcpConnect(settings),
         ),
         ProbeSpec(
-            "snmp", "SNMP", SnmpSettings, (SnmpCommunity, SnmpUser), HOST_METRICS, (UPTIME,), Snmp
+            "snmp",
+            "SNMP",
+            SnmpSettings,
+            (SnmpCommunity, SnmpUser),
+            HOST_METRICS,
+            (UPTIME,),
+            Snmp,
+            DETAILS,
         ),
-        ProbeSpec("ssh", "SSH", SshSettings, (SshLogin,), HOST_METRICS, (), Ssh),
+        ProbeSpec("ssh", "SSH", SshSettings, (SshLogin,), HOST_METRICS, (), Ssh, DETAILS),
         ProbeSpec(
-            "winrm", "Windows (WinRM)", WinRmSettings, (WindowsLogin,), HOST_METRICS, (), WinRm
+            "winrm",
+            "Windows (WinRM)",
+            WinRmSettings,
+            (WindowsLogin,),
+            HOST_METRICS,
+            (),
+            WinRm,
+            DETAILS,
         ),
     )
 }
