@@ -20,9 +20,11 @@ async def probe_and_tell(
 ) -> bool:
     """Poll `device`, say each step with its time in seconds, and whether everything was readable.
 
-    A value that the device does not have is not a fault of it. ConfigurationError leaves here.
+    Tables of detail are asked for whether or not the sweeps do. A value that the device does not
+    have is not a fault of it. ConfigurationError leaves here.
     """
     spec = PROBES[device.protocol]
+    asked = spec.metrics + spec.details
     say(f"{device.id}: {spec.title} to {device.address}{_port(device)}{_credential(device)}")
     started = time.monotonic()
 
@@ -31,10 +33,10 @@ async def probe_and_tell(
 
     try:
         async with asyncio.timeout(timeout_seconds), _build(settings, device.protocol) as probe:
-            reading = await probe.poll(device, spec.metrics, trace)
+            reading = await probe.poll(device, asked, trace)
     except TimeoutError:
         detail = f"not done within {timeout_seconds:g} s"
-        misses = dict.fromkeys(spec.metrics, Miss.TIMEOUT)
+        misses = dict.fromkeys(asked, Miss.TIMEOUT)
         reading = DeviceReading(device.id, False, {}, misses, Miss.TIMEOUT, detail)
     trace(_outcome(reading))
     for line in _values(reading):
@@ -67,7 +69,16 @@ def _outcome(reading: DeviceReading) -> str:
 def _values(reading: DeviceReading) -> Iterator[str]:
     width = max(map(len, UNITS))
     for name, value in reading.values.items():
-        unit = UNITS.get(name, "")
-        yield f"{name:<{width}}  {value:.10g} {'' if unit == '1' else unit}".rstrip()
+        yield f"{name:<{width}}  {_amount(name, value)}"
+    for table, rows in reading.details.items():
+        yield f"{table:<{width}}  {len(rows)}"
+        for row, values in rows.items():
+            cells = (f"{name} {_amount(name, value)}" for name, value in values.items())
+            yield f"  {row}: {', '.join(cells)}"
     for name, reason in reading.misses.items():
         yield f"{name:<{width}}  -  ({reason})"
+
+
+def _amount(name: str, value: float) -> str:
+    unit = UNITS.get(name, "")
+    return f"{value:.10g} {'' if unit == '1' else unit}".rstrip()

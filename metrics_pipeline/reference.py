@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from metrics_pipeline.core.catalog import CATALOG, SELF_FAMILIES, Family, Metric
+from metrics_pipeline.core.catalog import CATALOG, SELF_FAMILIES, Family, Metric, StoredMetric
 from metrics_pipeline.settings import Settings
 
 GENERATED = "<!-- Made by `make docs`; changes belong into the code. -->"
@@ -30,6 +30,15 @@ def metrics_page() -> str:
             "| Prometheus | type | unit | measurement.field | value | tags | meaning |",
             "|---|---|---|---|---|---|---|",
             *(_metric_row(metric) for metric in CATALOG),
+            "",
+            "## Stored only",
+            "",
+            "Collected where `polling.details` asks for it, and not shown by the exporter: 10,000",
+            "devices with 48 ports are a million series.",
+            "",
+            "| metric_name | unit | measurement.field | value | tags | meaning |",
+            "|---|---|---|---|---|---|",
+            *(_stored_row(metric) for metric in CATALOG.stored_only),
             "",
             "## About the pipeline itself",
             "",
@@ -86,6 +95,15 @@ def _metric_row(metric: Metric) -> str:
     measurement = metric.measurement
     return (
         f"| `{metric.family.name}` | {metric.family.type} | {metric.unit} "
+        f"| `{measurement.name}.{metric.field}` | {metric.value_type} "
+        f"| {', '.join(f'`{tag}`' for tag in measurement.tags)} | {_cell(metric.help)} |"
+    )
+
+
+def _stored_row(metric: StoredMetric) -> str:
+    measurement = metric.measurement
+    return (
+        f"| `{metric.selected_by}` | {metric.unit} "
         f"| `{measurement.name}.{metric.field}` | {metric.value_type} "
         f"| {', '.join(f'`{tag}`' for tag in measurement.tags)} | {_cell(metric.help)} |"
     )

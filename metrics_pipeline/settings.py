@@ -40,6 +40,7 @@ from metrics_pipeline.core.device_assets import (
     part_of,
     shard_names,
 )
+from metrics_pipeline.core.devices import DISKS, INTERFACES
 from metrics_pipeline.core.fleet import (
     JOB,
     FleetAsset,
@@ -289,6 +290,19 @@ class SweepSettings(BaseModel, frozen=True, extra="forbid"):
     warn_offline_share: float = Field(
         default=0.2, gt=0, le=1, description="More than this share of silent devices is a warning."
     )
+    details: tuple[Literal["interfaces", "disks"], ...] = Field(
+        default=(),
+        description="What is also stored one by one: `[interfaces, disks]`. Two points a poll for "
+        "each physical interface that is up, and one for each disk: 10,000 devices with 48 ports "
+        "are 960,000 points a poll. No more is asked but names, once an hour. Not on the "
+        "exporter's page.",
+    )
+
+    @property
+    def detail_tables(self) -> tuple[str, ...]:
+        """The tables of detail to ask for, each once."""
+        tables = {"interfaces": INTERFACES, "disks": DISKS}
+        return tuple(table for word, table in tables.items() if word in self.details)
 
     @field_validator("metrics_by")
     @classmethod

@@ -11,16 +11,29 @@ from metrics_pipeline.core.points import Point
 
 
 def metric_points(reading: DeviceReading, time_ns: int) -> list[Point]:
-    """A point for each value that was read."""
-    return [
+    """A point for each value that was read, and for each of every row of detail."""
+    device = reading.device_id
+    points = [
         Point(
             DEVICE_METRICS.name,
-            {"device_id": reading.device_id, "metric_name": name},
+            {"device_id": device, "metric_name": name},
             {"value": float(value)},
             time_ns,
         )
         for name, value in reading.values.items()
     ]
+    for table, rows in reading.details.items():
+        points += [
+            Point(
+                table,
+                {"device_id": device, "metric_name": metric, "name": name},
+                {"value": float(value)},
+                time_ns,
+            )
+            for name, values in rows.items()
+            for metric, value in values.items()
+        ]
+    return points
 
 
 def status_point(device_id: str, is_online: bool, time_ns: int) -> Point:

@@ -29,6 +29,14 @@ HOST_METRICS = (
 
 PING_METRICS = (PING_STATUS, PING_RTT)
 
+INTERFACES = "device_interfaces"
+DISKS = "device_disks"
+DETAILS = (INTERFACES, DISKS)
+"""Tables of detail: their measurements, and what one adds to the metrics to ask a probe for them.
+
+A row is a physical interface that is up, or a real file system: those the metrics sum up.
+"""
+
 
 class Miss(StrEnum):
     """Why a value, or a whole device, gave nothing. Few and fixed: it is a label."""
@@ -65,6 +73,13 @@ class Device:
     labels: Mapping[str, str] = field(default_factory=dict)
 
 
+Rows = Mapping[str, Mapping[str, float]]
+"""One table of detail: by the row's name, by metric name, in the unit that one ends with."""
+
+Details = Mapping[str, Rows]
+"""By table, one of DETAILS."""
+
+
 @dataclass(frozen=True, slots=True)
 class DeviceReading:
     """What one poll of one device gave.
@@ -82,3 +97,5 @@ class DeviceReading:
     detail: str = ""
     took_seconds: float = 0.0
     """From the question to the last answer; 0 where nobody measured it."""
+    details: Details = field(default_factory=dict)
+    """The tables of DETAILS that were asked for and are there; one that is not is in `misses`."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from metrics_pipeline.core.catalog import Catalog, Metric, ValueType
+from metrics_pipeline.core.catalog import AnyMetric, Catalog, ValueType
 from metrics_pipeline.core.errors import InvalidPoint
 from metrics_pipeline.core.points import FieldValue, Point
 
@@ -60,7 +60,7 @@ def _field(point: Point, name: str, value: FieldValue, catalog: Catalog) -> Fiel
     return typed
 
 
-def _typed(metric: Metric, value: FieldValue) -> FieldValue:
+def _typed(metric: AnyMetric, value: FieldValue) -> FieldValue:
     match metric.value_type, value:
         case (ValueType.BOOLEAN, bool()) | (ValueType.STRING, str()):
             return value
@@ -78,7 +78,7 @@ def _typed(metric: Metric, value: FieldValue) -> FieldValue:
     )
 
 
-def _check_range(metric: Metric, value: FieldValue) -> None:
+def _check_range(metric: AnyMetric, value: FieldValue) -> None:
     if isinstance(value, str | bool):
         return
     name = f"{metric.measurement.name}.{metric.field}"

@@ -19,6 +19,7 @@ from metrics_pipeline.core.catalog import (
     RUNS,
     Catalog,
     Family,
+    Metric,
 )
 from metrics_pipeline.core.points import Point, without_fields
 from metrics_pipeline.core.validation import NS_PER_SECOND
@@ -91,7 +92,7 @@ def collect_points(snapshots: Iterable[Snapshot], catalog: Catalog) -> list[Samp
     for point in sorted(points, key=lambda point: point.time_ns):
         for name, value in point.fields.items():
             metric = catalog.find(point, name)
-            if metric is not None and not isinstance(value, str):
+            if isinstance(metric, Metric) and not isinstance(value, str):
                 samples = families.setdefault(metric.family.name, Samples(metric.family))
                 samples.values[_labels(metric.family, point)] = float(value)
     return list(families.values())

@@ -16,22 +16,27 @@ OpenBSD and macOS. Only Linux was at hand: the others were written from their ma
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 from metrics_pipeline.core.devices import (
     CPU_UTILIZATION,
     DISK_USAGE,
+    DISKS,
     HOST_METRICS,
+    INTERFACES,
     MEMORY_UTILIZATION,
     NETWORK_RECEIVE,
     NETWORK_TRANSMIT,
     TEMPERATURE,
     UPTIME,
+    Details,
     Miss,
+    Rows,
 )
+from metrics_pipeline.core.row_names import distinct_names
 
 BEGIN = "metrics-pipeline: host report 1 begins"
 END = "metrics-pipeline: host report 1 ends"
@@ -42,6 +47,7 @@ MIN_CELSIUS, MAX_CELSIUS = -40.0, 125.0
 """Beyond these no sensor of a host works: 127 and 128 are what an open input reads as."""
 
 Lines = Sequence[str]
+T = TypeVar("T")
 
 
 class NotAReport(ValueError):
@@ -59,14 +65,15 @@ class CpuTicks(NamedTuple):
 class HostReport:
     """`values` and `misses` by metric name; together they are all of HOST_METRICS.
 
-    `ticks` is the last sample, for the next poll to start from; `is_whole` is false if the report
-    breaks off.
+    Each table of detail that was asked for is in `details` or in `misses`. `ticks` is the last
+    sample, for the next poll to start from; `is_whole` is false if the report breaks off.
     """
 
     values: Mapping[str, float]
     misses: Mapping[str, Miss]
     ticks: CpuTicks | None
     is_whole: bool
+    details: Details
 
 
 class _Absent(Exception):
@@ -85,27 +92,29 @@ class _Sections:
     earlier: CpuTicks | None
 
 
+Ways = Mapping[str, Callable[[_Sections], T]]
+"""The sections that can hold something, and how it is read from each; the first that is there."""
+
+
 def parse_report(
-    output: bytes, earlier: CpuTicks | None = None, if_broken_off: Miss = Miss.PARSE
+    output: bytes,
+    earlier: CpuTicks | None = None,
+    if_broken_off: Miss = Miss.PARSE,
+    tables: Collection[str] = (),
 ) -> HostReport:
     """What the last report in `output` says; NotAReport if none begins there.
 
     With `earlier` ticks of the same host, its CPU is what was used since then. What is missing
-    because the report breaks off is missing for `if_broken_off`.
+    because the report breaks off is missing for `if_broken_off`. `tables` are those of DETAILS that
+    are asked for.
     """
     text, is_whole = _cut_out(output)
     sections = _split(text, is_whole, earlier)
-    values: dict[str, float] = {}
-    misses: dict[str, Miss] = {}
-    for metric in HOST_METRICS:
-        try:
-            values[metric] = _read(metric, sections)
-        except _Absent:
-            has_come = is_whole or any(name in sections.lines for name in WAYS[metric])
-            misses[metric] = Miss.UNSUPPORTED if has_come else if_broken_off
-        except _Unlikely:
-            misses[metric] = Miss.PARSE
-    return HostReport(values, misses, _last_ticks(sections), is_whole)
+    absent = Miss.UNSUPPORTED if is_whole else if_broken_off
+    values, no_values = _read_all({name: WAYS[name] for name in HOST_METRICS}, sections, absent)
+    details, no_details = _read_all({name: TABLES[name] for name in tables}, sections, absent)
+    misses = no_values | no_details
+    return HostReport(values, misses, _last_ticks(sections), is_whole, details)
 
 
 def has_ended(output: bytes) -> bool:
@@ -138,11 +147,24 @@ def _split(text: str, is_whole: bool, earlier: CpuTicks | None) -> _Sections:
     return _Sections(sections, earlier)
 
 
-def _read(metric: str, sections: _Sections) -> float:
-    for name, read in WAYS[metric].items():
-        if name in sections.lines:
-            return read(sections)
-    raise _Absent
+def _read_all(
+    asked: Mapping[str, Ways[T]], sections: _Sections, if_no_section: Miss
+) -> tuple[dict[str, T], dict[str, Miss]]:
+    """What there is of `asked`, and why there is no more."""
+    found: dict[str, T] = {}
+    misses: dict[str, Miss] = {}
+    for name, ways in asked.items():
+        read = next((read for section, read in ways.items() if section in sections.lines), None)
+        try:
+            if read is None:
+                misses[name] = if_no_section
+            else:
+                found[name] = read(sections)
+        except _Absent:
+            misses[name] = Miss.UNSUPPORTED
+        except _Unlikely:
+            misses[name] = Miss.PARSE
+    return found, misses
 
 
 def _number(text: str) -> int:
@@ -356,10 +378,35 @@ def _bsd_interfaces(sections: _Sections) -> list[dict[str, str]]:
         if len(row) == len(header) and row[2].startswith("<Link") and MAC_ADDRESS.fullmatch(row[3]):
             cells = dict(zip(reversed(header), reversed(row), strict=True))
             if not row[0].endswith("*") and not NOT_PHYSICAL.match(row[0]):
-                found[row[2], row[0]] = cells
+                found[row[2], row[0]] = {**cells, "Name": row[0]}
     if not {"Ibytes", "Obytes"} <= set(header):
         raise _Absent
     return list(found.values())
+
+
+def _linux_traffic(sections: _Sections) -> Rows:
+    return _traffic([(row[0], row[1], row[2]) for row in _linux_interfaces(sections)])
+
+
+def _bsd_traffic(sections: _Sections) -> Rows:
+    rows = _bsd_interfaces(sections)
+    return _traffic([(row["Name"], row["Ibytes"], row["Obytes"]) for row in rows])
+
+
+def _traffic(interfaces: Sequence[tuple[str, str, str]]) -> Rows:
+    """Name, octets received and octets sent of each interface, as a table."""
+    names = _names([name for name, _, _ in interfaces])
+    return {
+        name: {NETWORK_RECEIVE: float(_number(received)), NETWORK_TRANSMIT: float(_number(sent))}
+        for name, (_, received, sent) in zip(names, interfaces, strict=True)
+    }
+
+
+def _names(names: Sequence[str]) -> Sequence[str]:
+    """Of the rows of a table, no two alike; a host without any has no such table."""
+    if not names:
+        raise _Absent
+    return list(distinct_names({str(n): name for n, name in enumerate(names, start=1)}).values())
 
 
 def _total(counters: Sequence[str]) -> float:
@@ -380,15 +427,26 @@ NOT_ITS_OWN = re.compile(r"/Volumes/|/System/Volumes/(?!Data$)")
 
 
 def _fullest_percent(sections: _Sections) -> float:
-    shares = [
-        # Beyond 100 when even what is kept for root is used.
-        min(100.0, 100.0 * used / (used + available))
-        for device, used, available, folder in _file_systems(sections.lines["df"])
-        if used + available > 0 and not NOT_A_DISK.match(device) and not NOT_ITS_OWN.match(folder)
-    ]
+    shares = [share for _, share in _shares(sections)]
     if not shares:
         raise _Absent
     return max(shares)
+
+
+def _disks(sections: _Sections) -> Rows:
+    shares = _shares(sections)
+    names = _names([folder for folder, _ in shares])
+    return {name: {DISK_USAGE: share} for name, (_, share) in zip(names, shares, strict=True)}
+
+
+def _shares(sections: _Sections) -> list[tuple[str, float]]:
+    """Folder and use in percent of each real file system."""
+    return [
+        # Beyond 100 when even what is kept for root is used.
+        (folder, min(100.0, 100.0 * used / (used + available)))
+        for device, used, available, folder in _file_systems(sections.lines["df"])
+        if used + available > 0 and not NOT_A_DISK.match(device) and not NOT_ITS_OWN.match(folder)
+    ]
 
 
 def _file_systems(lines: Lines) -> list[tuple[str, int, int, str]]:
@@ -453,7 +511,7 @@ def _not_negative(number: float) -> float:
     return number
 
 
-WAYS: Mapping[str, Mapping[str, Callable[[_Sections], float]]] = {
+WAYS: Mapping[str, Ways[float]] = {
     CPU_UTILIZATION: {
         "proc_stat": _cpu_percent,
         "cp_time": _cpu_percent,
@@ -471,4 +529,10 @@ WAYS: Mapping[str, Mapping[str, Callable[[_Sections], float]]] = {
     DISK_USAGE: {"df": _fullest_percent},
     UPTIME: {"proc_uptime": _linux_uptime_seconds, "etime": _elapsed_seconds},
 }
-"""Of each metric, the sections that can hold it and how each is read; the first that is there."""
+"""By metric."""
+
+TABLES: Mapping[str, Ways[Rows]] = {
+    INTERFACES: {"interfaces": _linux_traffic, "netstat": _bsd_traffic},
+    DISKS: {"df": _disks},
+}
+"""By table of detail: the rows that are summed up above, one by one."""

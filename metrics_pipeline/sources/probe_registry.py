@@ -14,7 +14,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from metrics_pipeline.core.devices import HOST_METRICS, PING_METRICS, UPTIME
+from metrics_pipeline.core.devices import DETAILS, HOST_METRICS, PING_METRICS, UPTIME
 from metrics_pipeline.core.ports import DeviceProbe
 from metrics_pipeline.sources.ping import PingSettings
 from metrics_pipeline.sources.snmp_settings import SnmpCommunity, SnmpSettings, SnmpUser
@@ -40,6 +40,8 @@ class ProbeSpec:
     """What is asked to find out no more than whether a device is up."""
     probe: str
     """Where it is in this package: `module:class`."""
+    details: tuple[str, ...] = ()
+    """The tables of detail that it can read as well."""
 
     def build(self, settings: Any, credentials: Mapping[str, Any]) -> DeviceProbe:
         """The probe with its settings, and its credentials by name if it has any; opens nothing."""
@@ -69,8 +71,9 @@ PROBES: Mapping[str, ProbeSpec] = {
             HOST_METRICS,
             (UPTIME,),
             "snmp:Snmp",
+            DETAILS,
         ),
-        ProbeSpec("ssh", "SSH", SshSettings, (SshLogin,), HOST_METRICS, (), "ssh:Ssh"),
+        ProbeSpec("ssh", "SSH", SshSettings, (SshLogin,), HOST_METRICS, (), "ssh:Ssh", DETAILS),
         ProbeSpec(
             "winrm",
             "Windows (WinRM)",
@@ -79,6 +82,7 @@ PROBES: Mapping[str, ProbeSpec] = {
             HOST_METRICS,
             (),
             "winrm:WinRm",
+            DETAILS,
         ),
     )
 }

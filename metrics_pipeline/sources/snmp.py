@@ -68,7 +68,7 @@ class Snmp:
         self.memories.update({d: DeviceMemory.from_json(memory) for d, memory in memories.items()})
 
     def dump_memories(self) -> Mapping[str, bytes]:
-        """1 to 3 kB of JSON for each device, by its id."""
+        """1 to 3 kB of JSON for each device, more with detail, by its id."""
         return {device: memory.to_json() for device, memory in self.memories.items()}
 
     async def __aenter__(self) -> Self:
@@ -85,7 +85,7 @@ class Snmp:
     async def poll(
         self, device: Device, metrics: Collection[str], trace: Trace | None = None
     ) -> DeviceReading:
-        """Read `metrics` (of HOST_METRICS) of `device`."""
+        """Read `metrics` (of HOST_METRICS and DETAILS) of `device`."""
         try:
             credential = self._credential(device.credential)
             addresses = await self._addresses.find(device.address)
@@ -123,7 +123,13 @@ class Snmp:
         async with self._engine.session(address, credential) as session:
             asked: SnmpSession = session if trace is None else _TracedSession(session, trace)
             polled = await poll_values(asked, metrics, memory, trace)
-        return DeviceReading(device.id, is_up=True, values=polled.values, misses=polled.misses)
+        return DeviceReading(
+            device.id,
+            is_up=True,
+            values=polled.values,
+            misses=polled.misses,
+            details=polled.details,
+        )
 
     def _credential(self, name: str) -> Community | User:
         resolved = self._resolved.get(name)

@@ -62,15 +62,19 @@ class Answers:
 
     async def cells_of(self, way: Way) -> Cells:
         """All cells of the way's scalars and columns. Raises NoValue when they cannot be had."""
+        columns = await self.columns((*way.known, *way.asked), way.scalars)
+        return {**self.scalars(way.scalars), **columns}
+
+    async def columns(self, columns: Collection[Oid], scalars: Collection[Oid] = ()) -> Cells:
+        """All cells of `columns`, once `scalars` were asked. NoValue when they cannot be had."""
         if self.silence:
             raise NoValue(self.silence.miss, str(self.silence))
-        columns = (*way.known, *way.asked)
         try:
-            await self.ask(way.scalars)
+            await self.ask(scalars)
             await self._walk(columns)
         except SnmpFailure as failure:
             raise NoValue(failure.miss, str(failure)) from failure
-        return {**self.scalars(way.scalars), **{column: self._tables[column] for column in columns}}
+        return {column: self._tables[column] for column in columns}
 
     async def _walk(self, columns: Collection[Oid]) -> None:
         """Walk those of `columns` that were not; one that failed fails again without asking."""

@@ -26,6 +26,8 @@ class DeviceMemory(BaseModel, extra="forbid"):
     """By metric, how it is asked."""
     without: dict[str, Miss] = Field(default_factory=dict)
     """Metrics the device was found not to have, and why; asked again at the next discovery."""
+    names: dict[str, dict[Index, str]] = Field(default_factory=dict)
+    """By table of detail, what its rows are called."""
     watched: dict[Oid, int | str] = Field(default_factory=dict)
     """What the device said of itself at the last poll: who it is, its clocks, its table sizes."""
     before: dict[Oid, int] = Field(default_factory=dict)
@@ -39,11 +41,12 @@ class DeviceMemory(BaseModel, extra="forbid"):
         """Discover everything anew; only the clocks' wraps are kept."""
         self.plans = {}
         self.without = {}
+        self.names = {}
         self.before = {}
         self.polls = 0
 
     def to_json(self) -> bytes:
-        """What to store for the next process, 1 to 3 kB."""
+        """What to store for the next process, 1 to 3 kB; with detail, 20 B more an interface."""
         return self.model_dump_json(exclude_defaults=True).encode()
 
     @classmethod

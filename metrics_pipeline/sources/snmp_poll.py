@@ -7,16 +7,20 @@ restart have the metrics concerned discovered anew, and so has every REDISCOVER_
 
 Traffic is the sum over the physical interfaces that were up when they were discovered: one that
 goes down keeps its counter in the sum until then, since a sum that falls looks like a reset.
+
+A table of detail is what those sums are made of, row by row, so it costs no request but for the
+names of its rows, which are read when the rows are.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from typing import NamedTuple
 
 from metrics_pipeline.core.devices import (
     CPU_UTILIZATION,
+    DETAILS,
     DISK_USAGE,
     MEMORY_UTILIZATION,
     NETWORK_RECEIVE,
@@ -24,11 +28,19 @@ from metrics_pipeline.core.devices import (
     TEMPERATURE,
     UPTIME,
     Miss,
+    Rows,
 )
 from metrics_pipeline.core.ports import Trace
 from metrics_pipeline.sources import snmp_facts as facts
+from metrics_pipeline.sources import snmp_tables as tables
 from metrics_pipeline.sources.snmp_answers import Answers, as_cells
-from metrics_pipeline.sources.snmp_cells import Cells, NoValue, NoValueYet, unreadable, unsupported
+from metrics_pipeline.sources.snmp_cells import (
+    Cells,
+    NoValue,
+    NoValueYet,
+    unreadable,
+    unsupported,
+)
 from metrics_pipeline.sources.snmp_memory import DeviceMemory, Plan
 from metrics_pipeline.sources.snmp_readings import (
     COLDEST_CELSIUS,
@@ -36,7 +48,15 @@ from metrics_pipeline.sources.snmp_readings import (
     uptime_seconds,
 )
 from metrics_pipeline.sources.snmp_session import Oid, SnmpFailure, SnmpSession
-from metrics_pipeline.sources.snmp_ways import GENERIC, SCALARS, WAYS, Between, Way, ways_of
+from metrics_pipeline.sources.snmp_ways import (
+    GENERIC,
+    SCALARS,
+    TABLES,
+    WAYS,
+    Between,
+    Way,
+    ways_of,
+)
 
 REDISCOVER_AFTER = 12
 """Polls: once an hour at 5 minutes each."""
@@ -74,10 +94,11 @@ RANGES = {
 
 
 class Polled(NamedTuple):
-    """What a poll gave: each metric that was asked for is in one of the two."""
+    """What a poll gave: each metric and each table that was asked for is in one of the three."""
 
     values: dict[str, float]
     misses: dict[str, Miss]
+    details: dict[str, Rows]
 
 
 async def poll_values(
@@ -86,14 +107,19 @@ async def poll_values(
     memory: DeviceMemory,
     trace: Trace | None = None,
 ) -> Polled:
-    """Read `metrics` (of HOST_METRICS) of the device behind `session`, and update `memory`.
+    """Read `metrics` of the device behind `session`, and update `memory`.
 
+    They are of HOST_METRICS and DETAILS.
     Raises SnmpFailure if the device answers nothing at all; what fails later is a miss. `trace`
     is told of each metric which way gave it, or what was seen instead.
     """
     poll = _Poll(session, memory, trace or _nobody)
-    await poll.ask(metrics)
-    return await poll.read(metrics)
+    wanted = [table for table in DETAILS if table in metrics]
+    summed = (metric for table in wanted for metric in TABLES[table])
+    needed = [name for name in dict.fromkeys((*metrics, *summed)) if name not in wanted]
+    await poll.ask(needed)
+    polled = await poll.read(needed, wanted)
+    return _only(metrics, polled)
 
 
 def _nobody(_line: str) -> None:
@@ -107,6 +133,8 @@ class _Poll:
         self._answers = Answers(session)
         self._memory = memory
         self._trace = trace
+        self._read: dict[str, tuple[Way, Cells]] = {}
+        """By metric that was read, from which cells."""
 
     async def ask(self, metrics: Collection[str]) -> None:
         """The one request (or few) for all that is known to be needed."""
@@ -119,15 +147,24 @@ class _Poll:
                 raise
         self._notice_changes()
 
-    async def read(self, metrics: Collection[str]) -> Polled:
-        """A value or a miss for each of `metrics`; what is slow to discover comes last."""
-        polled = Polled({}, {})
+    async def read(self, metrics: Collection[str], wanted: Collection[str]) -> Polled:
+        """A value or a miss for each of `metrics`; what is slow to discover comes last.
+
+        Then the rows of each table that is `wanted`, or a miss.
+        """
+        polled = Polled({}, {}, {})
         for metric in sorted(metrics, key=_place):
             try:
                 polled.values[metric] = _within_range(metric, await self._value(metric))
             except NoValue as why:
                 polled.misses[metric] = why.miss
                 self._trace(f"{metric}: {why.miss}: {why}")
+        for table in wanted:
+            try:
+                polled.details[table] = await self._rows(table, polled.misses)
+            except NoValue as why:
+                polled.misses[table] = why.miss
+                self._trace(f"{table}: {why.miss}: {why}")
         self._memory.polls += 1
         return polled
 
@@ -195,6 +232,7 @@ class _Poll:
             self._memory.before = {oid: v for oid, v in values.items() if isinstance(v, int)}
         value = way.read(cells) if value is None else value
         self._trace(f"{metric}: {value} by {way.name}")
+        self._read[metric] = way, cells
         return value
 
     def _since_last(self, metric: str, formula: Between, cells: Cells) -> float | None:
@@ -209,6 +247,8 @@ class _Poll:
     async def _discover(self, metric: str) -> float:
         """The value by the first way that gives one, which is remembered."""
         self._memory.plans.pop(metric, None)
+        for table in (table for table, metrics in TABLES.items() if metric in metrics):
+            self._memory.names.pop(table, None)
         troubles = [unsupported("nobody knows a way to it over SNMP")]
         for way in ways_of(self._answers.variables.get(facts.SYS_OBJECT_ID)).get(metric, ()):
             try:
@@ -225,6 +265,29 @@ class _Poll:
         if not passing:
             self._memory.without[metric] = Miss.UNSUPPORTED
         raise (passing or troubles)[-1]
+
+    # --- tables of detail ---
+
+    async def _rows(self, table: str, misses: Mapping[str, Miss]) -> Rows:
+        """What the sums were made of, by name; without any, it is missing for the same reason."""
+        used = {metric: self._read[metric] for metric in TABLES[table] if metric not in misses}
+        if not used:
+            raise NoValue(misses[TABLES[table][0]], "so are all metrics that it is made of")
+        columns = tables.read_columns(used)
+        indexes = {index for values in columns.values() for index in values}
+        names = self._memory.names.get(table, {})
+        if not names.keys() >= indexes:
+            asked = tables.name_columns(way for way, _ in used.values())
+            names = tables.name_rows(await self._answers.columns(asked), asked, indexes)
+            self._memory.names[table] = names
+        return tables.join(columns, names)
+
+
+def _only(asked: Collection[str], polled: Polled) -> Polled:
+    """Less the metrics that only a table was read from."""
+    values = {name: value for name, value in polled.values.items() if name in asked}
+    misses = {name: miss for name, miss in polled.misses.items() if name in asked}
+    return Polled(values, misses, polled.details)
 
 
 def _place(metric: str) -> int:

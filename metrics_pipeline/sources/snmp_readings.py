@@ -158,6 +158,15 @@ def octets(columns: tuple[Oid, ...], cells: Cells) -> float:
     return float(sum(counters))
 
 
+def octets_by_interface(columns: tuple[Oid, ...], cells: Cells) -> dict[Index, float]:
+    """The picked counter of each interface."""
+    return {
+        index: float(count(cells, column, index))
+        for column in columns
+        for index in cells.get(column, {})
+    }
+
+
 def _physical_ports(cells: Cells) -> list[Index]:
     """The interfaces with a plug or an antenna that are up."""
     states = cells.get(facts.IF_OPER_STATUS, {})

@@ -171,14 +171,18 @@ def pick_storage_disks(cells: Cells) -> Cells:
 
 
 def fullest_storage(cells: Cells) -> float:
-    """Used of size of the fullest row; one without a size is an empty drive."""
+    """Used of size of the fullest row."""
+    return highest(storage_shares(cells).values(), "no row of hrStorage has a size")
+
+
+def storage_shares(cells: Cells) -> dict[Index, float]:
+    """Used of size of each row; one without a size is an empty drive."""
     sizes = {
         index: unsigned(cells, facts.HR_STORAGE_SIZE, index)
         for index in rows(cells, facts.HR_STORAGE_SIZE)
     }
     used = partial(unsigned, cells, facts.HR_STORAGE_USED)
-    shares = (percent(used(i), size, f"hrStorage row {i}") for i, size in sizes.items() if size)
-    return highest(shares, "no row of hrStorage has a size")
+    return {i: percent(used(i), size, f"hrStorage row {i}") for i, size in sizes.items() if size}
 
 
 def pick_ucd_disks(cells: Cells) -> Cells:
@@ -193,9 +197,13 @@ def pick_ucd_disks(cells: Cells) -> Cells:
 
 
 def fullest_ucd_disk(cells: Cells) -> float:
-    """Used of total of the fullest row; the agent's own percentage where these do not fit."""
-    disks = rows(cells, facts.DSK_PERCENT)
-    return highest((_ucd_disk(cells, index) for index in disks), "no row of dskTable")
+    """Used of total of the fullest row."""
+    return highest(ucd_disk_shares(cells).values(), "no row of dskTable")
+
+
+def ucd_disk_shares(cells: Cells) -> dict[Index, float]:
+    """Used of total of each row; the agent's own percentage where these do not fit."""
+    return {index: _ucd_disk(cells, index) for index in rows(cells, facts.DSK_PERCENT)}
 
 
 def _ucd_disk(cells: Cells, index: Index) -> float:

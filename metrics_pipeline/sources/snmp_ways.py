@@ -14,6 +14,8 @@ from functools import partial
 from metrics_pipeline.core.devices import (
     CPU_UTILIZATION,
     DISK_USAGE,
+    DISKS,
+    INTERFACES,
     MEMORY_UTILIZATION,
     NETWORK_RECEIVE,
     NETWORK_TRANSMIT,
@@ -23,7 +25,7 @@ from metrics_pipeline.sources import snmp_facts as facts
 from metrics_pipeline.sources import snmp_readings as readings
 from metrics_pipeline.sources import snmp_utilization as utilization
 from metrics_pipeline.sources.snmp_cells import Cells
-from metrics_pipeline.sources.snmp_session import Oid
+from metrics_pipeline.sources.snmp_session import Index, Oid
 
 Between = Callable[[Cells, Cells], float]
 """A formula over the last poll's cells and this one's."""
@@ -46,6 +48,10 @@ class Way:
     """Chooses the rows that count; without it all of them do."""
     read_between: Between | None = None
     """A better formula where the last poll's scalars are known."""
+    read_rows: Callable[[Cells], Mapping[Index, float]] | None = None
+    """What `read` sums up, row by row, where rows are things of their own: a table of detail."""
+    names: tuple[Oid, ...] = ()
+    """Columns with the names of those rows, the best first."""
 
 
 HR_PROCESSOR = Way(
@@ -94,6 +100,8 @@ HR_DISK = Way(
     asked=(facts.HR_STORAGE_SIZE, facts.HR_STORAGE_USED),
     known=(facts.HR_STORAGE_TYPE, facts.HR_STORAGE_DESCR),
     pick=utilization.pick_storage_disks,
+    read_rows=utilization.storage_shares,
+    names=(facts.HR_STORAGE_DESCR,),
 )
 UCD_DISK = Way(
     "dskTable",
@@ -110,6 +118,8 @@ UCD_DISK = Way(
     ),
     known=(facts.DSK_PATH, facts.DSK_DEVICE),
     pick=utilization.pick_ucd_disks,
+    read_rows=utilization.ucd_disk_shares,
+    names=(facts.DSK_PATH,),
 )
 
 
@@ -141,6 +151,8 @@ def _wide(name: str, wide: Oid) -> Way:
         asked=(wide,),
         known=(facts.IF_TYPE, facts.IF_OPER_STATUS, facts.IF_DESCR),
         pick=partial(readings.pick_wide_counters, wide),
+        read_rows=partial(readings.octets_by_interface, (wide,)),
+        names=(facts.IF_NAME, facts.IF_DESCR),
     )
 
 
@@ -157,6 +169,8 @@ def _mixed(name: str, wide: Oid, narrow: Oid) -> Way:
             facts.IF_HIGH_SPEED,
         ),
         pick=partial(readings.pick_mixed_counters, wide, narrow),
+        read_rows=partial(readings.octets_by_interface, (wide, narrow)),
+        names=(facts.IF_NAME, facts.IF_DESCR),
     )
 
 
@@ -266,6 +280,12 @@ WAYS: Mapping[str, Way] = {
     for way in choices
 }
 """Every way by its name."""
+
+TABLES: Mapping[str, tuple[str, ...]] = {
+    INTERFACES: (NETWORK_RECEIVE, NETWORK_TRANSMIT),
+    DISKS: (DISK_USAGE,),
+}
+"""Of each table of detail, the metrics whose ways read its rows."""
 
 SCALARS = tuple(dict.fromkeys(oid for way in WAYS.values() for oid in way.scalars))
 """All scalars of all ways, which one request asks of a new device."""

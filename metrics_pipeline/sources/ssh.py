@@ -26,7 +26,7 @@ from metrics_pipeline.access.host_addresses import HostAddresses, NameNotFound
 from metrics_pipeline.access.hosts import SSH_PORT
 from metrics_pipeline.access.known_hosts import KnownHosts
 from metrics_pipeline.access.secrets import SecretReference
-from metrics_pipeline.core.devices import CPU_UTILIZATION, Device, DeviceReading, Miss
+from metrics_pipeline.core.devices import CPU_UTILIZATION, DETAILS, Device, DeviceReading, Miss
 from metrics_pipeline.core.errors import ConfigurationError, excerpt
 from metrics_pipeline.core.ports import Trace
 from metrics_pipeline.sources.host_report import CpuTicks, HostReport, NotAReport, parse_report
@@ -254,7 +254,7 @@ class Ssh:
             self._settings.answer_timeout_seconds + window,
         )
         tell(f"{command}: {output}")
-        report = _parse(output, earlier)
+        report = _parse(output, earlier, [table for table in DETAILS if table in metrics])
         if report.ticks is not None:
             self._samples[device.id] = _Sample(report.ticks, now)
         return report
@@ -272,9 +272,9 @@ def _tell_nobody(_line: str) -> None:
     """The trace of who wants none."""
 
 
-def _parse(output: Output, earlier: CpuTicks | None) -> HostReport:
+def _parse(output: Output, earlier: CpuTicks | None, tables: Collection[str]) -> HostReport:
     try:
-        return parse_report(output.text, earlier, output.broken_off or Miss.PARSE)
+        return parse_report(output.text, earlier, output.broken_off or Miss.PARSE, tables)
     except NotAReport as error:
         is_refusal = output.broken_off is None and output.exit_status not in (0, None)
         miss = Miss.REFUSED if is_refusal else output.broken_off or Miss.PARSE
@@ -285,12 +285,13 @@ def _parse(output: Output, earlier: CpuTicks | None) -> HostReport:
 
 def _reading(device: Device, metrics: Collection[str], report: HostReport) -> DeviceReading:
     values = {name: report.values[name] for name in metrics if name in report.values}
+    found = values.keys() | report.details.keys()
     misses = {
-        name: report.misses.get(name, Miss.UNSUPPORTED) for name in metrics if name not in values
+        name: report.misses.get(name, Miss.UNSUPPORTED) for name in metrics if name not in found
     }
-    reason = None if values else next(iter(misses.values()))
+    reason = None if found else next(iter(misses.values()))
     detail = "; ".join(f"{name}: {SAYING.get(miss, miss)}" for name, miss in misses.items())
-    return DeviceReading(device.id, True, values, misses, reason, detail)
+    return DeviceReading(device.id, True, values, misses, reason, detail, details=report.details)
 
 
 SAYING: Mapping[Miss, str] = {

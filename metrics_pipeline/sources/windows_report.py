@@ -14,19 +14,24 @@ import re
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta, timezone
+from typing import TypeVar
 from xml.etree import ElementTree as ET
 from xml.parsers import expat
 
 from metrics_pipeline.core.devices import (
     CPU_UTILIZATION,
     DISK_USAGE,
+    DISKS,
+    INTERFACES,
     MEMORY_UTILIZATION,
     NETWORK_RECEIVE,
     NETWORK_TRANSMIT,
     TEMPERATURE,
     UPTIME,
     Miss,
+    Rows,
 )
+from metrics_pipeline.core.row_names import distinct_names
 
 SOAP = "http://www.w3.org/2003/05/soap-envelope"
 ENUMERATION = "http://schemas.xmlsoap.org/ws/2004/09/enumeration"
@@ -54,6 +59,8 @@ NOT_PHYSICAL = re.compile(
 Row = Mapping[str, str]
 """One CIM instance: its properties as text. What is nil is not there."""
 
+T = TypeVar("T")
+
 Found = Mapping[str, float | Miss]
 """By metric: its value, or why there is none."""
 
@@ -72,12 +79,22 @@ class _Unlikely(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Query:
-    """One class: where it is, what is asked of it, and the metrics its rows give."""
+    """One class: where it is, what is asked of it, and the metrics its rows give.
+
+    Where its rows are a table of detail, `table` is which, and `read_table` reads it.
+    """
 
     resource_uri: str
     wql: str
     metrics: tuple[str, ...]
     read: Callable[[Sequence[Row]], Found]
+    table: str = ""
+    read_table: Callable[[Sequence[Row]], Rows | Miss] | None = None
+
+    @property
+    def answers(self) -> tuple[str, ...]:
+        """The metrics, and the table if there is one."""
+        return (*self.metrics, self.table) if self.table else self.metrics
 
     @property
     def class_name(self) -> str:
@@ -131,8 +148,8 @@ MEANINGS: Mapping[int, Miss] = {
 
 
 def queries_for(metrics: Collection[str]) -> tuple[Query, ...]:
-    """The queries that give `metrics`, each once."""
-    return tuple(query for query in QUERIES if set(query.metrics) & set(metrics))
+    """The queries that give `metrics`, of HOST_METRICS and DETAILS, each once."""
+    return tuple(query for query in QUERIES if set(query.answers) & set(metrics))
 
 
 def read_page(body: ET.Element | None) -> Page:
@@ -335,15 +352,50 @@ def _read_disks(rows: Sequence[Row]) -> Found:
 
 
 def _fullest_percent(rows: Sequence[Row]) -> float:
+    return max(_disk_percent(row) for row in _sized(rows))
+
+
+def _disk_percent(row: Row) -> float:
+    return _used_share(_count(row, "Size"), _count(row, "FreeSpace"))
+
+
+def _sized(rows: Sequence[Row]) -> Sequence[Row]:
     # A volume that is locked or not formatted has no size.
     sized = [row for row in rows if row.get("Size", "") not in ("", "0")]
     if not sized:
         raise _Absent
-    return max(_used_share(_count(row, "Size"), _count(row, "FreeSpace")) for row in sized)
+    return sized
+
+
+def _read_disk_table(rows: Sequence[Row]) -> Rows | Miss:
+    return _try(lambda rows: _table(_sized(rows), "DeviceID", {DISK_USAGE: _disk_percent}), rows)
+
+
+def _physical(rows: Sequence[Row]) -> Sequence[Row]:
+    return [row for row in rows if not NOT_PHYSICAL.search(row.get("Name", ""))]
+
+
+def _read_interface_table(rows: Sequence[Row]) -> Rows | Miss:
+    columns = {
+        NETWORK_RECEIVE: lambda row: float(_count(row, "BytesReceivedPersec")),
+        NETWORK_TRANSMIT: lambda row: float(_count(row, "BytesSentPersec")),
+    }
+    return _try(lambda rows: _table(rows, "Name", columns), _physical(rows))
+
+
+def _table(rows: Sequence[Row], name: str, columns: Mapping[str, Callable[[Row], float]]) -> Rows:
+    """All `columns` of all rows, by what the property `name` calls them."""
+    if not rows:
+        raise _Absent
+    names = distinct_names({str(n): row.get(name, "") for n, row in enumerate(rows, start=1)})
+    return {
+        called: {metric: read(row) for metric, read in columns.items()}
+        for called, row in zip(names.values(), rows, strict=True)
+    }
 
 
 def _read_interfaces(rows: Sequence[Row]) -> Found:
-    physical = [row for row in rows if not NOT_PHYSICAL.search(row.get("Name", ""))]
+    physical = _physical(rows)
     return {
         NETWORK_RECEIVE: _try(lambda rows: _sum(rows, "BytesReceivedPersec"), physical),
         NETWORK_TRANSMIT: _try(lambda rows: _sum(rows, "BytesSentPersec"), physical),
@@ -378,7 +430,7 @@ def _only(rows: Sequence[Row]) -> Row:
     return rows[0]
 
 
-def _try(read: Callable[[Sequence[Row]], float], rows: Sequence[Row]) -> float | Miss:
+def _try(read: Callable[[Sequence[Row]], T], rows: Sequence[Row]) -> T | Miss:
     try:
         return read(rows)
     except _Absent:
@@ -407,6 +459,8 @@ QUERIES = (
         "SELECT DeviceID, Size, FreeSpace FROM Win32_LogicalDisk WHERE DriveType = 3",
         (DISK_USAGE,),
         _read_disks,
+        DISKS,
+        _read_disk_table,
     ),
     Query(
         CIMV2,
@@ -414,6 +468,8 @@ QUERIES = (
         " FROM Win32_PerfRawData_Tcpip_NetworkInterface",
         (NETWORK_RECEIVE, NETWORK_TRANSMIT),
         _read_interfaces,
+        INTERFACES,
+        _read_interface_table,
     ),
     Query(
         WMI,

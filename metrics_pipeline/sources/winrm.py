@@ -21,7 +21,7 @@ from typing import Self
 
 from metrics_pipeline.access.host_addresses import Address, HostAddresses, NameNotFound
 from metrics_pipeline.access.hosts import is_host
-from metrics_pipeline.core.devices import HOST_METRICS, Device, DeviceReading, Miss
+from metrics_pipeline.core.devices import DETAILS, HOST_METRICS, Device, DeviceReading, Miss, Rows
 from metrics_pipeline.core.errors import ConfigurationError
 from metrics_pipeline.core.ports import Trace
 from metrics_pipeline.sources.windows_report import Query, Row, queries_for
@@ -40,6 +40,7 @@ class _Report:
 
     values: dict[str, float] = field(default_factory=dict)
     misses: dict[str, Miss] = field(default_factory=dict)
+    tables: dict[str, Rows] = field(default_factory=dict)
     details: list[str] = field(default_factory=list)
     has_answered: bool = False
     lost: Lost | None = None
@@ -57,10 +58,16 @@ class _Report:
                 self.details.append(f"{metric}: {SAYING[found]} in {query.class_name}")
             else:
                 self.values[metric] = found
+        if query.read_table is not None:
+            table = query.read_table(rows)
+            if isinstance(table, Miss):
+                self.misses[query.table] = table
+            else:
+                self.tables[query.table] = table
 
     def refuse(self, query: Query, refusal: Refusal) -> None:
         """The host has said no to `query`."""
-        self.misses |= dict.fromkeys(query.metrics, refusal.fault.miss)
+        self.misses |= dict.fromkeys(query.answers, refusal.fault.miss)
         self.details.append(f"{query.class_name}: {refusal}")
 
     def lose(self, lost: Lost) -> _Report:
@@ -73,15 +80,19 @@ class _Report:
     def reading(self, device: Device, metrics: Collection[str]) -> DeviceReading:
         """Each of `metrics` is a value or a miss. What could not be asked shares its reason."""
         values = {name: self.values[name] for name in metrics if name in self.values}
-        misses = {name: self._miss(name) for name in metrics if name not in values}
-        reason = None if values else next(iter(misses.values()), None)
-        if self.lost is not None and not values:
+        tables = {name: self.tables[name] for name in metrics if name in self.tables}
+        found = values.keys() | tables.keys()
+        misses = {name: self._miss(name) for name in metrics if name not in found}
+        reason = None if found else next(iter(misses.values()), None)
+        if self.lost is not None and not found:
             reason = self.lost.miss
         detail = "; ".join(self.details)
-        return DeviceReading(device.id, self.has_answered, values, misses, reason, detail)
+        return DeviceReading(
+            device.id, self.has_answered, values, misses, reason, detail, details=tables
+        )
 
     def _miss(self, metric: str) -> Miss:
-        if self.lost is None or metric not in HOST_METRICS:
+        if self.lost is None or metric not in (*HOST_METRICS, *DETAILS):
             return self.misses.get(metric, Miss.UNSUPPORTED)
         return self.misses.get(metric, self.lost.miss)
 

@@ -47,7 +47,10 @@ class WriteReport:
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """What became of some points: written by measurement, kept (as far as known), rejected."""
+    """What became of some points: written by measurement, kept (as far as known), rejected.
+
+    Not among `kept` is what no exporter shows: the latest values are there for it alone.
+    """
 
     written: Counter[str]
     kept: tuple[Point, ...]
@@ -150,7 +153,12 @@ class Writer:
         stored = [self._store_group(group) for group in _by_measurement(sorted_.fit)]
         return Part(
             written=Counter({group.measurement: group.accepted for group in stored}),
-            kept=tuple(point for group in stored for point in group.kept),
+            kept=tuple(
+                point
+                for group in stored
+                if group.measurement in self._catalog.shown_measurements
+                for point in group.kept
+            ),
             rejected=sum((group.rejected for group in stored), sorted_.rejected),
             examples=(*sorted_.examples, *(group.problem for group in stored if group.problem)),
         )
