@@ -53,16 +53,6 @@ class Piece:
         deflated.append(compressor.flush(zlib.Z_FULL_FLUSH))
         return cls(b"".join(deflated), length, checksum)
 
-    @property
-    def plain(self) -> bytes:
-        """The bytes themselves."""
-        return zlib.decompressobj(RAW).decompress(self.deflated)
-
-
-def join(pieces: Iterable[Piece]) -> bytes:
-    """All of them, plain."""
-    return b"".join(piece.plain for piece in pieces)
-
 
 def gzip_join(pieces: Iterable[Piece]) -> bytes:
     """All of them as one gzip member."""
@@ -73,6 +63,12 @@ def gzip_join(pieces: Iterable[Piece]) -> bytes:
         length += piece.length
         parts.append(piece.deflated)
     return b"".join([*parts, LAST_BLOCK, struct.pack("<II", checksum, length & 0xFFFFFFFF)])
+
+
+def unzip(member: bytes) -> bytes:
+    """The plain bytes in `member`, whose end says how many they are: room is made once."""
+    length = int.from_bytes(member[-4:], "little")
+    return zlib.decompress(member, zlib.MAX_WBITS | 16, max(1, length))
 
 
 @functools.lru_cache
