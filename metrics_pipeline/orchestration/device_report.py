@@ -9,6 +9,8 @@ from metrics_pipeline.core.devices import Device, DeviceReading
 from metrics_pipeline.orchestration.device_sweep import Swept
 
 MAX_ROWS = 20
+ANSWERED = ("complete", "partial")
+"""Outcomes of devices that gave a value, or that have none."""
 
 OFFLINE_SHARE = "few_devices_are_silent"
 PARTIAL_SHARE = "few_devices_answer_in_part"
@@ -27,7 +29,7 @@ def describe(swept: Swept, devices: Sequence[Device]) -> Mapping[str, dg.Metadat
     """The metadata of a materialization; its size does not grow with the fleet."""
     names = {device.id: device.hostname for device in devices}
     slowest = sorted(swept.readings, key=lambda reading: -reading.took_seconds)[:MAX_ROWS]
-    failed = [reading for reading in swept.readings if reading.reason is not None]
+    failed = [r for r in swept.readings if r.reason is not None or outcome_of(r) not in ANSWERED]
     outcomes = count_outcomes(swept.readings)
     return {
         "devices": dg.MetadataValue.int(len(devices)),

@@ -61,9 +61,11 @@ def test_a_device_that_was_online_in_the_last_run_may_miss_once() -> None:
 def test_outcomes_are_complete_partial_or_a_reason() -> None:
     complete = DeviceReading("a", True, {"x": 1.0}, {"y": Miss.UNSUPPORTED})
     partial = DeviceReading("b", True, {"x": 1.0}, {"y": Miss.TIMEOUT})
-    assert [outcome_of(reading) for reading in (complete, partial, DOWN)] == [
+    senseless = DeviceReading("c", True, {}, {"x": Miss.UNSUPPORTED, "y": Miss.PARSE})
+    assert [outcome_of(reading) for reading in (complete, partial, senseless, DOWN)] == [
         "complete",
         "partial",
+        "parse",
         "timeout",
     ]
     assert count_outcomes([complete, partial, DOWN, DOWN]) == {
