@@ -4,7 +4,10 @@ PYTHON := $(VENV)/bin/python
 BASE_PYTHON ?= python3
 PIP := $(PYTHON) -m pip --disable-pip-version-check --quiet
 
-.PHONY: run test lint install install-test lock audit docs clean
+LOCK = $(VENV)/bin/uv pip compile --universal --python-version 3.11 --generate-hashes --quiet \
+	--no-strip-extras --no-header --no-emit-index-url
+
+.PHONY: run test lint install install-test install-kerberos lock audit docs clean
 
 run: install
 	@exec $(PYTHON) -m metrics_pipeline run $(ARGS)
@@ -22,6 +25,10 @@ lint: install-test
 
 install-test: $(VENV)/installed-test
 
+# The extra `kerberos` for Windows hosts. It is built here, a minute or two: on Debian,
+# apt-get install gcc libc6-dev libkrb5-dev python3-dev.
+install-kerberos: $(VENV)/installed-kerberos
+
 # Known holes in what we depend on; needs a network that reaches the advisory database.
 audit: install-test
 	$(PYTHON) -m metrics_pipeline_tests.dependency_audit
@@ -29,12 +36,12 @@ audit: install-test
 # Exact versions with hashes, for every platform, from the ranges in pyproject.toml.
 lock: install-test
 	$(PIP) install uv
-	$(VENV)/bin/uv pip compile pyproject.toml --universal --python-version 3.11 --generate-hashes \
-		--no-strip-extras --no-header --no-emit-index-url --extra build \
-		--output-file constraints.txt --quiet
-	$(VENV)/bin/uv pip compile pyproject.toml --universal --python-version 3.11 --generate-hashes \
-		--no-strip-extras --no-header --no-emit-index-url --extra build --extra test --constraint constraints.txt \
-		--output-file constraints-test.txt --quiet
+	$(LOCK) pyproject.toml --extra build --output-file constraints.txt
+	$(LOCK) pyproject.toml --extra build --extra test --constraint constraints.txt \
+		--output-file constraints-test.txt
+	echo 'pypsrp[kerberos]' | $(LOCK) - --constraint constraints.txt \
+		--output-file constraints-kerberos.txt
+	$(LOCK) --group kerberos-build --output-file constraints-kerberos-build.txt
 
 docs: install
 	$(PYTHON) -m metrics_pipeline.reference docs
@@ -59,4 +66,12 @@ $(VENV)/installed: constraints.txt pyproject.toml | $(VENV)/bin/python
 $(VENV)/installed-test: constraints-test.txt $(VENV)/installed
 	@echo "Installing what the tests need"
 	@$(PIP) install --require-hashes --requirement constraints-test.txt
+	@touch $@
+
+$(VENV)/installed-kerberos: constraints-kerberos.txt constraints-kerberos-build.txt $(VENV)/installed
+	@echo "Installing Kerberos"
+	@$(PIP) install --require-hashes --requirement constraints-kerberos-build.txt
+	@$(PIP) install --require-hashes --no-build-isolation --requirement constraints-kerberos.txt || \
+		{ echo "Kerberos cannot be built here: on Debian," \
+		"apt-get install gcc libc6-dev libkrb5-dev python3-dev"; exit 1; }
 	@touch $@

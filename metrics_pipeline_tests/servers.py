@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import atexit
 import datetime
+import importlib.util
 import ipaddress
 import os
 import shutil
@@ -13,6 +14,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import NoReturn
 
 import httpx
 import pytest
@@ -37,9 +39,18 @@ _LISTENING = "0A"  # the state in /proc/net/tcp, see proc(5)
 def require(program: str) -> str:
     """The path of `program`; without it the test is skipped, or fails where CI asks for all."""
     path = shutil.which(program)
-    if path is not None:
-        return path
-    message = f"{program} is not installed (.ci/run installs what the tests need)"
+    if path is None:
+        _do_without(f"{program} is not installed (.ci/run installs what the tests need)")
+    return path
+
+
+def require_module(name: str, command: str) -> None:
+    """As `require`, for a Python module that `command` installs."""
+    if importlib.util.find_spec(name) is None:
+        _do_without(f"the module {name} is not installed ({command} installs it)")
+
+
+def _do_without(message: str) -> NoReturn:
     if os.environ.get(REQUIRE_REAL_SERVERS) == "1":
         pytest.fail(message)
     pytest.skip(message)

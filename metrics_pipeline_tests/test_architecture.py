@@ -93,13 +93,19 @@ def test_the_instance_file_at_the_top_is_the_one_that_is_installed() -> None:
     assert (ROOT / "dagster.yaml").resolve() == PACKAGE / "dagster.yaml"
 
 
+def versions(lock: str) -> dict[str, str]:
+    """By name, the version of each package in `lock`."""
+    pinned = re.compile(r"^([\w.-]+)(?:\[[\w,-]+\])?==([^\s;]+)", re.MULTILINE)
+    return dict(pinned.findall((ROOT / lock).read_text()))
+
+
 @pytest.mark.parametrize(
     ("lock", "extras"),
     [("constraints.txt", ["build"]), ("constraints-test.txt", ["build", "test"])],
 )
 def test_the_lock_holds_what_the_project_asks_for(lock: str, extras: list[str]) -> None:
     text = (ROOT / lock).read_text()
-    locked = dict(re.findall(r"^([\w.-]+)(?:\[[\w,-]+\])?==([^\s;]+)", text, re.MULTILINE))
+    locked = versions(lock)
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     asked = [
         *project["dependencies"],
@@ -108,3 +114,13 @@ def test_the_lock_holds_what_the_project_asks_for(lock: str, extras: list[str]) 
     for requirement in map(Requirement, asked):
         assert requirement.specifier.contains(locked[requirement.name.lower()]), requirement
     assert text.count("==") <= text.count("--hash=sha256:")
+
+
+def test_the_locks_of_kerberos_agree_with_the_others() -> None:
+    locked, kerberos = versions("constraints.txt"), versions("constraints-kerberos.txt")
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    build = versions("constraints-kerberos-build.txt")
+    assert {name: locked.get(name, version) for name, version in kerberos.items()} == kerberos
+    assert {"gssapi", "krb5"} <= set(kerberos)
+    for requirement in map(Requirement, project["dependency-groups"]["kerberos-build"]):
+        assert requirement.specifier.contains(build[requirement.name]), requirement

@@ -60,7 +60,14 @@ Address = tuple[Any, ...]
 
 
 class NoAnswer(Exception):
-    """No reply in time. The text says of what came instead, and is empty when nothing came."""
+    """No reply in time. The text says of what came instead, and is empty when nothing came.
+
+    `strays` were replies to requests that nobody waits for: late ones, or never made.
+    """
+
+    def __init__(self, problem: str, strays: int = 0) -> None:
+        super().__init__(problem)
+        self.strays = strays
 
 
 class Unreachable(Exception):
@@ -86,6 +93,7 @@ class _Request:
     tries_left: int
     reply: asyncio.Future[Received]
     problem: str = ""
+    strays: int = 0
 
     def fail(self, error: NoAnswer | Unreachable) -> None:
         """End it, unless it has ended."""
@@ -157,7 +165,7 @@ class SnmpSockets:
         if request.reply.done():
             return
         if request.tries_left == 0:
-            request.fail(NoAnswer(request.problem))
+            request.fail(NoAnswer(request.problem, request.strays))
             return
         try:
             request.udp.sendto(request.datagram, request.address)
@@ -209,7 +217,10 @@ class SnmpSockets:
                 asked.problem = str(error)
             return
         request = self._requests.get(identifier)
-        if request is not None and request.address == address and not request.reply.done():
+        if request is None:
+            if (asked := self._by_address.get(address)) is not None:
+                asked.strays += 1
+        elif request.address == address and not request.reply.done():
             request.reply.set_result(received)
 
     def _read_errors(self, udp: socket.socket) -> None:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from statistics import mode
 
 from metrics_pipeline.core.catalog import DEVICE_METRICS, DEVICE_STATUS, OFFLINE, ONLINE
-from metrics_pipeline.core.devices import DeviceReading
+from metrics_pipeline.core.devices import DeviceReading, Miss
 from metrics_pipeline.core.points import Point
 
 
@@ -87,6 +88,7 @@ class StatusBoard:
 
 def outcome_of(reading: DeviceReading) -> str:
     """`complete`, `partial`, or the reason why nothing came."""
-    if not reading.values and reading.reason is not None:
-        return str(reading.reason)
-    return "partial" if set(reading.misses.values()) - {"unsupported"} else "complete"
+    lost = [miss for miss in reading.misses.values() if miss is not Miss.UNSUPPORTED]
+    if not reading.values and (reading.reason is not None or lost):
+        return str(reading.reason or mode(lost))
+    return "partial" if lost else "complete"

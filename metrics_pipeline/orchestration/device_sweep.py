@@ -18,6 +18,8 @@ from metrics_pipeline.storage.writer import Writer
 
 BATCH_POINTS = 5000
 """Points that are handed to the store at once."""
+ANSWERED = ("complete", "partial")
+"""Outcomes of devices that gave a value, or that have none."""
 MAX_EXAMPLES = 20
 """Slowest devices, and failures, that are kept to be shown."""
 
@@ -42,9 +44,11 @@ class Swept:
     def count(self, reading: DeviceReading) -> None:
         """Count one more reading."""
         self.answered.add(reading.device_id)
-        self.outcomes[outcome_of(reading)] += 1
+        outcome = outcome_of(reading)
+        self.outcomes[outcome] += 1
         self.silent += not reading.is_up
-        if reading.reason is not None and len(self.failures) < MAX_EXAMPLES:
+        failed = reading.reason is not None or outcome not in ANSWERED
+        if failed and len(self.failures) < MAX_EXAMPLES:
             self.failures.append(reading)
         keep = heapq.heappush if len(self._slowest) < MAX_EXAMPLES else heapq.heappushpop
         keep(self._slowest, (reading.took_seconds, reading.device_id, reading))

@@ -25,6 +25,7 @@ SSH_PASSWORD_CREDENTIAL = "simulated-ssh-password"  # noqa: S105  (a name, not a
 SITES = ("north", "south", "harbour")
 REBOOT_CHANCE = 0.5
 """Of what comes back, so much has restarted: its counters begin at 0."""
+YEAR_SECONDS = 365.25 * 86_400
 DOWN_SECONDS = (60.0, 120.0)
 UP_SECONDS = (90.0, 360.0)
 SMALLEST_BACK_SECONDS = 20.0
@@ -40,6 +41,16 @@ class Behaviour(StrEnum):
     """It takes its time for each answer, but answers."""
     LYING = "lying"
     """It answers at once, and its figures are impossible."""
+    WRONG_TYPES = "wrong-types"
+    """Its numbers come as texts, and its texts as numbers."""
+    WRONG_REQUEST = "wrong-request"
+    """What it answers is never what it was asked: its replies have another identifier."""
+    CIRCLING = "circling"
+    """Its tables never end: the next row is the same again."""
+    WRONG_CLOCK = "wrong-clock"
+    """Its clock is a year behind, and it says so to everybody; its figures are right."""
+    CHANGED_KEY = "changed-key"
+    """Its host key is not the one that it is known by."""
     DEAD = "dead"
     """It never answers."""
 
@@ -60,13 +71,18 @@ class Group:
 
 _H, _F = Behaviour.HEALTHY, Behaviour.FLAPPING
 _S, _L, _D = Behaviour.SLOW, Behaviour.LYING, Behaviour.DEAD
+_T, _R, _C = Behaviour.WRONG_TYPES, Behaviour.WRONG_REQUEST, Behaviour.CIRCLING
+_W, _K = Behaviour.WRONG_CLOCK, Behaviour.CHANGED_KEY
+_SWITCHES = (_H, _F, _H, _H, _H, _S) * 2 + (_H, _F, _H, _H, _H, _C)
+_ROUTERS = (_H, _H, _F, _L, _H, _H, _F, _T)
+_SERVERS = (_H, _F, _H, _S, _L, _W, _F, _H, _S, _R)
 _SSH = (SSH_KEY_CREDENTIAL, SSH_PASSWORD_CREDENTIAL)
 GROUPS = (
-    Group(18, "switch", 1, "snmp", (SNMP_CREDENTIAL,), (_H, _F, _H, _H, _H, _S), AgentKind.CISCO),
-    Group(8, "router", 2, "snmp", (SNMP_CREDENTIAL,), (_H, _H, _F, _L), AgentKind.STANDARD),
+    Group(18, "switch", 1, "snmp", (SNMP_CREDENTIAL,), _SWITCHES, AgentKind.CISCO),
+    Group(8, "router", 2, "snmp", (SNMP_CREDENTIAL,), _ROUTERS, AgentKind.STANDARD),
     Group(4, "firewall", 3, "snmp", (SNMP_CREDENTIAL,), (_H, _H, _H, _D), AgentKind.STANDARD),
-    Group(10, "linux", 4, "snmp", (SNMP_CREDENTIAL,), (_H, _F, _H, _S, _L), AgentKind.NET_SNMP),
-    Group(8, "linux", 5, "ssh", _SSH, (_H, _F, _H, _S, _L, _H, _H, _D)),
+    Group(10, "linux", 4, "snmp", (SNMP_CREDENTIAL,), _SERVERS, AgentKind.NET_SNMP),
+    Group(8, "linux", 5, "ssh", _SSH, (_K, _F, _H, _S, _L, _H, _W, _D)),
     Group(2, "freebsd", 6, "ssh", _SSH, (_H, _F), system="FreeBSD"),
     Group(6, "camera", 7, "tcp", behaviours=(_H, _F, _H)),
     Group(4, "printer", 8, "tcp", behaviours=(_H, _H, _F, _D)),
@@ -88,9 +104,14 @@ class SimulatedDevice:
     """Of a flapping one: until it goes down, or comes back."""
 
 
-def make_devices(random: Random, groups: Iterable[Group] = GROUPS) -> tuple[SimulatedDevice, ...]:
-    """All devices, with loads of their own; of the flapping ones some are down."""
-    return tuple(chain.from_iterable(_make_group(group, random) for group in groups))
+def make_devices(
+    random: Random, groups: Iterable[Group] = GROUPS, unix_seconds: float = 0.0
+) -> tuple[SimulatedDevice, ...]:
+    """All devices, with loads of their own; of the flapping ones some are down.
+
+    `unix_seconds` is what a right clock says, in seconds since 1970.
+    """
+    return tuple(chain.from_iterable(_make_group(group, random, unix_seconds) for group in groups))
 
 
 def step(
@@ -129,7 +150,7 @@ def _restart(figures: HostFigures) -> HostFigures:
     return begun.after(SMALLEST_BACK_SECONDS)
 
 
-def _make_group(group: Group, random: Random) -> Iterator[SimulatedDevice]:
+def _make_group(group: Group, random: Random, unix_seconds: float) -> Iterator[SimulatedDevice]:
     behaviours = islice(cycle(group.behaviours), group.count)
     for number, behaviour in enumerate(behaviours, start=1):
         # Those with an agent and those with SSH are numbered apart, by their net.
@@ -147,7 +168,7 @@ def _make_group(group: Group, random: Random) -> Iterator[SimulatedDevice]:
         yield SimulatedDevice(
             device=device,
             behaviour=behaviour,
-            figures=_first_figures(group.system, random),
+            figures=_first_figures(group.system, random, unix_seconds),
             mac_address=f"02:14:00:00:{group.net:02x}:{number:02x}",  # locally administered
             agent=group.agent,
             is_up=behaviour is not Behaviour.DEAD,
@@ -155,12 +176,13 @@ def _make_group(group: Group, random: Random) -> Iterator[SimulatedDevice]:
         )
 
 
-def _first_figures(system: str, random: Random) -> HostFigures:
+def _first_figures(system: str, random: Random, unix_seconds: float) -> HostFigures:
     uptime_seconds = round(random.uniform(3600, 200 * 86_400), 2)
     busy_share = random.uniform(0.05, 0.6)
     ticks = round(uptime_seconds * TICKS_A_SECOND)
     figures = HostFigures(
         system=system,
+        unix_seconds=unix_seconds,
         uptime_seconds=uptime_seconds,
         busy_share=busy_share,
         busy_ticks=round(ticks * busy_share),
@@ -176,3 +198,8 @@ def _first_figures(system: str, random: Random) -> HostFigures:
 def impossible(figures: HostFigures) -> HostFigures:
     """What a device that lies makes of its figures."""
     return replace(figures, busy_share=40.0, memory_share=4.0, disk_share=3.0, celsius=5000.0)
+
+
+def a_year_behind(figures: HostFigures) -> HostFigures:
+    """What a device whose clock is wrong makes of its figures."""
+    return replace(figures, unix_seconds=figures.unix_seconds - YEAR_SECONDS)

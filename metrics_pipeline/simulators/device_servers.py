@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import secrets
 import threading
+import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
@@ -18,12 +19,13 @@ from metrics_pipeline.access.private_file import write_private
 from metrics_pipeline.simulators.device_fleet import (
     Behaviour,
     SimulatedDevice,
+    a_year_behind,
     impossible,
     make_devices,
     step,
 )
 from metrics_pipeline.simulators.fleet_inventory import mirror_devices
-from metrics_pipeline.simulators.snmp_agent import SimulatedAgent, SnmpAgents
+from metrics_pipeline.simulators.snmp_agent import AgentManner, SimulatedAgent, SnmpAgents
 from metrics_pipeline.simulators.snmp_objects import Identity
 from metrics_pipeline.simulators.ssh_host import HostFigures, Manner, SimulatedHost, SshHosts
 from metrics_pipeline.simulators.tcp_targets import TcpTargets
@@ -38,7 +40,16 @@ SLOW_AGENT_SECONDS = 0.4
 SLOW_HOST_SECONDS = 2.0
 """How long the slow ones take for an answer: below the probes' own limits of 2 s and 5 s."""
 
-MANNERS = {Behaviour.SLOW: Manner.SLOW, Behaviour.LYING: Manner.LYING}
+HOST_MANNERS = {
+    Behaviour.SLOW: Manner.SLOW,
+    Behaviour.LYING: Manner.LYING,
+    Behaviour.WRONG_CLOCK: Manner.TALKATIVE,
+}
+AGENT_MANNERS = {
+    Behaviour.WRONG_TYPES: AgentManner.WRONG_TYPES,
+    Behaviour.WRONG_REQUEST: AgentManner.WRONG_REQUEST,
+    Behaviour.CIRCLING: AgentManner.CIRCLING,
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +80,7 @@ class DeviceServers:
                 agent = self.agents.agents[address]
                 agent.figures, agent.is_silent = _shown(each), not each.is_up
             elif each.device.protocol == "ssh":
-                self.hosts.hosts[address].figures = each.figures
+                self.hosts.hosts[address].figures = _shown(each)
                 self.hosts.set_up(address, each.is_up)
             else:
                 self.targets.set_up(address, each.is_up)
@@ -121,7 +132,7 @@ def serve_device_fleet(
     be had, there is a warning and no fleet. Raises OSError when the files cannot be written.
     """
     random = Random(seed)  # noqa: S311  (dice of a simulation, not a key)
-    devices = make_devices(random)
+    devices = make_devices(random, unix_seconds=time.time())
     credentials = Credentials(
         secrets.token_urlsafe(16),
         secrets.token_urlsafe(16),
@@ -213,17 +224,27 @@ def _agent(simulated: SimulatedDevice) -> SimulatedAgent:
         figures=_shown(simulated),
         delay_seconds=SLOW_AGENT_SECONDS if simulated.behaviour is Behaviour.SLOW else 0.0,
         is_silent=not simulated.is_up,
+        manner=AGENT_MANNERS.get(simulated.behaviour, AgentManner.WELL),
     )
 
 
 def _host(simulated: SimulatedDevice) -> SimulatedHost:
     return SimulatedHost(
         address=simulated.device.address,
-        figures=simulated.figures,
-        manner=MANNERS.get(simulated.behaviour, Manner.WELL),
+        figures=_shown(simulated),
+        manner=HOST_MANNERS.get(simulated.behaviour, Manner.WELL),
+        known_key=_another_key() if simulated.behaviour is Behaviour.CHANGED_KEY else None,
     )
 
 
+def _another_key() -> asyncssh.SSHKey:
+    return asyncssh.generate_private_key("ssh-ed25519")
+
+
 def _shown(simulated: SimulatedDevice) -> HostFigures:
-    is_lying = simulated.behaviour is Behaviour.LYING
-    return impossible(simulated.figures) if is_lying else simulated.figures
+    """What it makes of its figures. A host with SSH lies in its report alone."""
+    if simulated.behaviour is Behaviour.WRONG_CLOCK:
+        return a_year_behind(simulated.figures)
+    if simulated.behaviour is Behaviour.LYING and simulated.agent is not None:
+        return impossible(simulated.figures)
+    return simulated.figures

@@ -12,6 +12,7 @@ import bisect
 import socket
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from enum import StrEnum
 from functools import lru_cache, partial
 from typing import Any, NamedTuple
 
@@ -49,6 +50,19 @@ MAX_REPLY_BYTES = 1472
 HEAD_BYTES = 128
 """More than version, community, identifier and headers take."""
 
+
+class AgentManner(StrEnum):
+    """How an agent answers. Whatever the manner, each reply is well-formed."""
+
+    WELL = "well"
+    WRONG_TYPES = "wrong types"
+    """Numbers come as texts, and everything else as a number."""
+    WRONG_REQUEST = "wrong request"
+    """Its replies have another identifier than the requests."""
+    CIRCLING = "circling"
+    """What comes after an object is the same object again."""
+
+
 Key = tuple[int, ...]
 Variable = tuple[str, bytes]
 """A name, and its value with tag and length."""
@@ -75,6 +89,7 @@ class SimulatedAgent:
     """How late each of its answers is."""
     is_silent: bool = False
     """Whether it answers nothing at all."""
+    manner: AgentManner = AgentManner.WELL
     requests: int = 0
     """How many requests it has answered."""
 
@@ -112,7 +127,7 @@ class _Endpoint(asyncio.DatagramProtocol):
     def __init__(self, agent: SimulatedAgent, community: bytes) -> None:
         self._agent = agent
         self._community = community
-        self._shown: tuple[HostFigures, Mib] | None = None
+        self._shown: tuple[HostFigures, AgentManner, Mib] | None = None
 
     def connection_made(self, transport: Any) -> None:
         self._transport = transport
@@ -121,7 +136,7 @@ class _Endpoint(asyncio.DatagramProtocol):
         agent = self._agent
         if agent.is_silent:
             return
-        reply = answer(data, self._community, self._mib())
+        reply = answer(data, self._community, self._mib(), agent.manner)
         if reply is None:
             return
         agent.requests += 1
@@ -133,10 +148,10 @@ class _Endpoint(asyncio.DatagramProtocol):
 
     def _mib(self) -> Mib:
         """What the present figures look like, worked out once for as long as they stay."""
-        figures = self._agent.figures
-        if self._shown is None or self._shown[0] is not figures:
-            self._shown = figures, Mib(show(self._agent.identity, figures))
-        return self._shown[1]
+        figures, manner = self._agent.figures, self._agent.manner
+        if self._shown is None or self._shown[0] is not figures or self._shown[1] is not manner:
+            self._shown = figures, manner, _mib(show(self._agent.identity, figures), manner)
+        return self._shown[2]
 
 
 class Mib:
@@ -166,7 +181,32 @@ class Mib:
         return name, self._objects[name]
 
 
-def answer(data: bytes, community: bytes, mib: Mib) -> bytes | None:
+class CirclingMib(Mib):
+    """The same, but what comes after an object is that object again."""
+
+    def next(self, oid: str) -> Variable:
+        """`oid` itself if there is such an object."""
+        return self.get(oid) if oid in self._objects else super().next(oid)
+
+
+def _mib(objects: Objects, manner: AgentManner) -> Mib:
+    if manner is AgentManner.CIRCLING:
+        return CirclingMib(objects)
+    if manner is AgentManner.WRONG_TYPES:
+        return Mib({oid: _mistype(value) for oid, value in objects.items()})
+    return Mib(objects)
+
+
+def _mistype(value: bytes) -> bytes:
+    """Octets and names as a number, numbers as a text."""
+    if value[0] in {OCTETS, OBJECT_ID}:
+        return encode_integer(len(value))
+    return encode(OCTETS, b"about " + value[2:].hex().encode())
+
+
+def answer(
+    data: bytes, community: bytes, mib: Mib, manner: AgentManner = AgentManner.WELL
+) -> bytes | None:
     """The datagram that answers `data`, or None for what gets no answer."""
     try:
         request = read_request(data, community)
@@ -174,6 +214,8 @@ def answer(data: bytes, community: bytes, mib: Mib) -> bytes | None:
         return None
     if request is None:
         return None
+    if manner is AgentManner.WRONG_REQUEST:
+        request = request._replace(request_id=request.request_id ^ 1)
     if request.tag == SET:
         unchanged = [(oid, encode(NULL, b"")) for oid in request.oids]
         return _reply(community, request, unchanged, ErrorStatus.NO_ACCESS, index=1)

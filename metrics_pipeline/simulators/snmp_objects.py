@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from enum import StrEnum
 
 from metrics_pipeline.access.snmp_ber import (
@@ -55,6 +56,7 @@ INTERFACES = "1.3.6.1.2.1.2"
 IF_ENTRY = f"{INTERFACES}.2.1"
 IF_X_ENTRY = "1.3.6.1.2.1.31.1.1.1"
 HR_SYSTEM_UPTIME = "1.3.6.1.2.1.25.1.1.0"
+HR_SYSTEM_DATE = "1.3.6.1.2.1.25.1.2.0"
 HR_STORAGE = "1.3.6.1.2.1.25.2.3.1"
 HR_STORAGE_TYPES = "1.3.6.1.2.1.25.2.1"
 HR_PROCESSOR = "1.3.6.1.2.1.25.3.3.1"
@@ -186,6 +188,7 @@ def _standard(figures: HostFigures) -> Rows:
 
 def _host_resources(figures: HostFigures) -> Rows:
     yield HR_SYSTEM_UPTIME, _ticks(figures)
+    yield HR_SYSTEM_DATE, _date(figures)
     for processor in range(PROCESSORS):
         yield f"{HR_PROCESSOR}.1.{processor + 1}", encode_oid("0.0")
         yield f"{HR_PROCESSOR}.2.{processor + 1}", encode_integer(round(100 * figures.busy_share))
@@ -206,6 +209,13 @@ def _storage(index: int, name: str, kind: int, size_kb: int, used_share: float) 
 
 def _ticks(figures: HostFigures) -> bytes:
     return _unsigned(TIME_TICKS, round(100 * figures.uptime_seconds) % TICKS_WRAP)
+
+
+def _date(figures: HostFigures) -> bytes:
+    """A DateAndTime (RFC 2579), in UTC."""
+    date = datetime.fromtimestamp(figures.unix_seconds, UTC)
+    parts = (date.month, date.day, date.hour, date.minute, date.second, 0)
+    return encode(OCTETS, date.year.to_bytes(2, "big") + bytes(parts) + b"+\x00\x00")
 
 
 def _text(value: str) -> bytes:

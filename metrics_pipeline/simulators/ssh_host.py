@@ -13,6 +13,7 @@ import socket
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
 from enum import StrEnum
 from pathlib import Path
 from random import Random
@@ -60,7 +61,7 @@ class Manner(StrEnum):
     FLOODING = "flooding"
     """It prints 10 MB that mean nothing."""
     TALKATIVE = "talkative"
-    """A start-up file prints before the report does."""
+    """A start-up file prints before the report does, and tells the date."""
     RESTRICTED = "restricted"
     """Its account has no shell."""
     BREAKING_OFF = "breaking off"
@@ -73,6 +74,8 @@ class HostFigures:
 
     system: str = "Linux"
     """`Linux` or `FreeBSD`."""
+    unix_seconds: float = 1_700_000_000.0
+    """What its clock says, in seconds since 1970."""
     uptime_seconds: float = 100_000.0
     busy_share: float = 0.25
     busy_ticks: int = 1_000_000
@@ -88,6 +91,7 @@ class HostFigures:
         busy = round(seconds * TICKS_A_SECOND * self.busy_share)
         return replace(
             self,
+            unix_seconds=self.unix_seconds + seconds,
             uptime_seconds=self.uptime_seconds + seconds,
             busy_ticks=self.busy_ticks + busy,
             idle_ticks=self.idle_ticks + round(seconds * TICKS_A_SECOND) - busy,
@@ -190,6 +194,8 @@ class SimulatedHost:
     )
     authority: asyncssh.SSHKey | None = field(default=None, repr=False)
     """Who signs the host's key, if it shows a certificate."""
+    known_key: asyncssh.SSHKey | None = field(default=None, repr=False)
+    """The key that it is known by, if it shows another."""
     polls: int = 0
     """How often the script was begun."""
 
@@ -229,14 +235,14 @@ class SshHosts(LoopThread):
         (unsilence if is_up else silence)(self._listeners[at])
 
     def known_hosts(self) -> str:
-        """All the hosts' keys, in OpenSSH's format."""
+        """The keys that the hosts are known by, in OpenSSH's format."""
         return "".join(
-            f"[{host.address}]:{self.port} {_public_line(host.key)}\n"
+            f"[{host.address}]:{self.port} {_public_line(host.known_key or host.key)}\n"
             for host in self.hosts.values()
         )
 
     def write_known_hosts(self, path: Path) -> None:
-        """All the hosts' keys, in OpenSSH's format."""
+        """The keys that the hosts are known by, in OpenSSH's format."""
         path.write_text(self.known_hosts(), encoding="ascii")
 
     def is_welcome(self, key: asyncssh.SSHKey) -> bool:
@@ -318,7 +324,7 @@ class SshHosts(LoopThread):
             await _flood(process)
             return 0
         if manner is Manner.TALKATIVE:
-            out.write(f"Welcome, caf\xe9!\n{BEGIN}\n@proc_uptime\n".encode("latin-1"))
+            out.write(_welcome(host.figures))
         text = await _say(host, process)
         if manner is Manner.SLOW:
             await asyncio.sleep(self.slow_seconds)
@@ -351,6 +357,11 @@ class _Account(asyncssh.SSHServer):
 
     def validate_password(self, _username: str, password: str) -> bool:
         return self._owner.is_password(password)
+
+
+def _welcome(figures: HostFigures) -> bytes:
+    date = datetime.fromtimestamp(figures.unix_seconds, UTC)
+    return f"Welcome, caf\xe9! It is {date:%c}.\n{BEGIN}\n@proc_uptime\n".encode("latin-1")
 
 
 async def _say(host: SimulatedHost, process: asyncssh.SSHServerProcess[bytes]) -> str:

@@ -124,10 +124,13 @@ class Machine:
     temperatures: tuple[int, ...] = (3012, 3182)
     """Tenths of a Kelvin."""
     boot_age_seconds: float = 86_400.0
+    clock_error_seconds: float = 0.0
+    """How far ahead the host's clock is of the true time."""
 
     def __post_init__(self) -> None:
         self._start = self.clock()
-        self._booted = datetime.now(UTC) - timedelta(seconds=self.boot_age_seconds)
+        ahead = self.clock_error_seconds - self.boot_age_seconds
+        self._booted = datetime.now(UTC) + timedelta(seconds=ahead)
 
     def rows(self, class_name: str) -> Sequence[Row] | None:
         """The instances of a class now; None if there is no such class."""

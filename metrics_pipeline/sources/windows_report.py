@@ -147,6 +147,10 @@ MEANINGS: Mapping[int, Miss] = {
 """What a fault's code means; anything else, quotas among them, is a refusal."""
 
 
+UNREADABLE_XML = (ET.ParseError, expat.ExpatError, LookupError, ValueError)
+"""The last two are for an encoding that Python does not know, or expat cannot do."""
+
+
 def queries_for(metrics: Collection[str]) -> tuple[Query, ...]:
     """The queries that give `metrics`, of HOST_METRICS and DETAILS, each once."""
     return tuple(query for query in QUERIES if set(query.answers) & set(metrics))
@@ -192,7 +196,7 @@ def parse_safely(reply: bytes) -> ET.Element:
     refuse_dtd(reply)
     try:
         return ET.fromstring(reply)  # noqa: S314 -- without a DTD there are no entities
-    except ET.ParseError as error:
+    except UNREADABLE_XML as error:
         raise NotWsMan(f"not XML ({error}): {one_line(reply)!r}") from error
 
 
@@ -202,7 +206,7 @@ def refuse_dtd(reply: bytes) -> None:
     parser.StartDoctypeDeclHandler = _refuse
     try:
         parser.Parse(reply, True)
-    except expat.ExpatError:
+    except UNREADABLE_XML:
         return
     except NotWsMan as error:
         raise NotWsMan(f"{error}: {one_line(reply)!r}") from None

@@ -98,8 +98,10 @@ def test_history_has_a_status_for_each_sweep_and_offline_for_each_long_enough_si
 def test_outcomes_are_complete_partial_or_a_reason() -> None:
     complete = DeviceReading("a", True, {"x": 1.0}, {"y": Miss.UNSUPPORTED})
     partial = DeviceReading("b", True, {"x": 1.0}, {"y": Miss.TIMEOUT})
-    assert [outcome_of(reading) for reading in (complete, partial, DOWN)] == [
+    senseless = DeviceReading("c", True, {}, {"x": Miss.UNSUPPORTED, "y": Miss.PARSE})
+    assert [outcome_of(reading) for reading in (complete, partial, senseless, DOWN)] == [
         "complete",
         "partial",
+        "parse",
         "timeout",
     ]

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import dagster as dg
@@ -25,6 +27,7 @@ from metrics_pipeline.orchestration.resources import build_resources
 from metrics_pipeline.orchestration.run_time import SCHEDULED_TAG
 from metrics_pipeline.orchestration.status_grid import StatusGrid
 from metrics_pipeline.settings import Settings
+from metrics_pipeline.simulators.device_fleet import Behaviour, make_devices
 from metrics_pipeline.simulators.device_servers import serve_device_fleet
 from metrics_pipeline.storage import snapshots
 from metrics_pipeline.storage.embedded import EmbeddedStore
@@ -192,6 +195,32 @@ def test_metrics_of_devices_reach_the_latest_values(
     assert {"uptime_seconds", "memory_utilization_percent"} <= names
     assert metadata["points_stored"] == len(it.latest(key))
     assert metadata["devices_complete"] > metadata["devices"] / 2
+
+
+@pytest.mark.parametrize(
+    ("key", "counted"),
+    [
+        (SNMP, {Behaviour.LYING: "partial", Behaviour.CIRCLING: "partial"}),
+        (SNMP, {Behaviour.WRONG_TYPES: "parse", Behaviour.WRONG_REQUEST: "timeout"}),
+        (SSH, {Behaviour.LYING: "parse", Behaviour.CHANGED_KEY: "auth"}),
+        (SSH, {Behaviour.DEAD: "timeout", Behaviour.WRONG_CLOCK: "complete"}),
+    ],
+)
+def test_each_device_that_lies_is_counted_with_its_reason_and_costs_no_other(
+    tmp_path: Path, key: str, counted: dict[Behaviour, str]
+) -> None:
+    protocol = "snmp" if key == SNMP else "ssh"
+    everybody = [each for each in make_devices(Random(1)) if each.device.protocol == protocol]
+    some = [e for e in everybody if e.behaviour in {Behaviour.HEALTHY, *counted}]
+    with polls(tmp_path) as it:
+        it.change(sa.delete(DEVICES).where(DEVICES.c.id.not_in([e.device.id for e in some])))
+        assert it.run(key).success
+        metadata = it.metadata(key)
+    expected = Counter(counted.get(each.behaviour, "complete") for each in some)
+    assert metadata.pop("devices_asked") == len(some)
+    found = {name.removeprefix("devices_"): n for name, n in metadata.items() if "devices_" in name}
+    assert found == dict(expected)
+    assert metadata["devices"] == len(some)
 
 
 def test_a_device_that_is_disabled_or_gone_is_neither_asked_nor_shown(tmp_path: Path) -> None:

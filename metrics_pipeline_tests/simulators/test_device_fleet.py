@@ -20,7 +20,14 @@ from metrics_pipeline.access.database import DatabaseSettings, open_engine
 from metrics_pipeline.access.inventory_schema import upgrade_inventory
 from metrics_pipeline.access.inventory_tables import DEVICES
 from metrics_pipeline.access.secrets import SecretReference
-from metrics_pipeline.core.devices import HOST_METRICS, PING_METRICS, Device, DeviceReading, Miss
+from metrics_pipeline.core.devices import (
+    HOST_METRICS,
+    PING_METRICS,
+    UPTIME,
+    Device,
+    DeviceReading,
+    Miss,
+)
 from metrics_pipeline.core.ports import DeviceProbe
 from metrics_pipeline.simulators.device_fleet import (
     DOWN_SECONDS,
@@ -50,6 +57,14 @@ from metrics_pipeline.sources.tcp_connect import TcpConnect, TcpConnectSettings
 from metrics_pipeline_tests import servers
 
 STEP_SECONDS = 5.0
+UNTRUTHS = {
+    Behaviour.LYING: Miss.PARSE,
+    Behaviour.WRONG_TYPES: Miss.PARSE,
+    Behaviour.CIRCLING: Miss.PARSE,
+    Behaviour.WRONG_REQUEST: Miss.TIMEOUT,
+    Behaviour.CHANGED_KEY: Miss.AUTH,
+}
+"""What is not believed, and the reason it is counted under."""
 States = list[tuple[SimulatedDevice, ...]]
 
 
@@ -300,14 +315,67 @@ def test_a_served_fleet_can_be_polled_with_what_it_wrote(
     simulated = {each.device.id: each for each in make_devices(Random(1))}
     assert set(readings) == set(simulated)
     for id_, reading in readings.items():
-        assert reading.is_up == simulated[id_].is_up, reading
+        each = simulated[id_]
+        assert reading.is_up == (each.is_up and each.behaviour is not Behaviour.WRONG_REQUEST)
         if not reading.is_up:
             assert reading.reason is Miss.TIMEOUT
-        elif simulated[id_].behaviour is Behaviour.LYING:
-            assert Miss.PARSE in reading.misses.values()
-        else:
+        elif each.behaviour not in UNTRUTHS:
             assert set(reading.misses.values()) <= {Miss.UNSUPPORTED}
             assert len(reading.values) >= 2
+
+
+def test_each_untruth_has_its_reason(tmp_path: Path, inventory: sa.Engine) -> None:
+    with serve_device_fleet(directory=tmp_path, inventory=inventory, step_seconds=3600, seed=1):
+        liars = [each for each in devices_in(inventory) if each.labels["behaviour"] in UNTRUTHS]
+        readings = asyncio.run(poll_all(liars, tmp_path))
+    assert {each.labels["behaviour"] for each in liars} == set(UNTRUTHS)
+    for each in liars:
+        reading, reason = readings[each.id], UNTRUTHS[Behaviour(each.labels["behaviour"])]
+        assert reason in reading.misses.values(), reading
+        assert set(reading.misses.values()) <= {reason, Miss.UNSUPPORTED}
+        for name, value in reading.values.items():
+            assert 0 <= value <= 100 or not name.endswith("_percent")
+
+
+def test_a_host_whose_key_has_changed_is_told_from_one_that_lies(
+    tmp_path: Path, inventory: sa.Engine
+) -> None:
+    device, reading = poll_one(tmp_path, inventory, Behaviour.CHANGED_KEY)
+    assert (reading.is_up, reading.reason, reading.values) == (True, Miss.AUTH, {})
+    assert f"ssh-keygen -R '[{device.address}]:{device.port}'" in reading.detail
+
+
+def test_replies_to_other_requests_are_told_of(tmp_path: Path, inventory: sa.Engine) -> None:
+    _, reading = poll_one(tmp_path, inventory, Behaviour.WRONG_REQUEST)
+    assert (reading.is_up, reading.reason, reading.values) == (False, Miss.TIMEOUT, {})
+    assert "and 1 to other requests" in reading.detail
+
+
+@pytest.mark.parametrize("protocol", ["snmp", "ssh"])
+def test_a_clock_that_is_a_year_behind_changes_no_figure(
+    tmp_path: Path, inventory: sa.Engine, protocol: str
+) -> None:
+    device, reading = poll_one(tmp_path, inventory, Behaviour.WRONG_CLOCK, protocol)
+    simulated = next(each for each in make_devices(Random(1)) if each.device.id == device.id)
+    assert reading.misses == {}
+    # Within 0.1 s, a host with SSH counts ten ticks of its processor.
+    figures = simulated.figures.values()
+    assert reading.values == pytest.approx(figures, abs=10 if protocol == "ssh" else 0.51)
+    assert reading.values[UPTIME] == pytest.approx(simulated.figures.uptime_seconds, abs=0.01)
+
+
+def poll_one(
+    directory: Path, inventory: sa.Engine, behaviour: Behaviour, protocol: str = ""
+) -> tuple[Device, DeviceReading]:
+    """The first device of this behaviour, and what a poll of it gives."""
+    with serve_device_fleet(directory=directory, inventory=inventory, step_seconds=3600, seed=1):
+        device = next(
+            each
+            for each in devices_in(inventory)
+            if each.labels["behaviour"] == behaviour
+            and each.protocol in {protocol or each.protocol}
+        )
+        return device, poll(probe_of(device.protocol, directory), device)
 
 
 def test_a_served_fleet_changes_while_it_is_polled(tmp_path: Path, inventory: sa.Engine) -> None:

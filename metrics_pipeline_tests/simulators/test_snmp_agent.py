@@ -7,6 +7,7 @@ import socket
 import subprocess
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from random import Random
 
 import pytest
@@ -38,12 +39,13 @@ from metrics_pipeline.core.devices import (
 from metrics_pipeline.simulators.device_fleet import impossible
 from metrics_pipeline.simulators.snmp_agent import (
     MAX_REPLY_BYTES,
+    AgentManner,
     Mib,
     SimulatedAgent,
     SnmpAgents,
     answer,
 )
-from metrics_pipeline.simulators.snmp_objects import AgentKind, Identity, show
+from metrics_pipeline.simulators.snmp_objects import HR_SYSTEM_DATE, AgentKind, Identity, show
 from metrics_pipeline.simulators.ssh_host import HostFigures
 from metrics_pipeline.sources.snmp import Snmp
 from metrics_pipeline.sources.snmp_settings import SnmpCommunity, SnmpSettings
@@ -175,6 +177,53 @@ def test_an_agent_that_lies_is_not_believed(
     # Cisco gives used and free memory, and no total that could contradict them.
     full = {MEMORY_UTILIZATION} if kind is AgentKind.CISCO else set()
     assert set(reading.values) == {UPTIME, NETWORK_RECEIVE, NETWORK_TRANSMIT, *full}
+
+
+def manner_of(agents: SnmpAgents, kind: AgentKind, manner: AgentManner) -> None:
+    agents.agents[ADDRESSES[kind]].manner = manner
+
+
+@pytest.mark.parametrize("kind", AgentKind)
+def test_an_agent_with_wrong_types_gives_no_figure(
+    agents: SnmpAgents, kind: AgentKind, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    manner_of(agents, kind, AgentManner.WRONG_TYPES)
+    (name,) = ask(agents, kind, "snmpget", SYS_NAME)
+    assert "INTEGER: " in name
+    reading = poll(agents, kind, monkeypatch)
+    assert reading.is_up
+    assert reading.values == {}
+    assert Miss.PARSE in reading.misses.values()
+
+
+@pytest.mark.parametrize("kind", AgentKind)
+def test_an_agent_that_goes_in_circles_costs_its_tables(
+    agents: SnmpAgents, kind: AgentKind, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    manner_of(agents, kind, AgentManner.CIRCLING)
+    with pytest.raises(subprocess.CalledProcessError) as circling:
+        ask(agents, kind, "snmpwalk", IF_DESCR)
+    assert "OID not increasing" in circling.value.stderr
+    reading = poll(agents, kind, monkeypatch)
+    assert reading.is_up
+    assert UPTIME in reading.values
+    assert reading.misses[NETWORK_RECEIVE] is Miss.PARSE
+
+
+def test_an_agent_that_answers_other_requests_is_down_and_says_so(
+    agents: SnmpAgents, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    manner_of(agents, AgentKind.CISCO, AgentManner.WRONG_REQUEST)
+    reading = poll(agents, AgentKind.CISCO, monkeypatch)
+    assert (reading.is_up, reading.reason) == (False, Miss.TIMEOUT)
+    assert "to other requests" in reading.detail
+    assert poll(agents, AgentKind.STANDARD, monkeypatch).is_up
+
+
+def test_an_agent_tells_what_its_clock_says(agents: SnmpAgents) -> None:
+    agents.agents[ADDRESSES[AgentKind.STANDARD]].figures = replace(FIGURES, unix_seconds=86_400.0)
+    (date,) = ask(agents, AgentKind.STANDARD, "snmpget", HR_SYSTEM_DATE)
+    assert "07 B2 01 02 00 00 00 00 2B 00 00" in date or "1970-1-2,0:0:0.0,+0:0" in date
 
 
 def test_a_silent_agent_is_down_and_comes_back(

@@ -10,7 +10,14 @@ import asyncssh
 import pytest
 
 from metrics_pipeline.core.devices import HOST_METRICS, Miss
-from metrics_pipeline.simulators.ssh_host import HostFigures, SimulatedHost, SshHosts, lie, report
+from metrics_pipeline.simulators.ssh_host import (
+    HostFigures,
+    Manner,
+    SimulatedHost,
+    SshHosts,
+    lie,
+    report,
+)
 from metrics_pipeline.sources import host_report
 from metrics_pipeline.sources.host_report import parse_report
 from metrics_pipeline.sources.ssh import SCRIPT
@@ -38,6 +45,26 @@ def test_openssh_gets_in_and_reads_what_the_figures_mean(tmp_path: Path) -> None
     assert {name: values[name] for name in HOST_METRICS[1:]} == pytest.approx(
         {name: expected[name] for name in HOST_METRICS[1:]}
     )
+
+
+def test_openssh_does_not_believe_a_key_that_changed(tmp_path: Path) -> None:
+    key = asyncssh.read_private_key(make_key(tmp_path / "key"))
+    host = SimulatedHost(HOST, known_key=asyncssh.generate_private_key("ssh-ed25519"))
+    with SshHosts([host], authorized=[key]) as hosts:
+        hosts.write_known_hosts(tmp_path / "known_hosts")
+        done = ssh(hosts, tmp_path, "/bin/sh -s 0.1")
+    assert done.returncode == 255
+    assert b"REMOTE HOST IDENTIFICATION HAS CHANGED" in done.stderr
+
+
+def test_a_talkative_host_tells_its_date(tmp_path: Path) -> None:
+    key = asyncssh.read_private_key(make_key(tmp_path / "key"))
+    host = SimulatedHost(HOST, HostFigures(unix_seconds=0.0), Manner.TALKATIVE)
+    with SshHosts([host], authorized=[key]) as hosts:
+        hosts.write_known_hosts(tmp_path / "known_hosts")
+        done = ssh(hosts, tmp_path, "/bin/sh -s 0.1")
+    assert b"1970" in done.stdout
+    assert parse_report(done.stdout).is_whole
 
 
 def test_a_stranger_does_not_get_in(tmp_path: Path) -> None:

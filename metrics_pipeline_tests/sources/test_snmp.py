@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -185,6 +186,21 @@ def test_a_name_with_two_addresses_is_asked_at_the_second_when_the_first_is_sile
             return (await snmp.poll(device(agent, address="two.example"), [UPTIME])).is_up
 
     assert asyncio.run(run())
+
+
+def test_two_devices_at_one_address_each_have_their_reading(
+    agent: int, credentials: Mapping[str, SnmpCredential]
+) -> None:
+    twins = [replace(device(agent, credential), id=credential) for credential in ("v2c", "v3")]
+
+    async def run() -> None:
+        async with Snmp(SnmpSettings(), credentials) as snmp:
+            for _ in range(2):
+                readings = await asyncio.gather(*(snmp.poll(each, HOST_METRICS) for each in twins))
+                assert [reading.device_id for reading in readings] == ["v2c", "v3"]
+                assert all(UPTIME in reading.values for reading in readings)
+
+    asyncio.run(run())
 
 
 def test_the_trace_tells_each_step_without_a_secret(

@@ -344,6 +344,7 @@ def test_many_hosts_are_polled_at_once_and_none_holds_up_another(tmp_path: Path)
     key.write_private_key(tmp_path / "key")
     manners = [Manner.WELL, Manner.MUTE, Manner.DOWN, Manner.LYING]
     hosts = [SimulatedHost(f"127.0.2.{i + 1}", manner=manners[i % 4]) for i in range(60)]
+    hosts[0].manner = Manner.FLOODING
     with SshHosts(hosts, authorized=[key]) as served:
         served.write_known_hosts(tmp_path / "known_hosts")
         network = Network(served, tmp_path / "key", tmp_path / "known_hosts")
@@ -359,6 +360,7 @@ def test_many_hosts_are_polled_at_once_and_none_holds_up_another(tmp_path: Path)
         Manner.MUTE: Miss.TIMEOUT,
         Manner.DOWN: Miss.REFUSED,
         Manner.LYING: Miss.PARSE,
+        Manner.FLOODING: Miss.PARSE,
     }
     assert [reading.reason for reading in readings] == [expected[host.manner] for host in hosts]
 

@@ -8,6 +8,7 @@ from collections.abc import Collection, Iterator
 
 import pytest
 
+from metrics_pipeline.access import host_addresses
 from metrics_pipeline.core.devices import (
     CPU_UTILIZATION,
     PING_METRICS,
@@ -127,6 +128,18 @@ def test_a_name_without_an_address_has_no_status(name: str) -> None:
     assert reading.reason is Miss.RESOLVE
     assert reading.values == {}
     assert reading.misses == dict.fromkeys(PING_METRICS, Miss.RESOLVE)
+
+
+def test_of_a_name_with_two_addresses_the_first_is_asked(
+    accepting_port: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = tuple(map(host_addresses.literal_address, ("127.0.0.1", "127.255.255.255")))
+    monkeypatch.setattr(host_addresses, "_look_up", lambda _: found)
+    assert polled(device("two.example", accepting_port)).is_up
+    monkeypatch.setattr(host_addresses, "_look_up", lambda _: found[::-1])
+    reading = polled(device("two.example", accepting_port))
+    assert not reading.is_up
+    assert reading.detail.startswith("127.255.255.255 port ")
 
 
 def test_ipv6_is_asked_as_well() -> None:

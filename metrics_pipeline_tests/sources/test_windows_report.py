@@ -36,6 +36,7 @@ from metrics_pipeline.sources.windows_report import (
     read_datetime,
     read_fault,
     read_page,
+    refuse_dtd,
 )
 
 SOAP = "http://www.w3.org/2003/05/soap-envelope"
@@ -378,6 +379,14 @@ def test_a_document_type_is_refused_before_it_has_an_effect(text: str, encoding:
 def test_what_is_no_xml_is_shown_as_it_begins(text: bytes) -> None:
     with pytest.raises(NotWsMan, match="not XML"):
         parse_safely(text)
+
+
+@pytest.mark.parametrize("encoding", ["no-such", "utf-7", "base64", "idna", "punycode"])
+def test_an_encoding_that_cannot_be_read_is_not_ws_man(encoding: str) -> None:
+    reply = f'<?xml version="1.0" encoding="{encoding}"?><a/>'.encode()
+    refuse_dtd(reply)
+    with pytest.raises(NotWsMan, match="not XML"):
+        parse_safely(reply)
 
 
 @given(st.binary(max_size=300) | st.text(alphabet="<>/!s:Envelop&;[]\"' ").map(str.encode))

@@ -8,6 +8,8 @@ import gzip
 import logging
 import re
 import socket
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -20,6 +22,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
+from metrics_pipeline.access import host_addresses
 from metrics_pipeline.core.devices import (
     CPU_UTILIZATION,
     DISK_USAGE,
@@ -28,16 +31,17 @@ from metrics_pipeline.core.devices import (
     NETWORK_RECEIVE,
     PING_STATUS,
     TEMPERATURE,
+    UPTIME,
     DeviceReading,
     Miss,
 )
 from metrics_pipeline.simulators.loopback_server import Answer, NoAnswer
-from metrics_pipeline.simulators.windows_host import Fault, Reply, SoapFault, WindowsHost
+from metrics_pipeline.simulators.windows_host import Fault, Machine, Reply, SoapFault, WindowsHost
 from metrics_pipeline.sources import winrm_session
 from metrics_pipeline.sources.winrm import WinRm
 from metrics_pipeline.sources.winrm_settings import WindowsLogin, WinRmSettings
 from metrics_pipeline_tests.kerberos import kerberos_realm
-from metrics_pipeline_tests.servers import self_signed
+from metrics_pipeline_tests.servers import require_module, self_signed
 from metrics_pipeline_tests.windows_hosts import (
     IMPATIENT,
     PASSWORD,
@@ -48,6 +52,7 @@ from metrics_pipeline_tests.windows_hosts import (
     site,
 )
 
+A_YEAR_SECONDS = 31_557_600.0
 SOAP = {"Content-Type": "application/soap+xml;charset=UTF-8"}
 QUOTA = SoapFault(2150859174, "The maximum number of operations is exceeded.", "w:QuotaLimit")
 ADDRESSING = "http://schemas.xmlsoap.org/ws/2004/08/addressing"
@@ -324,6 +329,24 @@ def test_what_was_read_before_a_host_fell_silent_is_kept(here: Site, host: Windo
 def test_a_name_without_an_address_is_a_resolve_miss(here: Site) -> None:
     reading = here.poll(("no.such.host.invalid", 5985))
     assert_lost(reading, Miss.RESOLVE, "'no.such.host.invalid' has no address", is_up=False)
+
+
+def test_a_name_with_two_addresses_is_asked_at_the_one_that_answers(
+    here: Site, host: WindowsHost, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = tuple(map(host_addresses.literal_address, ("127.9.9.9", host.address[0])))
+    monkeypatch.setattr(host_addresses, "_look_up", lambda _: found)
+    assert here.poll(("two.example", host.address[1])).misses == {}
+
+
+@pytest.mark.parametrize("error_seconds", [-A_YEAR_SECONDS, A_YEAR_SECONDS])
+def test_a_clock_that_is_off_by_a_year_changes_no_figure(
+    here: Site, host: WindowsHost, error_seconds: float
+) -> None:
+    host.machine = Machine(clock_error_seconds=error_seconds)
+    reading = here.poll(host)
+    assert reading.misses == {}
+    assert 86_400 <= reading.values[UPTIME] < 86_500
 
 
 @pytest.mark.parametrize("hostname", ["", "web server 1", "a/b", "ü", "a" * 5000, "host:1"])
@@ -652,10 +675,17 @@ def test_the_environment_and_its_proxies_have_no_say(
 
 
 def test_kerberos_without_its_extra_says_what_is_missing(here: Site, host: WindowsHost) -> None:
-    if winrm_session.KERBEROS_ERRORS:
-        pytest.skip("the extra is installed: see the tests with a KDC")
-    reading = here.poll(host, here.login(auth="kerberos"))
-    assert_lost(reading, Miss.CREDENTIAL, "needs the extra `kerberos`", is_up=True)
+    # In a process of its own, so that it does not matter whether the extra is installed here.
+    without = (
+        "import sys; from pathlib import Path; sys.modules.update(krb5=None, gssapi=None); "
+        "from metrics_pipeline_tests.windows_hosts import Site; here = Site(Path(sys.argv[1])); "
+        "reading = here.poll((sys.argv[2], int(sys.argv[3])), here.login(auth='kerberos')); "
+        "print(reading.is_up, reading.reason, reading.detail)"
+    )
+    argv = [sys.executable, "-c", without, str(here.folder), *map(str, host.address)]
+    done = subprocess.run(argv, check=True, capture_output=True, text=True)
+    assert done.stdout.startswith("True credential ")
+    assert "needs the extra `kerberos`" in done.stdout
 
 
 class Realm:
@@ -667,7 +697,7 @@ class Realm:
 
 @pytest.fixture
 def realm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Realm]:
-    pytest.importorskip("krb5", reason="the extra `kerberos` is not installed")
+    require_module("krb5", "make install-kerberos")
     monkeypatch.setenv("PATH", "/usr/sbin", prepend=":")
     with kerberos_realm(tmp_path, {Realm.user: PASSWORD}, f"WSMAN/{Realm.hostname}") as environment:
         for name, value in environment.items():

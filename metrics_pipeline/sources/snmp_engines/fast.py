@@ -123,7 +123,8 @@ class FastEngine:
             if str(error):
                 raise SnmpMalformed(f"what came cannot be read: {error}") from None
             tries, seconds = self._settings.tries, self._settings.timeout_seconds
-            raise SnmpTimeout(f"no answer in {tries} tries of {seconds:g} s") from None
+            strays = f", and {error.strays} to other requests" if error.strays else ""
+            raise SnmpTimeout(f"no answer in {tries} tries of {seconds:g} s{strays}") from None
 
 
 class _CommunityExchange:

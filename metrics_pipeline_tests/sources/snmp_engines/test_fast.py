@@ -189,6 +189,14 @@ def test_silence_is_a_time_out_that_says_how_long_it_waited() -> None:
         ask(lambda _: None, EngineSettings(timeout_seconds=0.1, tries=2))
 
 
+def test_a_time_out_tells_of_replies_to_other_requests() -> None:
+    def answer(question: Question) -> bytes:
+        return question.reply([(UPTIME, number(2))], identifier=question.identifier ^ 1)
+
+    with pytest.raises(SnmpTimeout, match=r"2 tries of 0\.1 s, and 2 to other requests"):
+        ask(answer, EngineSettings(timeout_seconds=0.1, tries=2))
+
+
 def test_a_port_where_nobody_listens_is_known_at_once() -> None:
     async def main(engine: FastEngine) -> object:
         async with hostile_agent(good) as address:
