@@ -4,7 +4,7 @@ Deflate (RFC 1951) may be flushed to a whole byte and forget what was before, an
 is a stream of its own. So pieces can be put together, and are one member of gzip (RFC 1952): of
 several members some clients read the first alone.
 
-A piece does not keep its plain bytes, which are ten times as many. The checksum of all comes from
+A piece does not keep its plain bytes, which are seven times as many. The checksum of all comes from
 those of the pieces: a CRC is a remainder of polynomials over GF(2), so that of bytes with more
 bytes behind them is a product (RFC 1952 section 8 has the polynomial).
 """
