@@ -18,13 +18,14 @@ from metrics_pipeline.access.state_path import StatePath
 from metrics_pipeline.core.catalog import (
     CONCENTRATOR_COUNT,
     DEVICE_COUNT,
+    DEVICE_DISKS,
+    DEVICE_INTERFACES,
     DEVICE_METRIC_LIST,
     DEVICE_UP,
     FLEET_METRICS,
     Metric,
 )
 from metrics_pipeline.core.device_assets import METRICS_JOB, STATUS_JOB
-from metrics_pipeline.core.devices import DISKS, INTERFACES
 from metrics_pipeline.core.fleet import (
     JOB,
     FleetAsset,
@@ -215,9 +216,6 @@ class SweepSettings(BaseModel, frozen=True, extra="forbid"):
     device_budget_seconds: float = Field(
         default=10.0, gt=0, le=25, description="What one poll of one device may take in all."
     )
-    warn_offline_share: float = Field(
-        default=0.2, gt=0, le=1, description="More than this share of silent devices is a warning."
-    )
     details: tuple[Literal["interfaces", "disks"], ...] = Field(
         default=(),
         description="What is also stored one by one: `[interfaces, disks]`. Two points a poll for "
@@ -225,11 +223,14 @@ class SweepSettings(BaseModel, frozen=True, extra="forbid"):
         "are 960,000 points a poll. No more is asked but names, once an hour. Not on the "
         "exporter's page.",
     )
+    warn_offline_share: float = Field(
+        default=0.2, gt=0, le=1, description="More than this share of silent devices is a warning."
+    )
 
     @property
     def detail_tables(self) -> tuple[str, ...]:
         """The tables of detail to ask for, each once."""
-        tables = {"interfaces": INTERFACES, "disks": DISKS}
+        tables = {"interfaces": DEVICE_INTERFACES.name, "disks": DEVICE_DISKS.name}
         return tuple(table for word, table in tables.items() if word in self.details)
 
 
