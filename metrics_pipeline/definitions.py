@@ -31,11 +31,11 @@ def build_definitions(settings: Settings) -> dg.Definitions:
         assets=[*build_source_assets(settings), *with_code_references(assets)],
         jobs=[
             *([build_fleet_job(fleet)] if fleet else []),
-            *(build_device_jobs() if polled else []),
+            *(build_device_jobs(settings.sweeps) if polled else []),
         ],
         schedules=[
             *([build_fleet_schedule(fleet, counted)] if fleet else []),
-            *(build_device_schedules() if polled else []),
+            *(build_device_schedules(settings.sweeps) if polled else []),
         ],
         resources=build_resources(settings),
         executor=dg.in_process_executor,

@@ -17,7 +17,8 @@ from metrics_pipeline.core.devices import Device, DeviceReading, Miss
 from metrics_pipeline.core.ports import DeviceProbe
 
 LOG = logging.getLogger(__name__)
-PROGRESS_SHARE = 0.1
+PROGRESS_SECONDS = 10.0
+"""A line in a run's log is a row of Dagster's database, so there are few."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,27 +29,32 @@ class Limits:
     budget_seconds: float
 
 
-async def sweep(
-    probe: DeviceProbe,
-    devices: Sequence[Device],
-    metrics: Collection[str],
-    limits: Limits,
-    random: Random,
-) -> AsyncGenerator[DeviceReading, None]:
-    """Poll all `devices` with `probe`, which is entered; give each reading as soon as it is known.
+@dataclass(frozen=True, slots=True)
+class Question:
+    """Which devices are asked what by which probe; `metrics` may be none for just up or down."""
 
-    The order is shuffled, so that one subnet is not asked all at once. Readings that nobody takes
-    hold up the polls behind them, so memory stays flat.
+    probe: DeviceProbe
+    devices: Sequence[Device]
+    metrics: Collection[str]
+
+
+async def sweep(
+    questions: Sequence[Question], limits: Limits, random: Random
+) -> AsyncGenerator[DeviceReading, None]:
+    """Poll the devices of all `questions` at once; give each reading as soon as it is known.
+
+    The probes are entered. The order is shuffled, so that one subnet is not asked all at once.
+    Readings that nobody takes hold up the polls behind them, so memory stays flat.
     """
-    order = list(devices)
+    order = [(question, device) for question in questions for device in question.devices]
     random.shuffle(order)
     waiting = iter(order)
     readings: asyncio.Queue[DeviceReading] = asyncio.Queue(limits.max_in_flight)
 
     async def work() -> None:
-        for device in waiting:
+        for question, device in waiting:
             began = time.monotonic()
-            reading = await _poll(probe, device, metrics, limits.budget_seconds)
+            reading = await _poll(question, device, limits.budget_seconds)
             await readings.put(replace(reading, took_seconds=time.monotonic() - began))
 
     workers = [asyncio.create_task(work()) for _ in range(min(limits.max_in_flight, len(order)))]
@@ -61,19 +67,18 @@ async def sweep(
         await asyncio.gather(*workers, return_exceptions=True)
 
 
-async def _poll(
-    probe: DeviceProbe, device: Device, metrics: Collection[str], budget_seconds: float
-) -> DeviceReading:
+async def _poll(question: Question, device: Device, budget_seconds: float) -> DeviceReading:
     try:
         async with asyncio.timeout(budget_seconds):
-            return await probe.poll(device, metrics)
+            return await question.probe.poll(device, question.metrics)
     except TimeoutError:
         detail = f"not done within its {budget_seconds:g} s"
-        return _nothing(device, metrics, Miss.TIMEOUT, detail)
+        return _nothing(device, question.metrics, Miss.TIMEOUT, detail)
     except Exception as error:
         # A defect of ours. It must not cost the other devices theirs, and must not go unseen.
-        LOG.exception("%s: polling %s failed unexpectedly", probe.name, device.id)
-        return _nothing(device, metrics, Miss.DEFECT, f"{type(error).__name__} in our own code")
+        LOG.exception("%s: polling %s failed unexpectedly", question.probe.name, device.id)
+        detail = f"{type(error).__name__} in our own code"
+        return _nothing(device, question.metrics, Miss.DEFECT, detail)
 
 
 def _nothing(device: Device, metrics: Collection[str], reason: Miss, detail: str) -> DeviceReading:
@@ -81,16 +86,22 @@ def _nothing(device: Device, metrics: Collection[str], reason: Miss, detail: str
     return DeviceReading(device.id, False, {}, misses, reason, detail)
 
 
-def tell_progress(total: int, say: Callable[[str], None]) -> Callable[[DeviceReading], None]:
-    """Something to call with each reading, which says every tenth of the way how far it is."""
-    step = max(1, round(total * PROGRESS_SHARE))
+def tell_progress(
+    total: int, say: Callable[[str], None], clock: Callable[[], float] = time.monotonic
+) -> Callable[[DeviceReading], None]:
+    """Something to call with each reading, which says now and then, and at the end, how far it is.
+
+    `clock` gives seconds.
+    """
+    told_at = clock()
     done = up = 0
 
     def tell(reading: DeviceReading) -> None:
-        nonlocal done, up
+        nonlocal done, up, told_at
         done += 1
         up += reading.is_up
-        if done % step == 0 or done == total:
+        if done == total or clock() - told_at >= PROGRESS_SECONDS:
+            told_at = clock()
             say(f"{done} of {total} devices polled, {up} answered")
 
     return tell

@@ -6,11 +6,20 @@ The sections of `sources` come from the sources themselves, through the registry
 from __future__ import annotations
 
 import functools
+import math
 import operator
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, create_model, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    create_model,
+    field_validator,
+    model_validator,
+)
 
 from metrics_pipeline.access.database import DatabaseSettings
 from metrics_pipeline.access.secrets import SecretReference
@@ -18,14 +27,20 @@ from metrics_pipeline.access.state_path import StatePath
 from metrics_pipeline.core.catalog import (
     CONCENTRATOR_COUNT,
     DEVICE_COUNT,
-    DEVICE_DISKS,
-    DEVICE_INTERFACES,
     DEVICE_METRIC_LIST,
     DEVICE_UP,
     FLEET_METRICS,
     Metric,
 )
-from metrics_pipeline.core.device_assets import METRICS_JOB, STATUS_JOB
+from metrics_pipeline.core.device_assets import (
+    METRICS_JOB,
+    STATUS,
+    STATUS_JOB,
+    metrics_asset,
+    part_of,
+    shard_names,
+)
+from metrics_pipeline.core.devices import DISKS, INTERFACES
 from metrics_pipeline.core.fleet import (
     JOB,
     FleetAsset,
@@ -34,13 +49,14 @@ from metrics_pipeline.core.fleet import (
     edge_device_counts,
 )
 from metrics_pipeline.core.ports import DeviceProbe
-from metrics_pipeline.sources.probe_registry import PROBES, ProbeSpec
+from metrics_pipeline.sources.probe_registry import METRICS_PROTOCOLS, PROBES, ProbeSpec
 from metrics_pipeline.sources.registry import SOURCES
 from metrics_pipeline.storage.embedded import EmbeddedStoreSettings
 from metrics_pipeline.storage.influx import InfluxStoreSettings
 
 DEVICE_FAMILIES = tuple(metric.family.name for metric in (DEVICE_UP, *DEVICE_METRIC_LIST))
 CADENCES_MINUTES = (1, 2, 3, 4, 5, 6, 10, 12, 15, 20, 30)
+STATUS_CADENCES_SECONDS = (10, 20, 30, 60, 100, 150, 300)
 
 
 class FleetSettings(BaseModel, frozen=True, extra="forbid"):
@@ -196,6 +212,35 @@ def _probe_section(spec: ProbeSpec) -> Any:
     )
 
 
+def _one_of(choices: tuple[int, ...]) -> AfterValidator:
+    def check(value: int) -> int:
+        if value not in choices:
+            raise ValueError(f"expected one of {', '.join(map(str, choices))}")
+        return value
+
+    return AfterValidator(check)
+
+
+StatusCadence = Annotated[int, _one_of(STATUS_CADENCES_SECONDS)]
+MetricsCadence = Annotated[int, _one_of(CADENCES_MINUTES)]
+
+
+class DeviceTypeSettings(BaseModel, frozen=True, extra="forbid"):
+    """How devices of one type are polled, where it is not as all others are."""
+
+    status_every_seconds: StatusCadence | None = Field(
+        default=None,
+        description="Instead of polling.status_every_seconds; of the cadences in use each must be "
+        "a multiple of the shortest.",
+    )
+    metrics_every_minutes: MetricsCadence | None = Field(
+        default=None, description="Instead of polling.metrics_every_minutes."
+    )
+
+
+AS_ALL_OTHERS = DeviceTypeSettings()
+
+
 class SweepSettings(BaseModel, frozen=True, extra="forbid"):
     """How all devices of the inventory are polled, whatever their protocol."""
 
@@ -207,6 +252,32 @@ class SweepSettings(BaseModel, frozen=True, extra="forbid"):
         description="How one finds out who is up: by ping, by TCP connect, or by each device's own "
         "protocol.",
     )
+    metrics_by: tuple[str, ...] = Field(
+        default=METRICS_PROTOCOLS,
+        description="The protocols over which devices are asked how they are doing; one that is "
+        "left out has no asset.",
+    )
+    status_every_seconds: StatusCadence = Field(
+        default=30,
+        description="Seconds between two looks at who is up: 10, 20, 30, 60, 100, 150 or 300.",
+    )
+    metrics_every_minutes: MetricsCadence = Field(
+        default=5,
+        description="Minutes between two polls of how a device is doing; a divisor of 60, at most "
+        "30.",
+    )
+    device_types: dict[str, DeviceTypeSettings] = Field(
+        default={},
+        description="Other cadences for some types of the inventory's column device_type: "
+        "`{camera: {metrics_every_minutes: 15}}`.",
+    )
+    shards: int = Field(
+        default=1,
+        ge=1,
+        le=100,
+        description="Into how many runs each poll is divided, so that several machines share the "
+        "devices: static partitions in Dagster. 1 is none.",
+    )
     missed_answers: int = Field(
         default=2, ge=1, le=10, description="Offline is who misses so many answers in a row."
     )
@@ -216,6 +287,9 @@ class SweepSettings(BaseModel, frozen=True, extra="forbid"):
     device_budget_seconds: float = Field(
         default=10.0, gt=0, le=25, description="What one poll of one device may take in all."
     )
+    warn_offline_share: float = Field(
+        default=0.2, gt=0, le=1, description="More than this share of silent devices is a warning."
+    )
     details: tuple[Literal["interfaces", "disks"], ...] = Field(
         default=(),
         description="What is also stored one by one: `[interfaces, disks]`. Two points a poll for "
@@ -223,15 +297,66 @@ class SweepSettings(BaseModel, frozen=True, extra="forbid"):
         "are 960,000 points a poll. No more is asked but names, once an hour. Not on the "
         "exporter's page.",
     )
-    warn_offline_share: float = Field(
-        default=0.2, gt=0, le=1, description="More than this share of silent devices is a warning."
-    )
 
     @property
     def detail_tables(self) -> tuple[str, ...]:
         """The tables of detail to ask for, each once."""
-        tables = {"interfaces": DEVICE_INTERFACES.name, "disks": DEVICE_DISKS.name}
+        tables = {"interfaces": INTERFACES, "disks": DISKS}
         return tuple(table for word, table in tables.items() if word in self.details)
+
+    @field_validator("metrics_by")
+    @classmethod
+    def _check_metrics_by(cls, names: tuple[str, ...]) -> tuple[str, ...]:
+        if not set(names) <= set(METRICS_PROTOCOLS) or len(set(names)) < len(names):
+            raise ValueError(f"expected some of {', '.join(METRICS_PROTOCOLS)}, each once")
+        return names
+
+    @model_validator(mode="after")
+    def _check_grid(self) -> SweepSettings:
+        cadences = self._status_cadences()
+        odd = sorted(each for each in cadences if each % self.grid_seconds)
+        if odd:
+            raise ValueError(
+                f"device_types: status_every_seconds is {odd[0]} for some and {self.grid_seconds} "
+                "for others; expected multiples of the shortest"
+            )
+        return self
+
+    def status_seconds(self, device_type: str) -> int:
+        """How often a device of this type is asked whether it is up."""
+        own = self._of_type(device_type).status_every_seconds
+        return self.status_every_seconds if own is None else own
+
+    def metrics_minutes(self, device_type: str) -> int:
+        """How often a device of this type is asked how it is doing."""
+        own = self._of_type(device_type).metrics_every_minutes
+        return self.metrics_every_minutes if own is None else own
+
+    @property
+    def grid_seconds(self) -> int:
+        """How often there is a sweep of somebody."""
+        return min(self._status_cadences())
+
+    @property
+    def tick_minutes(self) -> int:
+        """How often metrics of somebody may be due."""
+        return math.gcd(*self.metrics_cadences())
+
+    def metrics_cadences(self) -> set[int]:
+        """The cadences of all types, in minutes."""
+        return {self.metrics_every_minutes, *map(self.metrics_minutes, self.device_types)}
+
+    def _status_cadences(self) -> set[int]:
+        return {self.status_every_seconds, *map(self.status_seconds, self.device_types)}
+
+    def _of_type(self, device_type: str) -> DeviceTypeSettings:
+        return self.device_types.get(device_type, AS_ALL_OTHERS)
+
+    def snapshots(self) -> tuple[str, ...]:
+        """The names of all snapshots that polls of devices leave."""
+        assets = (STATUS, *map(metrics_asset, self.metrics_by))
+        shards = shard_names(self.shards) or [""]
+        return tuple(part_of(asset, shard) for asset in assets for shard in shards)
 
 
 PollingSettings = create_model(
@@ -300,7 +425,8 @@ class Settings(BaseModel, frozen=True, extra="forbid"):
     def jobs(self) -> tuple[str, ...]:
         """The names of the jobs there are."""
         fleet = (JOB,) if self.fleet is not None else ()
-        return (*fleet, *((STATUS_JOB, METRICS_JOB) if self.polls_devices else ()))
+        metrics = (METRICS_JOB,) if self.sweeps.metrics_by else ()
+        return (*fleet, *((STATUS_JOB, *metrics) if self.polls_devices else ()))
 
     def build_probe(self, name: str) -> DeviceProbe:
         """The probe called `name`, with its credentials; opens nothing yet."""

@@ -11,7 +11,7 @@ import pytest
 
 from metrics_pipeline.core.devices import UPTIME, Device, DeviceReading, Miss
 from metrics_pipeline.core.ports import Trace
-from metrics_pipeline.polling import Limits, sweep, tell_progress
+from metrics_pipeline.polling import PROGRESS_SECONDS, Limits, Question, sweep, tell_progress
 
 LIMITS = Limits(max_in_flight=50, budget_seconds=0.3)
 
@@ -53,7 +53,7 @@ class OddProbe:
 
 def run(probe: OddProbe, count: int, limits: Limits = LIMITS) -> dict[str, DeviceReading]:
     async def gather() -> dict[str, DeviceReading]:
-        found = sweep(probe, devices(count), [UPTIME], limits, Random(1))
+        found = sweep([Question(probe, devices(count), [UPTIME])], limits, Random(1))
         return {reading.device_id: reading async for reading in found}
 
     return asyncio.run(gather())
@@ -103,7 +103,7 @@ def test_readings_that_nobody_takes_hold_up_the_polls_behind_them() -> None:
     probe = OddProbe(lambda _: 0)
 
     async def take_one() -> int:
-        found = sweep(probe, devices(1000), [UPTIME], Limits(10, 5), Random(1))
+        found = sweep([Question(probe, devices(1000), [UPTIME])], Limits(10, 5), Random(1))
         await anext(found)
         await asyncio.sleep(0.05)
         asked = len(probe.order)
@@ -117,7 +117,7 @@ def test_a_sweep_that_is_given_up_leaves_nothing_running() -> None:
     probe = OddProbe(lambda _: 3600)
 
     async def give_up() -> int:
-        found = sweep(probe, devices(100), [UPTIME], Limits(10, 60), Random(1))
+        found = sweep([Question(probe, devices(100), [UPTIME])], Limits(10, 60), Random(1))
         with pytest.raises(TimeoutError):
             async with asyncio.timeout(0.05):
                 await anext(found)
@@ -131,10 +131,35 @@ def test_an_empty_inventory_is_a_sweep_of_nothing() -> None:
     assert run(OddProbe(lambda _: 0), 0) == {}
 
 
-def test_progress_is_told_every_tenth_of_the_way() -> None:
+def test_several_probes_share_one_limit_and_each_asks_its_own_devices() -> None:
+    odd, even = (OddProbe(lambda _: 0.001) for _ in range(2))
+    questions = [
+        Question(probe, devices(200)[start::2], [UPTIME]) for start, probe in ((1, odd), (0, even))
+    ]
+
+    async def gather() -> list[str]:
+        found = sweep(questions, Limits(7, 5), Random(1))
+        return [reading.device_id async for reading in found]
+
+    assert sorted(asyncio.run(gather())) == sorted(device.id for device in devices(200))
+    assert {int(name[1:]) % 2 for name in odd.order} == {1}
+    assert {int(name[1:]) % 2 for name in even.order} == {0}
+    assert max(odd.most_in_flight, even.most_in_flight) <= 7
+
+
+def test_progress_is_told_now_and_then_and_at_the_end() -> None:
     said: list[str] = []
-    tell = tell_progress(100, said.append)
+    seconds = iter(range(10_000))
+    tell = tell_progress(100, said.append, lambda: next(seconds))
     for n in range(100):
         tell(DeviceReading(f"d{n}", is_up=n % 2 == 0))
-    assert len(said) == 10
+    assert 100 / PROGRESS_SECONDS / 2 <= len(said) <= 100 / PROGRESS_SECONDS + 1
     assert said[-1] == "100 of 100 devices polled, 50 answered"
+
+
+def test_a_short_sweep_says_one_line() -> None:
+    said: list[str] = []
+    tell = tell_progress(100, said.append, lambda: 0)
+    for n in range(100):
+        tell(DeviceReading(f"d{n}", is_up=True))
+    assert said == ["100 of 100 devices polled, 100 answered"]

@@ -32,6 +32,7 @@ REPLACES: Mapping[str, tuple[str, ...]] = {
     "aws_iot": (),
     "url": ("url",),
     "without": (),
+    "device_types": (),
     "core": (),
     "kind": ("kind", "path"),
     "tls": (),

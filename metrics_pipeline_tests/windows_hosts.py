@@ -11,7 +11,8 @@ from typing import Any
 from metrics_pipeline.core.devices import HOST_METRICS, Device, DeviceReading
 from metrics_pipeline.core.ports import Trace
 from metrics_pipeline.simulators.windows_host import WindowsHost, ntlm_users
-from metrics_pipeline.sources.winrm import WindowsLogin, WinRm, WinRmSettings
+from metrics_pipeline.sources.winrm import WinRm
+from metrics_pipeline.sources.winrm_settings import WindowsLogin, WinRmSettings
 
 USER, PASSWORD = r"EXAMPLE\monitor", "correct horse battery staple"
 QUICK = WinRmSettings(timeout_seconds=5)

@@ -6,6 +6,7 @@ import ipaddress
 import re
 
 MAX_PORT = 65535
+SSH_PORT = 22
 
 _HOST = re.compile(r"[A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?(:(?P<port>[0-9]{1,5}))?")
 

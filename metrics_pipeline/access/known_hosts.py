@@ -18,10 +18,8 @@ from typing import NamedTuple
 
 from asyncssh import SSHKey, SSHKnownHosts
 
-from metrics_pipeline.access.hosts import is_host
+from metrics_pipeline.access.hosts import SSH_PORT, is_host
 from metrics_pipeline.core.errors import ConfigurationError
-
-SSH_PORT = 22
 
 
 class Verdict(Enum):

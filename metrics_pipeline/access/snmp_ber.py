@@ -34,9 +34,11 @@ MAX_INTEGER_BYTES = 8
 IPV4_BYTES = 4
 OPAQUE_FLOATS = {b"\x9f\x78\x04": ">f", b"\x9f\x79\x08": ">d"}
 
+REMEMBERED_OIDS = 65_536
+"""Object identifiers that are kept in both forms: a fleet repeats them."""
+
 _LONG = 0x80
 _MORE = 0x80
-_REMEMBERED_OIDS = 65_536
 
 
 class BerError(ValueError):
@@ -58,7 +60,7 @@ def encode_integer(value: int) -> bytes:
     return encode(INTEGER, value.to_bytes(size, "big", signed=True))
 
 
-@lru_cache(_REMEMBERED_OIDS)
+@lru_cache(REMEMBERED_OIDS)
 def encode_oid(oid: str) -> bytes:
     """An OBJECT IDENTIFIER, tag included; ValueError when `oid` is none."""
     first, second, *rest = (int(part) for part in oid.split("."))
@@ -100,9 +102,9 @@ def read_integer(data: bytes, at: int, end: int) -> tuple[int, int]:
     return decode_integer(data[start:stop]), stop
 
 
-@lru_cache(_REMEMBERED_OIDS)
+@lru_cache(REMEMBERED_OIDS)
 def decode_oid(content: bytes) -> str:
-    """The dotted form of the content of an OBJECT IDENTIFIER. Remembered: a fleet repeats them."""
+    """The dotted form of the content of an OBJECT IDENTIFIER."""
     parts, value = [], 0
     for byte in content:
         value = value << 7 | byte & ~_MORE

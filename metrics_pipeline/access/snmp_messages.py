@@ -12,11 +12,17 @@ from functools import lru_cache
 from typing import NamedTuple
 
 from metrics_pipeline.access.snmp_ber import (
+    COUNTER_32,
+    COUNTER_64,
+    GAUGE_32,
     INTEGER,
     NULL,
     OBJECT_ID,
     OCTETS,
+    REMEMBERED_OIDS,
     SEQUENCE,
+    TIME_TICKS,
+    UINTEGER_32,
     BerError,
     Value,
     decode_oid,
@@ -36,8 +42,8 @@ FIRST_ID, RANDOM_ID_MASK = 0x0100_0000, 0x3FFF_FFFF
 
 _NULL = encode(NULL, b"")
 _LONG = 0x80
-_PLAIN_UNSIGNED = frozenset((0x41, 0x42, 0x43, 0x46, 0x47))
-_PLAIN_BYTES = 4
+_BYTES_OF_32_BITS, _BYTES_OF_64_BITS = 4, 8
+_UNSIGNED_32 = frozenset((COUNTER_32, GAUGE_32, TIME_TICKS, UINTEGER_32))
 
 
 class Pdu(IntEnum):
@@ -124,47 +130,74 @@ def read_pdu(data: bytes, at: int, end: int) -> ReplyPdu:
     return ReplyPdu(tag, request_id, status, index, start, last)
 
 
-def decode_reply(data: bytes, pdu: ReplyPdu) -> Reply:
-    """The reply with its variables."""
-    names, values = decode_variables(data, pdu.start, pdu.stop)
+def decode_reply(data: bytes, pdu: ReplyPdu, asked: Sequence[str] = ()) -> Reply:
+    """The reply with its variables; `asked` are the names that are expected, if any are."""
+    names, values = decode_variables(data, pdu.start, pdu.stop, asked)
     return Reply(pdu.error_status, pdu.error_index, names, values)
 
 
-def decode_variables(data: bytes, at: int, stop: int) -> tuple[list[str], list[Value | None]]:
+def decode_variables(
+    data: bytes, at: int, stop: int, asked: Sequence[str] = ()
+) -> tuple[list[str], list[Value | None]]:
     """Names and values between `at` and `stop`.
 
-    The hot path of a sweep: 110 variables a device, ten thousand devices. So lengths below 128
-    and small unsigned numbers are read in place.
+    The hot path of a sweep: 110 variables a device, ten thousand devices. So as long as the names
+    are the `asked` ones, they are compared in their encoded form, and not decoded.
     """
-    names: list[str] = []
-    values: list[Value | None] = []
     try:
+        values, at = _decode_expected(data, at, stop, asked)
+        names = list(asked[: len(values)])
         while at < stop:
-            size, name_at = data[at + 1], at + 4
-            end, value_at = at + 2 + size, name_at + data[at + 3]
-            start = value_at + 2
-            is_usual = (
-                size < _LONG
-                and data[at] == SEQUENCE
-                and data[at + 2] == OBJECT_ID
-                and start + data[value_at + 1] == end <= stop
-            )
-            if not is_usual:
-                name_at, value_at, start, end = _find_variable(data, at, stop)
-            tag = data[value_at]
+            name_at, value_at, start, end = _find_variable(data, at, stop)
             names.append(decode_oid(data[name_at:value_at]))
-            if tag in _PLAIN_UNSIGNED and 0 < end - start <= _PLAIN_BYTES:
-                values.append(int.from_bytes(data[start:end], "big"))
-            else:
-                values.append(decode_value(tag, data[start:end]))
+            values.append(decode_value(data[value_at], data[start:end]))
             at = end
     except IndexError:
         raise BerError("truncated") from None
     return names, values
 
 
+def _decode_expected(
+    data: bytes, at: int, stop: int, asked: Sequence[str]
+) -> tuple[list[Value | None], int]:
+    """The values of as many of `asked` as come in this order, and where the next variable is.
+
+    Small numbers, and lengths below 128, are read in place.
+    """
+    values: list[Value | None] = []
+    to_number = int.from_bytes
+    for name in map(encode_oid, asked):
+        if not data.startswith(name, at + 2):
+            break
+        value_at = at + 2 + len(name)
+        start = value_at + 2
+        end = start + data[value_at + 1]
+        if data[at] != SEQUENCE or not data[at + 1] == end - at - 2 < _LONG or end > stop:
+            break
+        tag, content = data[value_at], data[start:end]
+        if (tag == COUNTER_64 and 0 < end - start <= _BYTES_OF_64_BITS) or (
+            tag in _UNSIGNED_32 and 0 < end - start <= _BYTES_OF_32_BITS
+        ):
+            values.append(to_number(content, "big"))
+        else:
+            values.append(decode_value(tag, content))
+        at = end
+    return values, at
+
+
 def _find_variable(data: bytes, at: int, stop: int) -> tuple[int, int, int, int]:
     """Where name, value, the value's content and the variable's end are, whatever its lengths."""
+    size, name_at = data[at + 1], at + 4
+    end, value_at = at + 2 + size, name_at + data[at + 3]
+    start = value_at + 2
+    is_usual = (
+        size < _LONG
+        and data[at] == SEQUENCE
+        and data[at + 2] == OBJECT_ID
+        and start + data[value_at + 1] == end <= stop
+    )
+    if is_usual:
+        return name_at, value_at, start, end
     at, end = read_header(data, at, SEQUENCE, stop)
     name_at, value_at = read_header(data, at, OBJECT_ID, end)
     start, last = read_header(data, value_at, data[value_at], end)
@@ -173,6 +206,10 @@ def _find_variable(data: bytes, at: int, stop: int) -> tuple[int, int, int, int]
     return name_at, value_at, start, end
 
 
-@lru_cache(4096)
 def _encode_variables(oids: tuple[str, ...]) -> bytes:
-    return encode(SEQUENCE, b"".join(encode(SEQUENCE, encode_oid(oid) + _NULL) for oid in oids))
+    return encode(SEQUENCE, b"".join(map(_encode_variable, oids)))
+
+
+@lru_cache(REMEMBERED_OIDS)
+def _encode_variable(oid: str) -> bytes:
+    return encode(SEQUENCE, encode_oid(oid) + _NULL)

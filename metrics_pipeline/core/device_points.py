@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from metrics_pipeline.core.catalog import DEVICE_METRICS, DEVICE_STATUS, OFFLINE, ONLINE
@@ -53,29 +53,36 @@ def statuses_in(points: Iterable[Point]) -> dict[str, bool]:
 
 @dataclass(slots=True)
 class StatusBoard:
-    """Who is online. A device that was goes offline with its `misses_allowed`-th missed answer."""
+    """Who is online. A device that was goes offline with its `misses_allowed`-th missed answer.
+
+    `missed` has, of each device that is online and did not answer last, the times of the answers it
+    missed in a row.
+    """
 
     misses_allowed: int
     online: dict[str, bool]
-    missed: dict[str, int] = field(default_factory=dict)
+    missed: dict[str, list[int]] = field(default_factory=dict)
 
-    def judge(self, reading: DeviceReading) -> bool:
-        """Whether the device is online, after one more reading."""
+    def judge(self, reading: DeviceReading, time_ns: int) -> list[Point]:
+        """The device's status at `time_ns`, after one more reading.
+
+        One that goes offline has been so since the first answer it missed: the points that called
+        it online until now are given once more, to be overwritten.
+        """
         device = reading.device_id
-        self.missed[device] = 0 if reading.is_up else self.missed.get(device, 0) + 1
-        was_online = self.online.get(device, False)
-        is_online = reading.is_up or (was_online and self.missed[device] < self.misses_allowed)
-        self.online[device] = is_online
-        return is_online
-
-
-def count_outcomes(readings: Iterable[DeviceReading]) -> Mapping[str, int]:
-    """Devices by outcome: `complete`, `partial`, or the reason why nothing came."""
-    counts: dict[str, int] = {}
-    for reading in readings:
-        outcome = outcome_of(reading)
-        counts[outcome] = counts.get(outcome, 0) + 1
-    return counts
+        if reading.is_up:
+            self.missed.pop(device, None)
+            self.online[device] = True
+            return [status_point(device, True, time_ns)]
+        if not self.online.get(device, False):
+            self.online[device] = False
+            return [status_point(device, False, time_ns)]
+        times = [*self.missed.pop(device, ()), time_ns]
+        if len(times) < self.misses_allowed:
+            self.missed[device] = times
+            return [status_point(device, True, time_ns)]
+        self.online[device] = False
+        return [status_point(device, False, missed_ns) for missed_ns in times]
 
 
 def outcome_of(reading: DeviceReading) -> str:

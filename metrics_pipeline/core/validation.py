@@ -24,6 +24,8 @@ def validate(point: Point, catalog: Catalog, now_ns: int) -> Point:
     if not point.fields:
         raise InvalidPoint("no_fields", f"a point of {point.measurement} has no field")
     fields = {name: _field(point, name, value, catalog) for name, value in point.fields.items()}
+    if all(fields[name] is value for name, value in point.fields.items()):
+        return point
     return Point(point.measurement, point.tags, fields, point.time_ns)
 
 
@@ -61,6 +63,8 @@ def _field(point: Point, name: str, value: FieldValue, catalog: Catalog) -> Fiel
 
 
 def _typed(metric: AnyMetric, value: FieldValue) -> FieldValue:
+    if type(value) is float and metric.value_type is ValueType.FLOAT:  # nearly all of them
+        return value
     match metric.value_type, value:
         case (ValueType.BOOLEAN, bool()) | (ValueType.STRING, str()):
             return value
@@ -74,17 +78,25 @@ def _typed(metric: AnyMetric, value: FieldValue) -> FieldValue:
             return float(value)
     raise InvalidPoint(
         "wrong_type",
-        f"{metric.measurement.name}.{metric.field} is {value!r}, expected {metric.value_type}",
+        f"{_name(metric)} is {value!r}, expected {metric.value_type}",
     )
 
 
 def _check_range(metric: AnyMetric, value: FieldValue) -> None:
     if isinstance(value, str | bool):
         return
-    name = f"{metric.measurement.name}.{metric.field}"
+    minimum, maximum = metric.minimum, metric.maximum
     if not math.isfinite(value):
-        raise InvalidPoint("not_finite", f"{name} is {value}")
-    if metric.minimum is not None and value < metric.minimum:
-        raise InvalidPoint("out_of_range", f"{name} is {value}, at least {metric.minimum} expected")
-    if metric.maximum is not None and value > metric.maximum:
-        raise InvalidPoint("out_of_range", f"{name} is {value}, at most {metric.maximum} expected")
+        raise InvalidPoint("not_finite", f"{_name(metric)} is {value}")
+    if minimum is not None and value < minimum:
+        raise InvalidPoint(
+            "out_of_range", f"{_name(metric)} is {value}, at least {minimum} expected"
+        )
+    if maximum is not None and value > maximum:
+        raise InvalidPoint(
+            "out_of_range", f"{_name(metric)} is {value}, at most {maximum} expected"
+        )
+
+
+def _name(metric: AnyMetric) -> str:
+    return f"{metric.measurement.name}.{metric.field}"

@@ -49,14 +49,14 @@ def build_app(refresher: Refresher, credentials: str | None) -> Starlette:
 
 def _serve(request: Request, refresher: Refresher) -> Response:
     body = refresher.page.choose(request.headers.get("accept", ""))
-    headers = {"Vary": "Accept, Accept-Encoding", "Cache-Control": "no-store"}
-    content = body.plain
-    if names(request.headers.get("accept-encoding", ""), "gzip"):
-        headers["Content-Encoding"] = "gzip"
-        content = body.gzipped
-    return Response(
-        content, media_type=None, headers={**headers, "Content-Type": body.content_type}
-    )
+    headers = {
+        "Vary": "Accept, Accept-Encoding",
+        "Cache-Control": "no-store",
+        "Content-Type": body.content_type,
+    }
+    if not names(request.headers.get("accept-encoding", ""), "gzip"):
+        return Response(body.plain, media_type=None, headers=headers)
+    return Response(body.gzipped, media_type=None, headers={**headers, "Content-Encoding": "gzip"})
 
 
 def _is_allowed(request: Request, credentials: str) -> bool:

@@ -1,13 +1,15 @@
 """Gauges of single devices: lines of the page, made once for each revision of an asset.
 
 80,000 samples take prometheus_client 1.7 s a page. So these are written by a renderer of our own,
-whose lines equal its lines, and an asset that has not changed is not rendered again.
+whose lines equal its lines, and a family that has not changed is not rendered again. Kept are the
+numbers and the compressed lines; the lines themselves are there some hundred at a time.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from itertools import islice
 
 from prometheus_client.utils import floatToGoString
 
@@ -19,21 +21,25 @@ from metrics_pipeline.storage.device_labels import LabelledSnapshot
 
 STATUS_NUMBERS = {ONLINE: 1.0, OFFLINE: 0.0}
 ESCAPES = str.maketrans({"\\": "\\\\", "\n": "\\n", '"': '\\"'})
+LINES_AT_ONCE = 500
 
-Found = dict[str, dict[str, tuple[int, bytes]]]
-"""While an asset is read: by family and device, the time of its value and its line."""
+Numbers = Mapping[str, Mapping[str, float]]
+"""By family and device."""
+
+LabelBlocks = Mapping[str, bytes]
+"""By device: `{device_id="…",…} `."""
+
+Found = dict[str, dict[str, tuple[int, float]]]
+"""While an asset is read: by family and device, the time of its value and its number."""
 
 
 @dataclass(frozen=True, slots=True)
-class Lines:
-    """The lines of one family of one asset: a line for each device, in the order of their ids."""
+class Values:
+    """What an asset said last, and how its devices are called, packed. None if nobody said how."""
 
-    devices: tuple[str, ...]
-    plain: bytes
-
-    def by_device(self) -> dict[str, bytes]:
-        """Each line by itself, without its end."""
-        return dict(zip(self.devices, self.plain.split(b"\n"), strict=False))
+    updated_at_ns: int = 0
+    numbers: Numbers = field(default_factory=dict)
+    labels: bytes | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +52,7 @@ class Block:
 
 
 class DeviceLines:
-    """The lines of every asset as it was last seen, and the blocks they make."""
+    """The numbers of every asset as it was last seen, and the blocks they make."""
 
     def __init__(self, catalog: Catalog, shown: Collection[str], max_series: int) -> None:
         """`shown` are names of families; of each at most `max_series` devices."""
@@ -54,7 +60,7 @@ class DeviceLines:
         self._metrics = _by_selector(
             metric for metric in catalog if metric.family.name in shown and _is_of_device(metric)
         )
-        self._assets: dict[str, tuple[int, dict[str, Lines]]] = {}
+        self._assets: dict[str, Values] = {}
         self._families = {m.family.name: m.family for m in self._metrics.values()}
         self.blocks: tuple[Block, ...] = ()
 
@@ -62,63 +68,73 @@ class DeviceLines:
         """Take what has changed; `blocks` then are the new ones."""
         touched: set[str] = set()
         for snapshot in changed:
-            _, before = self._assets.get(snapshot.asset, (0, {}))
-            lines = self._render(snapshot)
-            self._assets[snapshot.asset] = (snapshot.updated_at_ns, lines)
-            touched |= before.keys() | lines.keys()
+            before = self._assets.get(snapshot.asset, Values())
+            after = self._assets[snapshot.asset] = self._read(snapshot)
+            touched |= before.numbers.keys() | after.numbers.keys()
         kept = {block.family.name: block for block in self.blocks}
-        fresh = {name: self._block(name) for name in touched}
+        fresh = self._render(touched)
         merged = {name: block for name, block in (kept | fresh).items() if block is not None}
         self.blocks = tuple(merged[name] for name in self._families if name in merged)
 
-    def _render(self, snapshot: LabelledSnapshot) -> dict[str, Lines]:
+    def _read(self, snapshot: LabelledSnapshot) -> Values:
         found: Found = {}
+        ids: dict[str, str] = {}
         if self._metrics and snapshot.labels is not None:
-            labels = _label_blocks(device_labels.decode(snapshot.labels))
             for rows in snapshots.decode_in_batches(snapshot.body):
-                self._add(rows, labels, found)
-        return {name: _join(found.pop(name)) for name in list(found)}
+                self._add(rows, ids, found)
+        numbers = {
+            name: {device: number for device, (_, number) in found.pop(name).items()}
+            for name in list(found)
+        }
+        return Values(snapshot.updated_at_ns, numbers, snapshot.labels)
 
-    def _add(
-        self, rows: Iterable[snapshots.Row], labels: Mapping[str, tuple[str, bytes]], found: Found
-    ) -> None:
+    def _add(self, rows: Iterable[snapshots.Row], ids: dict[str, str], found: Found) -> None:
         for measurement, tags, fields, time_ns in rows:
-            # The id as the labels have it, so that it is in memory once and not in every line.
-            device, label_block = labels.get(tags.get("device_id", ""), ("", b""))
-            if not label_block:
-                continue  # the inventory no longer has it
-            for field, value in fields.items():
-                metric = self._metrics.get((measurement, field, tags.get("metric_name", "")))
+            device = tags.get("device_id", "")
+            for field_name, value in fields.items():
+                metric = self._metrics.get((measurement, field_name, tags.get("metric_name", "")))
                 number = None if metric is None else number_of(value)
                 if metric is None or number is None:
                     continue
                 family = found.setdefault(metric.family.name, {})
                 if device not in family or family[device][0] <= time_ns:
-                    family[device] = time_ns, _line(metric.family.name, label_block, number)
+                    # One text for each id: every row has its own.
+                    family[ids.setdefault(device, device)] = time_ns, number
 
-    def _block(self, name: str) -> Block | None:
-        """The family over all assets; of a device that two have the one written last counts."""
-        ordered = sorted(self._assets.values(), key=lambda asset: asset[0])
-        having = [families[name] for _, families in ordered if name in families]
-        if not having:
+    def _render(self, names: Collection[str]) -> dict[str, Block | None]:
+        """The families over all assets; of a device that two have the one written last counts."""
+        ordered = sorted(self._assets.values(), key=lambda values: values.updated_at_ns)
+        having = [
+            (values.numbers, _label_blocks(device_labels.decode(values.labels)))
+            for values in ordered
+            if values.labels is not None and not values.numbers.keys().isdisjoint(names)
+        ]
+        return {name: self._block(name, having) for name in names}
+
+    def _block(self, name: str, having: Iterable[tuple[Numbers, LabelBlocks]]) -> Block | None:
+        shown: dict[str, tuple[bytes, float]] = {}
+        for numbers, labels in having:
+            for device, number in numbers.get(name, {}).items():
+                if device in labels:  # else the inventory no longer has it
+                    shown[device] = labels[device], number
+        if not shown:
             return None
-        count, plain = len(having[0].devices), having[0].plain
-        if len(having) > 1 or count > self._max_series:
-            lines = {device: line for part in having for device, line in part.by_device().items()}
-            # By label, so that the same series stay from one refresh to the next.
-            kept = sorted(lines)[: self._max_series]
-            count, plain = len(lines), b"".join([lines[device] + b"\n" for device in kept])
-        return Block(self._families[name], Piece.of(plain), max(0, count - self._max_series))
+        # By label, so that the same series stay from one refresh to the next.
+        kept = sorted(shown)[: self._max_series]
+        samples = Piece.of_parts(_in_parts(_lines(name, (shown[device] for device in kept))))
+        return Block(self._families[name], samples, len(shown) - len(kept))
 
 
-def _line(name: str, label_block: bytes, number: float) -> bytes:
-    sample: str = floatToGoString(number)  # type: ignore[no-untyped-call]
-    return b"%b%b%b\n" % (name.encode(), label_block, sample.encode())
+def _lines(name: str, samples: Iterable[tuple[bytes, float]]) -> Iterator[bytes]:
+    encoded = name.encode()
+    for label_block, number in samples:
+        sample: str = floatToGoString(number)  # type: ignore[no-untyped-call]
+        yield b"%b%b%b\n" % (encoded, label_block, sample.encode())
 
 
-def _join(found: Mapping[str, tuple[int, bytes]]) -> Lines:
-    devices = tuple(sorted(found))
-    return Lines(devices, b"".join([found[device][1] for device in devices]))
+def _in_parts(lines: Iterator[bytes]) -> Iterator[bytes]:
+    while part := b"".join(islice(lines, LINES_AT_ONCE)):
+        yield part
 
 
 def number_of(value: FieldValue) -> float | None:
@@ -134,10 +150,10 @@ def _by_selector(metrics: Iterable[Metric]) -> dict[tuple[str, str, str], Metric
     return {(m.measurement.name, m.field, m.selected_by): m for m in metrics}
 
 
-def _label_blocks(devices: device_labels.Labels) -> dict[str, tuple[str, bytes]]:
-    """Of each device its id and `{device_id="…",…} `, label names in the alphabet's order."""
+def _label_blocks(devices: device_labels.Labels) -> LabelBlocks:
+    """The labels of each device, their names in the alphabet's order."""
     return {
-        device: (device, _label_block(dict(zip(DEVICE_LABELS, (device, *names), strict=True))))
+        device: _label_block(dict(zip(DEVICE_LABELS, (device, *names), strict=True)))
         for device, names in devices.items()
     }
 

@@ -15,27 +15,26 @@ from prometheus_client.openmetrics.exposition import generate_latest as render_o
 
 from metrics_pipeline.core.catalog import Family, MetricType
 from metrics_pipeline.exporter.device_lines import Block
-from metrics_pipeline.exporter.pieces import Piece, gzip_join, join
+from metrics_pipeline.exporter.pieces import Piece, gzip_join, unzip
 from metrics_pipeline.exporter.samples import Samples
 
 TEXT = "text/plain; version=0.0.4; charset=utf-8"
 OPENMETRICS = "application/openmetrics-text; version=1.0.0; charset=utf-8"
-END = Piece.of(b"# EOF\n")
+LAST_LINE = b"# EOF\n"
 REFUSAL = re.compile(r"q\s*=\s*0(\.0*)?")
 
 
 @dataclass(frozen=True, slots=True)
 class Body:
-    """One rendering: its content type, its pieces, and all of it compressed."""
+    """One rendering: its content type, and all of it compressed."""
 
     content_type: str
-    pieces: tuple[Piece, ...]
     gzipped: bytes
 
     @property
     def plain(self) -> bytes:
-        """Put together when asked for: Prometheus takes it compressed, and it may be large."""
-        return join(self.pieces)
+        """Unpacked when asked for: Prometheus takes it compressed, and it may be large."""
+        return unzip(self.gzipped)
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,11 +65,8 @@ def render(families: Sequence[Samples], blocks: Sequence[Block] = ()) -> Page:
     for block in blocks:
         text += [_text_head(block.family), block.samples]
         openmetrics += [_openmetrics_head(block.family), block.samples]
-    return Page(_body(TEXT, text), _body(OPENMETRICS, [*openmetrics, END]))
-
-
-def _body(content_type: str, pieces: Sequence[Piece]) -> Body:
-    return Body(content_type, tuple(pieces), gzip_join(pieces))
+    openmetrics.append(Piece.of(LAST_LINE))
+    return Page(Body(TEXT, gzip_join(text)), Body(OPENMETRICS, gzip_join(openmetrics)))
 
 
 def _as_text(families: Iterable[Samples]) -> bytes:
@@ -80,7 +76,7 @@ def _as_text(families: Iterable[Samples]) -> bytes:
 def _as_openmetrics(families: Iterable[Samples]) -> bytes:
     """Without its last line."""
     page: bytes = render_openmetrics(_registry(families))  # type: ignore[no-untyped-call]
-    return page.removesuffix(END.plain)
+    return page.removesuffix(LAST_LINE)
 
 
 @functools.cache

@@ -1,60 +1,147 @@
 """What the UI shows of a sweep: counts by outcome, the slowest devices, failures, and checks."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
 
 import dagster as dg
 
-from metrics_pipeline.core.device_points import count_outcomes, outcome_of
+from metrics_pipeline.core.device_points import outcome_of
 from metrics_pipeline.core.devices import Device, DeviceReading
-from metrics_pipeline.orchestration.device_sweep import Swept
-
-MAX_ROWS = 20
+from metrics_pipeline.orchestration.device_sweep import MAX_EXAMPLES, Swept
+from metrics_pipeline.orchestration.poll_list import PollList
 
 OFFLINE_SHARE = "few_devices_are_silent"
 PARTIAL_SHARE = "few_devices_answer_in_part"
 NOTHING_REJECTED = "values_are_in_range"
 NOBODY_MISSING = "every_device_has_a_result"
+NO_TWINS = "no_two_devices_are_one"
 
 CHECKS = {
     OFFLINE_SHARE: "No more devices than polling.warn_offline_share give no answer.",
     PARTIAL_SHARE: "No more devices than polling.warn_offline_share leave questions unanswered.",
     NOTHING_REJECTED: "No value was refused because it cannot be right.",
-    NOBODY_MISSING: "Every enabled device of the inventory was asked, and has a result.",
+    NOBODY_MISSING: "Every enabled row of the inventory can be polled, was, and has a result.",
+    NO_TWINS: "No two devices of the inventory have the same address, port and protocol.",
 }
 
+Row = Mapping[str, str | int | float]
+Metadata = Mapping[str, dg.MetadataValue]
 
-def describe(swept: Swept, devices: Sequence[Device]) -> Mapping[str, dg.MetadataValue]:
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What a run tells of itself in Dagster."""
+
+    metadata: Metadata
+    checks: Sequence[dg.AssetCheckResult]
+
+
+@dataclass(frozen=True, slots=True)
+class Round:
+    """One of the sweeps of a status run. Numbers of devices; `slot` since the epoch."""
+
+    slot: int
+    asked: int
+    answered: int
+    offline: int
+    changed: int
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """A device that came or went, found by the sweep of `slot`."""
+
+    slot: int
+    device: Device
+    is_online: bool
+
+
+def describe(swept: Swept, listed: PollList, asked: Sequence[Device]) -> Metadata:
     """The metadata of a materialization; its size does not grow with the fleet."""
-    names = {device.id: device.hostname for device in devices}
-    slowest = sorted(swept.readings, key=lambda reading: -reading.took_seconds)[:MAX_ROWS]
-    failed = [reading for reading in swept.readings if reading.reason is not None]
-    outcomes = count_outcomes(swept.readings)
+    names = {device.id: device.hostname for device in asked}
+    unusable, outcomes = sum(listed.unusable.values()), sorted(swept.outcomes.items())
     return {
-        "devices": dg.MetadataValue.int(len(devices)),
+        "devices": dg.MetadataValue.int(len(listed.devices)),
+        "devices_asked": dg.MetadataValue.int(len(asked)),
+        "sweep_seconds": dg.MetadataValue.float(round(swept.seconds, 3)),
         "points_stored": dg.MetadataValue.int(swept.stored),
-        "points_rejected": dg.MetadataValue.int(sum(swept.rejected.values())),
-        **{f"devices_{name}": dg.MetadataValue.int(n) for name, n in sorted(outcomes.items())},
-        "slowest": _table(slowest, names),
-        **({"failures": _table(failed[:MAX_ROWS], names)} if failed else {}),
+        "points_rejected": dg.MetadataValue.int(swept.rejected.total()),
+        **{f"devices_{kind}": dg.MetadataValue.int(n) for kind, n in outcomes},
+        "slowest": _readings(swept.slowest, names),
+        **({"failures": _readings(swept.failures, names)} if swept.failures else {}),
+        **({"inventory_rows_unusable": dg.MetadataValue.int(unusable)} if unusable else {}),
+    }
+
+
+def describe_rounds(rounds: Sequence[Round], changes: Sequence[Change], left_out: int) -> Metadata:
+    """What a status run adds: each of its sweeps, who came and went, and slots without a sweep."""
+    sweeps: list[Row] = [
+        {
+            "time": _time(each.slot),
+            "asked": each.asked,
+            "answered": each.answered,
+            "offline": each.offline,
+            "changed": each.changed,
+            "seconds": round(each.seconds, 3),
+        }
+        for each in rounds
+    ]
+    changed = [
+        {
+            "time": _time(each.slot),
+            "device_id": each.device.id,
+            "hostname": each.device.hostname,
+            "status": "online" if each.is_online else "offline",
+        }
+        for each in changes
+    ]
+    return {
+        "sweeps": _table(sweeps),
+        "sweeps_left_out": dg.MetadataValue.int(left_out),
+        "devices_changed": dg.MetadataValue.int(sum(each.changed for each in rounds)),
+        **({"changes": _table(changed)} if changed else {}),
     }
 
 
 def judge(
-    swept: Swept, devices: Sequence[Device], warn_share: float
+    swept: Swept, listed: PollList, asked: Sequence[Device], warn_share: float
 ) -> Sequence[dg.AssetCheckResult]:
     """The outcome of every check."""
-    total = max(1, len(devices))
-    silent = sum(not reading.is_up for reading in swept.readings)
-    partial = sum(outcome_of(reading) == "partial" for reading in swept.readings)
-    missing = {device.id for device in devices} - {r.device_id for r in swept.readings}
+    total = max(1, len(asked))
+    silent, partial = swept.silent, swept.outcomes["partial"]
     rejected = ", ".join(f"{n} {reason}" for reason, n in swept.rejected.items())
+    twins = _twins(listed.devices)
+    lost = _lost(swept, listed, asked)
     return [
         _check(OFFLINE_SHARE, silent <= total * warn_share, f"{silent} of {total} are silent"),
         _check(PARTIAL_SHARE, partial <= total * warn_share, f"{partial} of {total} are partial"),
         _check(NOTHING_REJECTED, not rejected, rejected or "nothing was refused"),
-        _check(
-            NOBODY_MISSING, not missing, f"{len(missing)} without a result: {sorted(missing)[:5]}"
-        ),
+        _check(NOBODY_MISSING, not lost, "; ".join(lost) or "nobody is missing"),
+        _check(NO_TWINS, not twins, "; ".join(twins[:MAX_EXAMPLES]) or "there are none"),
+    ]
+
+
+def _lost(swept: Swept, listed: PollList, asked: Sequence[Device]) -> list[str]:
+    """What is missing from the result, and why."""
+    missing = sorted({device.id for device in asked} - swept.answered)
+    found = [f"{len(missing)} without a result, such as {missing[0]}"] if missing else []
+    rows = ", ".join(f"{n} {reason}" for reason, n in sorted(listed.unusable.items()))
+    if rows:
+        found += [f"rows of the inventory that cannot be polled: {rows}", *listed.examples]
+    return found[:MAX_EXAMPLES]
+
+
+def _twins(devices: Iterable[Device]) -> list[str]:
+    """Devices that are asked twice, under several ids."""
+    ids: dict[tuple[str, int, str], list[str]] = {}
+    for device in devices:
+        ids.setdefault((device.address, device.port, device.protocol), []).append(device.id)
+    return [
+        f"{protocol} {address}: {', '.join(names)}"
+        for (address, _, protocol), names in sorted(ids.items())
+        if len(names) > 1
     ]
 
 
@@ -64,9 +151,9 @@ def _check(name: str, passed: bool, seen: str) -> dg.AssetCheckResult:
     )
 
 
-def _table(readings: Sequence[DeviceReading], names: Mapping[str, str]) -> dg.MetadataValue:
-    records = [
-        dg.TableRecord(
+def _readings(readings: Sequence[DeviceReading], names: Mapping[str, str]) -> dg.MetadataValue:
+    return _table(
+        [
             {
                 "device_id": reading.device_id,
                 "hostname": names.get(reading.device_id, ""),
@@ -74,16 +161,20 @@ def _table(readings: Sequence[DeviceReading], names: Mapping[str, str]) -> dg.Me
                 "outcome": outcome_of(reading),
                 "detail": reading.detail,
             }
-        )
-        for reading in readings
-    ]
-    schema = dg.TableSchema(
-        columns=[
-            dg.TableColumn("device_id", "string"),
-            dg.TableColumn("hostname", "string"),
-            dg.TableColumn("seconds", "float"),
-            dg.TableColumn("outcome", "string"),
-            dg.TableColumn("detail", "string"),
+            for reading in readings
         ]
     )
-    return dg.MetadataValue.table(records, schema=schema)
+
+
+def _table(rows: Sequence[Row]) -> dg.MetadataValue:
+    """A table whose columns and types are those of its first row."""
+    kinds = {str: "string", int: "int", float: "float"}
+    first = rows[0] if rows else {}
+    columns = [dg.TableColumn(name, kinds[type(value)]) for name, value in first.items()]
+    records = [dg.TableRecord(dict(row)) for row in rows]
+    return dg.MetadataValue.table(records, schema=dg.TableSchema(columns=columns))
+
+
+def _time(seconds: int) -> str:
+    """Hours, minutes and seconds, UTC."""
+    return datetime.fromtimestamp(seconds, UTC).strftime("%H:%M:%S")

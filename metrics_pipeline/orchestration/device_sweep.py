@@ -1,44 +1,58 @@
-"""One sweep inside a run: polled, stored as it goes, published at its end."""
+"""One sweep inside a run: polled, stored as it goes, and packed for the page. Memory stays flat."""
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable, Sequence
+import heapq
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from random import SystemRandom
 
-from metrics_pipeline.core.devices import Device, DeviceReading
+from metrics_pipeline.core.device_points import outcome_of
+from metrics_pipeline.core.devices import DeviceReading
 from metrics_pipeline.core.points import Point
-from metrics_pipeline.core.ports import DeviceProbe
-from metrics_pipeline.polling import Limits, sweep, tell_progress
-from metrics_pipeline.storage.writer import Part, Writer
+from metrics_pipeline.polling import Limits, Question, sweep, tell_progress
+from metrics_pipeline.storage.snapshots import Packing
+from metrics_pipeline.storage.writer import Writer
 
 BATCH_POINTS = 5000
 """Points that are handed to the store at once."""
+MAX_EXAMPLES = 20
+"""Slowest devices, and failures, that are kept to be shown."""
 
 
 @dataclass(slots=True)
 class Swept:
-    """What a sweep brought: a reading of every device, and what became of the points."""
+    """What a sweep brought: figures that do not grow with the fleet, but for the ids."""
 
-    readings: list[DeviceReading] = field(default_factory=list)
-    kept: list[Point] = field(default_factory=list)
+    packing: Packing = field(default_factory=Packing)
+    """The points that were stored, behind those that stay as they were."""
+    answered: set[str] = field(default_factory=set)
+    """Ids of the devices with a result, whatever it is."""
+    outcomes: Counter[str] = field(default_factory=Counter)
+    silent: int = 0
+    failures: list[DeviceReading] = field(default_factory=list)
     stored: int = 0
-    rejected: dict[str, int] = field(default_factory=dict)
+    seconds: float = 0.0
+    """From the first question to the last point that was stored."""
+    rejected: Counter[str] = field(default_factory=Counter)
+    _slowest: list[tuple[float, str, DeviceReading]] = field(default_factory=list)
 
-    def add(self, part: Part) -> None:
-        """Count one more part that the writer took."""
-        self.stored += part.written.total()
-        self.kept += part.kept
-        for reason, count in part.rejected.items():
-            self.rejected[reason] = self.rejected.get(reason, 0) + count
+    def count(self, reading: DeviceReading) -> None:
+        """Count one more reading."""
+        self.answered.add(reading.device_id)
+        self.outcomes[outcome_of(reading)] += 1
+        self.silent += not reading.is_up
+        if reading.reason is not None and len(self.failures) < MAX_EXAMPLES:
+            self.failures.append(reading)
+        keep = heapq.heappush if len(self._slowest) < MAX_EXAMPLES else heapq.heappushpop
+        keep(self._slowest, (reading.took_seconds, reading.device_id, reading))
 
-
-@dataclass(frozen=True, slots=True)
-class Question:
-    """Which devices are asked what by which probe; `metrics` may be none for just up or down."""
-
-    probe: DeviceProbe
-    devices: Sequence[Device]
-    metrics: Sequence[str]
+    @property
+    def slowest(self) -> list[DeviceReading]:
+        """The readings that took longest, the slowest first."""
+        return [reading for _, _, reading in sorted(self._slowest, reverse=True)]
 
 
 async def sweep_and_store(
@@ -46,48 +60,36 @@ async def sweep_and_store(
     limits: Limits,
     points_of: Callable[[DeviceReading], Sequence[Point]],
     writer: Writer,
+    *,
     say: Callable[[str], None],
+    unchanged: Iterable[Point] = (),
 ) -> Swept:
-    """Poll all devices of all `questions` at once; store their points while the polls go on."""
-    swept = Swept()
+    """Poll all devices of all `questions` at once; store their points while the polls go on.
+
+    `unchanged` are points of devices that are not asked, and are shown as they were.
+    """
+    swept, began = Swept(), time.monotonic()
+    swept.packing.add(unchanged)
     tell = tell_progress(sum(len(question.devices) for question in questions), say)
     waiting: list[Point] = []
-    async for reading in _together(questions, limits):
-        tell(reading)
-        swept.readings.append(reading)
-        waiting += points_of(reading)
-        if len(waiting) >= BATCH_POINTS:
-            batch, waiting = waiting, []
-            swept.add(await asyncio.to_thread(writer.append, batch))
-    if waiting:
-        swept.add(await asyncio.to_thread(writer.append, waiting))
+    async with AsyncExitStack() as opened:
+        for question in questions:
+            await opened.enter_async_context(question.probe)
+        async for reading in sweep(questions, limits, SystemRandom()):
+            tell(reading)
+            swept.count(reading)
+            waiting += points_of(reading)
+            if len(waiting) >= BATCH_POINTS:
+                batch, waiting = waiting, []
+                await _store(batch, writer, swept)
+        if waiting:
+            await _store(waiting, writer, swept)
+    swept.seconds = time.monotonic() - began
     return swept
 
 
-async def _together(
-    questions: Sequence[Question], limits: Limits
-) -> AsyncGenerator[DeviceReading, None]:
-    """The readings of all questions as they come; raises what keeps a probe from being opened."""
-    readings: asyncio.Queue[DeviceReading | None] = asyncio.Queue()
-
-    async def ask(question: Question) -> None:
-        async with question.probe as probe:
-            found = sweep(probe, question.devices, question.metrics, limits, SystemRandom())
-            async for reading in found:
-                readings.put_nowait(reading)
-
-    async def ask_all() -> None:
-        try:
-            async with asyncio.TaskGroup() as group:
-                for question in questions:
-                    group.create_task(ask(question))
-        finally:
-            readings.put_nowait(None)
-
-    asking = asyncio.create_task(ask_all())
-    try:
-        while (reading := await readings.get()) is not None:
-            yield reading
-        await asking
-    finally:
-        asking.cancel()
+async def _store(points: Sequence[Point], writer: Writer, swept: Swept) -> None:
+    part = await asyncio.to_thread(writer.append, points)
+    swept.stored += part.written.total()
+    swept.rejected += part.rejected
+    swept.packing.add(part.kept)

@@ -15,11 +15,21 @@ def time_ns(context: dg.AssetExecutionContext, cadence: timedelta) -> int:
     A run that was created more than one cadence after it was due (somebody ran an old one again)
     counts the fleet of now: it gets the time of its creation, and history stays as it was.
     """
+    return to_ns(choose(*_times(context), cadence))
+
+
+def is_scheduled(context: dg.AssetExecutionContext, cadence: timedelta) -> bool:
+    """Whether the run has the time it was due at."""
+    created, due = _times(context)
+    return choose(created, due, cadence) is due
+
+
+def _times(context: dg.AssetExecutionContext) -> tuple[datetime, datetime | None]:
+    """When the run was created, and when it was due, if it was."""
     record = context.instance.get_run_record_by_id(context.run.run_id)
     assert record is not None
-    created = record.create_timestamp
     due_tag = context.run.tags.get(SCHEDULED_TAG)
-    return to_ns(choose(created, datetime.fromisoformat(due_tag) if due_tag else None, cadence))
+    return record.create_timestamp, datetime.fromisoformat(due_tag) if due_tag else None
 
 
 def choose(created: datetime, due: datetime | None, cadence: timedelta) -> datetime:

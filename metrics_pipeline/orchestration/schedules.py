@@ -5,19 +5,23 @@ from collections.abc import Iterable, Sequence
 import dagster as dg
 from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition
 
+from metrics_pipeline.core.device_assets import GROUP as DEVICES
 from metrics_pipeline.core.device_assets import (
-    DEVICE_ASSETS,
     METRICS_JOB,
-    POLLED_EVERY_MINUTES,
     STATUS,
     STATUS_JOB,
+    WINDOW_SECONDS,
+    metrics_asset,
+    shard_names,
 )
-from metrics_pipeline.core.device_assets import GROUP as DEVICES
 from metrics_pipeline.core.fleet import GROUP, JOB, FleetAsset
 from metrics_pipeline.orchestration.in_flight import launch_unless_in_flight
-from metrics_pipeline.settings import FleetSettings
+from metrics_pipeline.settings import FleetSettings, SweepSettings
 
 MAX_RUNTIME_TAG = "dagster/max_runtime"
+STATUS_END_SECONDS = 5
+METRICS_END_SECONDS = 20
+"""So long before the next run is due one that hangs is ended."""
 
 
 def build_fleet_job(fleet: FleetSettings) -> UnresolvedAssetJobDefinition:
@@ -39,40 +43,42 @@ def build_fleet_schedule(
     return _schedule(GROUP, fleet.every_minutes, JOB, keys, about)
 
 
-STATUS_MAX_RUNTIME_SECONDS = 295
-METRICS_MAX_RUNTIME_SECONDS = 280
-
-
-def build_device_jobs() -> list[UnresolvedAssetJobDefinition]:
+def build_device_jobs(sweeps: SweepSettings) -> list[UnresolvedAssetJobDefinition]:
     """Who is up, and how all are doing."""
     status = dg.AssetKey.from_user_string(STATUS)
-    return [
-        dg.define_asset_job(
-            STATUS_JOB,
-            selection=dg.AssetSelection.assets(status),
-            description="Asks every device every 30 s whether it is up, for 5 minutes.",
-            tags={MAX_RUNTIME_TAG: str(STATUS_MAX_RUNTIME_SECONDS)},
-        ),
-        dg.define_asset_job(
-            METRICS_JOB,
-            selection=dg.AssetSelection.groups(DEVICES) - dg.AssetSelection.assets(status),
-            description="Asks every device once how it is doing.",
-            tags={MAX_RUNTIME_TAG: str(METRICS_MAX_RUNTIME_SECONDS)},
-        ),
-    ]
+    looking = dg.define_asset_job(
+        STATUS_JOB,
+        selection=dg.AssetSelection.assets(status),
+        description=f"Asks every device every {sweeps.grid_seconds} s whether it is up, for 5 "
+        "minutes.",
+        tags={MAX_RUNTIME_TAG: str(WINDOW_SECONDS - STATUS_END_SECONDS)},
+    )
+    if not sweeps.metrics_by:
+        return [looking]
+    asking = dg.define_asset_job(
+        METRICS_JOB,
+        selection=dg.AssetSelection.groups(DEVICES) - dg.AssetSelection.assets(status),
+        description="Asks the devices that are due once how they are doing.",
+        tags={MAX_RUNTIME_TAG: str(_metrics_max_runtime_seconds(sweeps))},
+    )
+    return [looking, asking]
 
 
-def build_device_schedules() -> list[dg.ScheduleDefinition]:
-    """`device_status_every_5_minutes` and `device_metrics_every_5_minutes`."""
-    assets = {
-        STATUS_JOB: [STATUS],
-        METRICS_JOB: [key for key in DEVICE_ASSETS if key != STATUS],
-    }
+def build_device_schedules(sweeps: SweepSettings) -> list[dg.ScheduleDefinition]:
+    """`device_status_every_5_minutes`, and `device_metrics_every_{n}_minutes`."""
     about = "Polls the devices of the inventory, unless the last poll is still running."
-    return [
-        _schedule(job, POLLED_EVERY_MINUTES, job, _keys(names), about)
-        for job, names in assets.items()
-    ]
+    shards, window = shard_names(sweeps.shards), WINDOW_SECONDS // 60
+    status = _keys([STATUS])
+    looking = _schedule(STATUS_JOB, window, STATUS_JOB, status, about, partitions=shards)
+    if not sweeps.metrics_by:
+        return [looking]
+    job, keys = METRICS_JOB, _keys(map(metrics_asset, sweeps.metrics_by))
+    return [looking, _schedule(job, sweeps.tick_minutes, job, keys, about, partitions=shards)]
+
+
+def _metrics_max_runtime_seconds(sweeps: SweepSettings) -> int:
+    """Short of the next tick; a fleet that needs minutes for a poll skips ticks of one minute."""
+    return max(WINDOW_SECONDS, 60 * sweeps.tick_minutes) - METRICS_END_SECONDS
 
 
 def _keys(names: Iterable[str]) -> list[dg.AssetKey]:
@@ -80,7 +86,13 @@ def _keys(names: Iterable[str]) -> list[dg.AssetKey]:
 
 
 def _schedule(
-    what: str, every_minutes: int, job: str, assets: Sequence[dg.AssetKey], description: str
+    what: str,
+    every_minutes: int,
+    job: str,
+    assets: Sequence[dg.AssetKey],
+    description: str,
+    *,
+    partitions: Sequence[str] = (),
 ) -> dg.ScheduleDefinition:
     """`{what}_every_{n}_minutes`: on by default, skipped while the job or an asset is in flight."""
 
@@ -91,7 +103,9 @@ def _schedule(
         default_status=dg.DefaultScheduleStatus.RUNNING,
         description=description,
     )
-    def run_job(context: dg.ScheduleEvaluationContext) -> dg.RunRequest | dg.SkipReason:
-        return launch_unless_in_flight(context, job, assets)
+    def run_job(
+        context: dg.ScheduleEvaluationContext,
+    ) -> Sequence[dg.RunRequest] | dg.SkipReason:
+        return launch_unless_in_flight(context, job, assets, partitions)
 
     return run_job

@@ -15,13 +15,13 @@ from metrics_pipeline.simulators.fleet import ID_PREFIX, Concentrator
 
 
 def mirror_concentrators(engine: sa.Engine, concentrators: Sequence[Concentrator]) -> None:
-    """Make the simulated rows of the table be `concentrators`; creates the table if need be.
+    """Make the simulated rows of the table be `concentrators`; upgrades the inventory if need be.
 
     A row whose id does not begin with `simulated-` is never touched, and one of `concentrators`
     whose EUI such a row has is left out. Raises what SQLAlchemy raises.
     """
+    upgrade_inventory(engine)
     with engine.begin() as connection:
-        CONCENTRATORS.create(connection, checkfirst=True)
         present = connection.execute(sa.select(CONCENTRATORS.c.id, CONCENTRATORS.c.eui)).all()
         wanted = {each.id: each for each in concentrators}
         gone = [row.id for row in present if row.id.startswith(ID_PREFIX) and row.id not in wanted]

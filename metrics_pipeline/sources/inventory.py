@@ -9,7 +9,6 @@ of PostgreSQL: appendix A of its manual.
 
 from __future__ import annotations
 
-import logging
 import re
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
@@ -41,7 +40,6 @@ from metrics_pipeline.core.ports import Reading
 from metrics_pipeline.sources.counting import read_counts
 from metrics_pipeline.sources.spec import SourceSpec
 
-LOG = logging.getLogger(__name__)
 NAME = "inventory"
 MAX_EXAMPLES = 20
 
@@ -186,16 +184,6 @@ class Inventory:
     def read(self, metrics: Sequence[Metric], time_ns: int) -> Reading:
         """One point with one integer field for each of `metrics`; what fails is a failure."""
         return read_counts(NAME, tuple(QUERIES), self._count, metrics, time_ns)
-
-    def read_devices(self, protocols: Collection[str]) -> list[Device]:
-        """The enabled devices of `protocols`, by id; SourceError if the table cannot be read.
-
-        A row that cannot be used is left out and told in the log; `read_device_rows` counts them.
-        """
-        listed = self.read_device_rows()
-        for reason, count in listed.wrong.items():
-            LOG.warning("%s: %d devices cannot be polled: %s", NAME, count, reason)
-        return listed.devices(protocols)
 
     def read_device_rows(self) -> DeviceRows:
         """All devices, and what is wrong with others; SourceError if the table cannot be read."""

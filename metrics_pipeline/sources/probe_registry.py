@@ -1,8 +1,14 @@
-"""Every way there is to poll a device. Adding one is one file here and one line below."""
+"""Every way there is to poll a device. Adding one is one file here and one entry below.
+
+Settings, and so every process, import this. The clients of some probes take tenths of a second and
+10 to 20 MB to import, so a probe is imported when one is built, and its settings are apart from it
+(`ssh_settings.py`) unless it is light itself.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import pkgutil
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,11 +16,11 @@ from pydantic import BaseModel
 
 from metrics_pipeline.core.devices import DETAILS, HOST_METRICS, PING_METRICS, UPTIME
 from metrics_pipeline.core.ports import DeviceProbe
-from metrics_pipeline.sources.ping import Ping, PingSettings
-from metrics_pipeline.sources.snmp import Snmp, SnmpCommunity, SnmpSettings, SnmpUser
-from metrics_pipeline.sources.ssh import Ssh, SshLogin, SshSettings
-from metrics_pipeline.sources.tcp_connect import TcpConnect, TcpConnectSettings
-from metrics_pipeline.sources.winrm import WindowsLogin, WinRm, WinRmSettings
+from metrics_pipeline.sources.ping import PingSettings
+from metrics_pipeline.sources.snmp_settings import SnmpCommunity, SnmpSettings, SnmpUser
+from metrics_pipeline.sources.ssh_settings import SshLogin, SshSettings
+from metrics_pipeline.sources.tcp_connect import TcpConnectSettings
+from metrics_pipeline.sources.winrm_settings import WindowsLogin, WinRmSettings
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,24 +38,22 @@ class ProbeSpec:
     metrics: tuple[str, ...]
     cheapest: tuple[str, ...]
     """What is asked to find out no more than whether a device is up."""
-    build: Callable[[Any, Mapping[str, Any]], DeviceProbe]
-    """Makes the probe from its settings and its credentials by name; opens nothing yet."""
+    probe: str
+    """Where it is in this package: `module:class`."""
     details: tuple[str, ...] = ()
     """The tables of detail that it can read as well."""
+
+    def build(self, settings: Any, credentials: Mapping[str, Any]) -> DeviceProbe:
+        """The probe with its settings, and its credentials by name if it has any; opens nothing."""
+        make: Any = pkgutil.resolve_name(f"{__package__}.{self.probe}")
+        probe: DeviceProbe = make(settings, *([credentials] if self.credential_types else []))
+        return probe
 
 
 PROBES: Mapping[str, ProbeSpec] = {
     spec.name: spec
     for spec in (
-        ProbeSpec(
-            "ping",
-            "ICMP echo",
-            PingSettings,
-            (),
-            PING_METRICS,
-            PING_METRICS,
-            lambda settings, _credentials: Ping(settings),
-        ),
+        ProbeSpec("ping", "ICMP echo", PingSettings, (), PING_METRICS, PING_METRICS, "ping:Ping"),
         ProbeSpec(
             "tcp",
             "TCP connect",
@@ -57,7 +61,7 @@ PROBES: Mapping[str, ProbeSpec] = {
             (),
             PING_METRICS,
             PING_METRICS,
-            lambda settings, _credentials: TcpConnect(settings),
+            "tcp_connect:TcpConnect",
         ),
         ProbeSpec(
             "snmp",
@@ -66,10 +70,10 @@ PROBES: Mapping[str, ProbeSpec] = {
             (SnmpCommunity, SnmpUser),
             HOST_METRICS,
             (UPTIME,),
-            Snmp,
+            "snmp:Snmp",
             DETAILS,
         ),
-        ProbeSpec("ssh", "SSH", SshSettings, (SshLogin,), HOST_METRICS, (), Ssh, DETAILS),
+        ProbeSpec("ssh", "SSH", SshSettings, (SshLogin,), HOST_METRICS, (), "ssh:Ssh", DETAILS),
         ProbeSpec(
             "winrm",
             "Windows (WinRM)",
@@ -77,8 +81,11 @@ PROBES: Mapping[str, ProbeSpec] = {
             (WindowsLogin,),
             HOST_METRICS,
             (),
-            WinRm,
+            "winrm:WinRm",
             DETAILS,
         ),
     )
 }
+
+METRICS_PROTOCOLS = tuple(name for name, spec in PROBES.items() if spec.metrics == HOST_METRICS)
+"""Those that tell how a device is doing, not only whether it is up."""

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
+from functools import lru_cache
 
 from metrics_pipeline.sources.snmp_cells import Cells, NoValue
 from metrics_pipeline.sources.snmp_memory import Plan
@@ -20,6 +21,32 @@ from metrics_pipeline.sources.snmp_ways import Way
 def as_cells(scalars: Mapping[Oid, SnmpValue]) -> Cells:
     """Scalars, by OID with `.0`, as the cells that formulas read."""
     return {oid.removesuffix(".0"): {"0": value} for oid, value in scalars.items()}
+
+
+REMEMBERED_COLUMNS, REMEMBERED_ROWS = 256, 4096
+"""Columns, and rows of each, whose instances are kept in their written form."""
+
+
+class _Column(dict[Index, Oid]):
+    """The instances of a column by index, written once: a fleet repeats them."""
+
+    def __init__(self, column: Oid) -> None:
+        super().__init__()
+        self._column = column
+
+    def __missing__(self, index: Index) -> Oid:
+        instance = f"{self._column}.{index}"
+        if len(self) < REMEMBERED_ROWS:
+            self[index] = instance
+        return instance
+
+
+_column = lru_cache(REMEMBERED_COLUMNS)(_Column)
+
+
+def instances(column: Oid, rows: Sequence[Index]) -> list[Oid]:
+    """The OIDs of the cells of `rows` in `column`."""
+    return list(map(_column(column).__getitem__, rows))
 
 
 class Answers:
@@ -55,7 +82,11 @@ class Answers:
         """The cells of `plan` that were answered, and what is known of them."""
         variables = self.variables
         asked = {
-            column: {i: variables[oid] for i in rows if (oid := f"{column}.{i}") in variables}
+            column: {
+                index: variables[oid]
+                for index, oid in zip(rows, instances(column, rows), strict=True)
+                if oid in variables
+            }
             for column, rows in plan.asked.items()
         }
         return {**plan.known, **asked}

@@ -33,7 +33,7 @@ from metrics_pipeline.core.devices import (
 from metrics_pipeline.core.ports import Trace
 from metrics_pipeline.sources import snmp_facts as facts
 from metrics_pipeline.sources import snmp_tables as tables
-from metrics_pipeline.sources.snmp_answers import Answers, as_cells
+from metrics_pipeline.sources.snmp_answers import Answers, as_cells, instances
 from metrics_pipeline.sources.snmp_cells import (
     Cells,
     NoValue,
@@ -171,7 +171,8 @@ class _Poll:
     def _questions(self, metrics: Collection[str]) -> list[Oid]:
         memory = self._memory
         plans = [memory.plans[metric] for metric in metrics if metric in memory.plans]
-        cells = (f"{oid}.{i}" for plan in plans for oid, rows in plan.asked.items() for i in rows)
+        asked = (column for plan in plans for column in plan.asked.items())
+        cells = [oid for column, rows in asked for oid in instances(column, rows)]
         settled = {*memory.plans, *memory.without, UPTIME}
         if memory.watched and settled.issuperset(metrics):
             return list(dict.fromkeys((*ALWAYS, *memory.watched, *cells)))

@@ -19,8 +19,9 @@ import os
 import sqlite3
 import threading
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from json.encoder import encode_basestring_ascii as _quoted
 from pathlib import Path
 from typing import Literal
 
@@ -66,12 +67,15 @@ PRAGMA user_version = {SCHEMA_VERSION};
 COMMIT;
 """
 
-_encode_tags = json.JSONEncoder(sort_keys=True, separators=(",", ":")).encode
+_FIND_SERIES = "SELECT tags, id FROM series WHERE measurement = ? AND tags IN"
 
 _UPSERT = """
 INSERT INTO point (series_id, time_ns, field_id, value) VALUES (?, ?, ?, ?)
 ON CONFLICT DO UPDATE SET value = excluded.value
 """
+
+SERIES_AT_ONCE = 500
+"""So many are looked up by one statement; SQLite before 3.32 takes 999 parameters at most."""
 
 _READ = """
 SELECT series.tags, point.time_ns, field.name, field.value_type, point.value
@@ -251,26 +255,52 @@ class EmbeddedStore:
             )
 
 
+_SeriesKey = tuple[str, str]
+"""Measurement and tags as they are in the table `series`."""
+
+
+def _series_key(point: Point) -> _SeriesKey:
+    tags = [
+        f"{_quoted(key)}:{_quoted(value)}" for key, value in sorted(point.tags.items()) if value
+    ]
+    return point.measurement, f"{{{','.join(tags)}}}"
+
+
 class _Ids:
     """The numbers of series and fields, inside one transaction; what is new gets one."""
 
     def __init__(self, connection: sqlite3.Connection) -> None:
         self._connection = connection
-        self._series: dict[tuple[str, str], int] = {}
+        self._series: dict[_SeriesKey, int] = {}
         self._fields: dict[tuple[str, str], tuple[int, str]] = {}
 
-    def of_series(self, point: Point) -> int:
-        tags = {key: value for key, value in point.tags.items() if value}
-        key = (point.measurement, _encode_tags(tags))
-        if key not in self._series:
-            found = self._connection.execute(
-                "SELECT id FROM series WHERE measurement = ? AND tags = ?", key
-            ).fetchone()
-            self._series[key] = found[0] if found else self._insert_series(key)
-        return self._series[key]
+    def find_series(self, keys: Iterable[_SeriesKey]) -> None:
+        """Look up the series that there are already, many at once."""
+        wanted: dict[str, list[str]] = {}
+        for measurement, tags in keys:
+            wanted.setdefault(measurement, []).append(tags)
+        for measurement, found in wanted.items():
+            for at in range(0, len(found), SERIES_AT_ONCE):
+                some = found[at : at + SERIES_AT_ONCE]
+                query = f"{_FIND_SERIES} ({','.join('?' * len(some))})"
+                for tags, number in self._connection.execute(query, (measurement, *some)):
+                    self._series[measurement, tags] = number
+
+    def of_series(self, key: _SeriesKey) -> int:
+        """Of a series that `find_series` was asked for."""
+        number = self._series.get(key)
+        if number is None:
+            number = self._series[key] = self._insert_series(key)
+        return number
 
     def of_fields(self, point: Point) -> dict[str, int]:
         """Raises InvalidPoint if a field has another type than at its first write."""
+        measurement, fields = point.measurement, point.fields
+        if len(fields) == 1:  # as nearly all have
+            ((name, value),) = fields.items()
+            field = self._fields.get((measurement, name))
+            if field is not None and field[1] == _value_type(value):
+                return {name: field[0]}
         known = {name: self._field(point.measurement, name) for name in point.fields}
         types = {name: _value_type(value) for name, value in point.fields.items()}
         for name, field in known.items():
@@ -296,7 +326,7 @@ class _Ids:
             self._fields[key] = found
         return self._fields[key]
 
-    def _insert_series(self, key: tuple[str, str]) -> int:
+    def _insert_series(self, key: _SeriesKey) -> int:
         return self._insert("INSERT INTO series (measurement, tags) VALUES (?, ?)", key)
 
     def _insert_field(self, measurement: str, name: str, value_type: ValueType) -> int:
@@ -321,9 +351,11 @@ def _sort_out(
     rows: list[_Row] = []
     kept: list[Point] = []
     refused: list[InvalidPoint] = []
-    for point in points:
+    keys = list(map(_series_key, points))
+    ids.find_series(keys)
+    for point, key in zip(points, keys, strict=True):
         try:
-            rows += _rows(ids, point)
+            rows += _rows(ids, point, key)
         except InvalidPoint as error:
             refused.append(error)
         else:
@@ -331,17 +363,19 @@ def _sort_out(
     return rows, kept, refused
 
 
-def _rows(ids: _Ids, point: Point) -> list[_Row]:
+def _rows(ids: _Ids, point: Point, key: _SeriesKey) -> list[_Row]:
     if not point.fields or point.time_ns not in INT64:
         problem = "time_out_of_range" if point.fields else "no_fields"
         raise InvalidPoint(problem, f"a point of {point.measurement} at {point.time_ns} ns")
     fields = ids.of_fields(point)
-    series = ids.of_series(point)
+    series = ids.of_series(key)
     return [(series, point.time_ns, fields[name], v) for name, v in point.fields.items()]
 
 
 def _value_type(value: FieldValue) -> ValueType:
     """The type to keep `value` as; InvalidPoint if SQLite cannot give it back as it is."""
+    if type(value) is float and math.isfinite(value):  # nearly all of them
+        return ValueType.FLOAT
     match value:
         case bool():
             return ValueType.BOOLEAN

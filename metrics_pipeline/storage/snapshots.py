@@ -18,6 +18,7 @@ from metrics_pipeline.core.points import FieldValue, Point, merge_latest
 from metrics_pipeline.storage.operational import SNAPSHOTS, insert_if_absent
 
 SEPARATOR = ",\n"
+TO_JSON = json.JSONEncoder(separators=(",", ":")).encode
 BATCH_BYTES = 1 << 16
 
 Row = tuple[str, dict[str, str], dict[str, FieldValue], int]
@@ -67,6 +68,13 @@ def replace(
     return _save(connection, Snapshot(asset, old.revision + 1, now_ns, now_ns, points))
 
 
+def replace_packed(connection: sa.Connection, asset: str, body: bytes, now_ns: int) -> None:
+    """Make the points in `body`, which are all that `asset` should give, its snapshot."""
+    old = _lock(connection, asset)
+    times = {"updated_at_ns": now_ns, "complete_at_ns": now_ns}
+    _update(connection, asset, {"revision": old.revision + 1, **times, "body": body})
+
+
 def merge(
     connection: sa.Connection, asset: str, points: tuple[Point, ...], now_ns: int
 ) -> Snapshot:
@@ -88,24 +96,51 @@ def _lock(connection: sa.Connection, asset: str) -> sa.Row[Any]:
 
 
 def _save(connection: sa.Connection, snapshot: Snapshot) -> Snapshot:
-    connection.execute(
-        sa.update(SNAPSHOTS)
-        .where(SNAPSHOTS.c.asset == snapshot.asset)
-        .values(
-            revision=snapshot.revision,
-            updated_at_ns=snapshot.updated_at_ns,
-            complete_at_ns=snapshot.complete_at_ns,
-            body=encode(snapshot.points),
-        )
-    )
+    columns: dict[str, object] = {
+        "revision": snapshot.revision,
+        "updated_at_ns": snapshot.updated_at_ns,
+        "complete_at_ns": snapshot.complete_at_ns,
+        "body": encode(snapshot.points),
+    }
+    _update(connection, snapshot.asset, columns)
     return snapshot
 
 
+def _update(connection: sa.Connection, asset: str, columns: dict[str, object]) -> None:
+    connection.execute(sa.update(SNAPSHOTS).where(SNAPSHOTS.c.asset == asset).values(**columns))
+
+
+class Packing:
+    """Points on their way into a snapshot: packed as they come, so that memory stays flat.
+
+    Compressed JSON: a list of [measurement, tags, fields, time_ns], one a line.
+    """
+
+    def __init__(self) -> None:
+        self._pack = zlib.compressobj(1)
+        self._parts = [self._pack.compress(b"[\n")]
+        self._is_empty = True
+
+    def add(self, points: Iterable[Point]) -> None:
+        """Pack `points` behind those that came before."""
+        rows = SEPARATOR.join(
+            TO_JSON([p.measurement, dict(p.tags), dict(p.fields), p.time_ns]) for p in points
+        )
+        if rows:
+            text = rows if self._is_empty else f"{SEPARATOR}{rows}"
+            self._parts.append(self._pack.compress(text.encode()))
+            self._is_empty = False
+
+    def finish(self) -> bytes:
+        """The body; nothing can be added to it any more."""
+        return b"".join([*self._parts, self._pack.compress(b"\n]"), self._pack.flush()])
+
+
 def encode(points: Iterable[Point]) -> bytes:
-    """`points` as compressed JSON: a list of [measurement, tags, fields, time_ns], one a line."""
-    as_json = json.JSONEncoder(separators=(",", ":")).encode
-    rows = (as_json([p.measurement, dict(p.tags), dict(p.fields), p.time_ns]) for p in points)
-    return zlib.compress(f"[\n{SEPARATOR.join(rows)}\n]".encode(), 1)
+    """`points`, packed."""
+    packing = Packing()
+    packing.add(points)
+    return packing.finish()
 
 
 def decode(body: bytes) -> tuple[Point, ...]:

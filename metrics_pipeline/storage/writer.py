@@ -114,19 +114,19 @@ class Writer:
         self._remember(part, lambda _connection, _now_ns: None)
         return part
 
-    def publish(
-        self, asset: str, points: Sequence[Point], devices: Iterable[Device]
-    ) -> snapshots.Snapshot:
-        """Show `points`, which are stored, as all there is of `asset`, and what its devices are."""
-        shown = tuple(points)
-        labelled = list(devices)
+    def publish(self, asset: str, packing: snapshots.Packing, devices: Iterable[Device]) -> None:
+        """Show the packed points, which are stored, as all there is of `asset`.
 
-        def publish() -> snapshots.Snapshot:
+        `devices` are what it polls: others are not shown.
+        """
+        body, labelled = packing.finish(), list(devices)
+
+        def publish() -> None:
             with self._operational.writing() as connection:
                 device_labels.replace(connection, asset, labelled)
-                return snapshots.replace(connection, asset, shown, self._clock_ns())
+                snapshots.replace_packed(connection, asset, body, self._clock_ns())
 
-        return call_with_retries(publish, RETRIES, self._timing)
+        call_with_retries(publish, RETRIES, self._timing)
 
     def latest(self, asset: str) -> snapshots.Snapshot | None:
         """The snapshot of `asset`, or None if it never gave anything."""

@@ -11,7 +11,9 @@ core would be the writer's, and on a small machine the figures would be those of
 
 `--devices` is how many devices are counted, and how many have gauges of their own: 8 each, the
 status and 7 metrics. In a round with a sweep all of them have new values once, which the exporter
-then reads, renders and compresses while it is scraped; what the sweep itself costs is not in it.
+then reads, renders and compresses while it is scraped: once in the seconds of a round, where a
+pipeline has new statuses every 30 s and new metrics every 5 minutes. What the sweep itself costs is
+not in it.
 `sleep_overshoot_p99_ms` is how much longer a sleep took than asked for: the machine's own noise.
 """
 
@@ -50,7 +52,7 @@ from metrics_pipeline.core.catalog import (
     FLEET_COUNTS,
     ONLINE,
 )
-from metrics_pipeline.core.device_assets import SNMP, STATUS
+from metrics_pipeline.core.device_assets import STATUS, metrics_asset
 from metrics_pipeline.core.devices import HOST_METRICS, Device
 from metrics_pipeline.core.points import Point
 from metrics_pipeline.core.ports import Reading
@@ -125,7 +127,7 @@ def pack_sweep(devices: int, turn: int) -> dict[str, bytes]:
         for name in map(device_name, range(devices))
         for metric in HOST_METRICS
     )
-    return {STATUS: snapshots.encode(status), SNMP: snapshots.encode(values)}
+    return {STATUS: snapshots.encode(status), metrics_asset("snmp"): snapshots.encode(values)}
 
 
 def device_name(number: int) -> str:
@@ -265,8 +267,10 @@ def _figures(at_rest: Samples, writing: Samples, sweeping: Samples) -> dict[str,
     times = {
         "p50_ms": statistics.median(at_rest.scrape_ms),
         "p99_ms": percentile(at_rest.scrape_ms, 0.99),
+        "slowest_ms": max(at_rest.scrape_ms),
         "p50_while_writing_ms": statistics.median(writing.scrape_ms),
         "p99_while_writing_ms": percentile(writing.scrape_ms, 0.99),
+        "slowest_while_writing_ms": max(writing.scrape_ms),
         "p50_after_sweep_ms": statistics.median(sweeping.scrape_ms),
         "p99_after_sweep_ms": percentile(sweeping.scrape_ms, 0.99),
         "slowest_after_sweep_ms": max(sweeping.scrape_ms),
@@ -276,6 +280,7 @@ def _figures(at_rest: Samples, writing: Samples, sweeping: Samples) -> dict[str,
     counts = {
         "scrapes": len(at_rest.scrape_ms),
         "scrapes_while_writing": len(writing.scrape_ms),
+        "scrapes_after_sweep": len(sweeping.scrape_ms),
     }
     return {**{name: round(value, 3) for name, value in times.items()}, **counts}
 

@@ -1,20 +1,29 @@
-"""CPU time of a sweep over SNMP v2c, against Debian's `prometheus-snmp-exporter` beside it.
+"""CPU time of a sweep over SNMP, against Debian's `prometheus-snmp-exporter` beside it.
 
     python -m metrics_pipeline_tests.benchmarks.snmp [--devices N] [--dead-share X] [--rounds N]
-        [--gufo] [--json]
+        [--json]
 
-Each device has 110 values, asked by everybody in 4 requests of 28 known instances.
+Ours is what a run does: the probe, the sweep, 7 points a device through the writer into an embedded
+store, 5,000 at once, by a process that knows the devices from the run before. In it a device is
+asked for 110 variables in 4 requests of 28; every stored value is compared with what the agents'
+numbers come to, which is not counted. The peer is asked for the same 110 instances in as many
+requests, and gives each as text over HTTP; the one who scrapes is not counted.
 
-- Ours (`cpu_ms_per_device`): the fast engine, and as many points rendered to line protocol as the
-  product writes for a device. Every value is compared with what the agent has; that is not counted.
-- The peer (`peer_cpu_ms_per_device`): one scrape a device, every value as text over HTTP. The one
-  who scrapes is not counted.
-- `requests_cpu_ms_per_device`: what we take for the requests alone; with `--gufo` also what
-  `gufo-snmp` takes for them, if it is installed.
+| key | CPU time of this process, all threads, in ms a device, dead ones included |
+|---|---|
+| `cpu_ms_per_device` | the sweep over version 2c, points stored |
+| `memories_cpu_ms_per_device` | before it to load what is known of devices, after it to keep it |
+| `publish_cpu_ms_per_device` | after it to make its points those that are shown |
+| `discovery_cpu_ms_per_device` | the sweep of a process that knows no device, points stored |
+| `v3_cpu_ms_per_device` | the sweep over version 3 (sha256, aes128), agents and keys known |
+| `v3_first_cpu_ms_per_device` | the same for a new process, as each run is one |
+| `peer_cpu_ms_per_device` | the peer, version 2c |
+| `v3_peer_cpu_ms_per_device` | the peer, version 3 (sha1, aes128: it knows no SHA-2), keys known |
+| `v3_peer_first_cpu_ms_per_device` | the same when it has just started |
 
 The agents are processes of their own (`snmp_responder`), not counted. Everyone has a process of its
-own, in turns; figures are medians. `sweep_s` is the wall time of our sweep, in which silent devices
-wait for their time-outs together.
+own, in turns; figures are medians. `sweep_s` is the wall time of the sweep over version 2c, in
+which silent devices wait for their time-outs together, `rss_mb` the most memory of that process.
 """
 
 from __future__ import annotations
@@ -22,6 +31,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
+import math
 import os
 import resource
 import socket
@@ -31,197 +41,184 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple, TypeVar
 
-import yaml
-
-from metrics_pipeline.core.devices import HOST_METRICS
-from metrics_pipeline.core.line_protocol import render
-from metrics_pipeline.core.points import Point
+from metrics_pipeline.access.database import DatabaseSettings
+from metrics_pipeline.access.secrets import SecretReference
+from metrics_pipeline.core.catalog import CATALOG, DEVICE_METRICS
+from metrics_pipeline.core.device_points import metric_points
+from metrics_pipeline.core.devices import HOST_METRICS, Device
+from metrics_pipeline.orchestration.device_sweep import Swept, sweep_and_store
+from metrics_pipeline.polling import Limits, Question
+from metrics_pipeline.sources.snmp import NAME, Snmp
 from metrics_pipeline.sources.snmp_engines.fast import FastEngine
 from metrics_pipeline.sources.snmp_engines.spec import Community, EngineSettings
 from metrics_pipeline.sources.snmp_session import SnmpFailure
-from metrics_pipeline_tests.benchmarks.snmp_responder import (
-    OWN_NUMBER,
+from metrics_pipeline.sources.snmp_settings import SnmpCommunity, SnmpSettings, SnmpUser
+from metrics_pipeline.storage.embedded import EmbeddedStore, EmbeddedStoreSettings
+from metrics_pipeline.storage.open import open_writer
+from metrics_pipeline.storage.writer import Writer
+from metrics_pipeline_tests.benchmarks.snmp_fleet import (
+    COMMUNITY,
+    PASSWORD,
+    USER,
+    Generation,
     address_of,
-    cells,
+    asked_when_known,
+    expected,
     is_dead,
-    own_number,
 )
-from metrics_pipeline_tests.servers import listening_ports, require, running, wait_until
+from metrics_pipeline_tests.benchmarks.snmp_peer import peer
+from metrics_pipeline_tests.servers import running, wait_until
 
-VARIABLES_A_REQUEST = 28
-TIMEOUT_SECONDS = 2.0
-TRIES = 2
-IN_FLIGHT = 1000
-SCRAPES_AT_ONCE = 50
+SETTINGS = SnmpSettings(timeout_seconds=2.0, tries=2, max_varbinds=28)
+LIMITS = Limits(max_in_flight=1000, budget_seconds=10.0)
+"""The defaults of `polling`."""
 AGENT_PROCESSES = 2
-OIDS = tuple(cells())
-TRUTH = {oid: int.from_bytes(value[2:], "big") for oid, value in cells().items()}
-POINTS_AT_ONCE = 1000
+ASSET = "devices/snmp_metrics"
+STORE, GENERATION = "embedded.sqlite", "generation"
 
-_COMPARING: list[float] = []
-"""CPU seconds the benchmark itself took to compare: not ours, nor the peer's."""
+T = TypeVar("T")
 
 
-async def sweep(port: int, devices: int, dead_every: int) -> dict[str, Any]:
-    """Our sweep, every value compared and rendered, and what this process took for it."""
-    points, time_ns = _Rendered(), time.time_ns()
+class Fleet(NamedTuple):
+    """Who is asked, and the folder with the store, the memories and the generation."""
 
-    def take(device: int, found: Mapping[str, Any]) -> int:
-        points.add(device, found, time_ns)
-        return _count_wrong(found, device)
+    folder: str
+    port: int
+    devices: int
+    dead_every: int
 
-    return await _sweep(port, devices, dead_every, take)
+    def inventory(self, credential: str) -> list[Device]:
+        """The devices as the inventory has them."""
+        return [
+            Device(_name(at), _name(at), address_of(at), "switch", NAME, self.port, credential)
+            for at in range(self.devices)
+        ]
 
 
-async def sweep_alone(port: int, devices: int, dead_every: int) -> dict[str, Any]:
-    """Our sweep, for the requests alone."""
-    return await _sweep(port, devices, dead_every, lambda _, found: len(OIDS) - len(found))
+class Run:
+    """A process that sweeps as a run of `device_metrics` does, and what each part of it takes."""
+
+    def __init__(self, fleet: Fleet, writer: Writer, generation: Generation) -> None:
+        self._fleet, self._writer, self._generation = fleet, writer, generation
+        self._probe = Snmp(SETTINGS, _credentials())
+        self.figures: dict[str, float] = {}
+
+    def discover(self) -> None:
+        """Sweep without a memory, and leave one."""
+        self._sweep("sweep", "community")
+        self._keep_memories()
+
+    def know(self) -> None:
+        """Sweep over version 2c with what is remembered."""
+        self._load_memories()
+        swept = self._sweep("sweep", "community")
+        self._keep_memories()
+        devices = self._fleet.inventory("community")
+        self._measure("publish", lambda: self._writer.publish(ASSET, swept.packing, devices))
+
+    def know_as_user(self) -> None:
+        """Sweep over version 3, as a new process first, then with agents and keys known."""
+        self._load_memories()
+        self._sweep("first", "user")
+        self._sweep("sweep", "user")
+
+    async def _poll(self, devices: Sequence[Device], time_ns: int) -> Swept:
+        question = Question(self._probe, devices, HOST_METRICS)
+        return await sweep_and_store(
+            [question],
+            LIMITS,
+            lambda reading: metric_points(reading, time_ns),
+            self._writer,
+            say=lambda _line: None,
+        )
+
+    def _load_memories(self) -> None:
+        self._measure("load", lambda: self._probe.load_memories(self._writer.load_memories(NAME)))
+
+    def _keep_memories(self) -> None:
+        self._measure("dump", lambda: self._writer.save_memories(NAME, self._probe.dump_memories()))
+
+    def _sweep(self, what: str, credential: str) -> Swept:
+        devices = self._fleet.inventory(credential)
+        generation, time_ns = self._generation.advance(), time.time_ns()
+        swept = self._measure(what, lambda: asyncio.run(self._poll(devices, time_ns)))
+        wrong = _count_wrong(self._fleet, generation, time_ns)
+        self.figures["wrong_values"] = self.figures.get("wrong_values", 0) + wrong
+        return swept
+
+    def _measure(self, what: str, call: Callable[[], T]) -> T:
+        cpu, wall = time.process_time(), time.perf_counter()
+        result = call()
+        self.figures[f"{what}_cpu_s"] = time.process_time() - cpu
+        self.figures[f"{what}_s"] = time.perf_counter() - wall
+        most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+        self.figures[f"{what}_rss_mb"] = most
+        return result
 
 
-async def _sweep(
-    port: int, devices: int, dead_every: int, take: Callable[[int, Mapping[str, Any]], int]
-) -> dict[str, Any]:
-    settings = EngineSettings(TIMEOUT_SECONDS, TRIES, VARIABLES_A_REQUEST)
-    window, wrong, credential = asyncio.Semaphore(IN_FLIGHT), 0, Community(1, "public")
+def _count_wrong(fleet: Fleet, generation: int, time_ns: int) -> int:
+    """Values in the store that are not what the agents' numbers come to, too many or too few."""
+    settings = EmbeddedStoreSettings(path=Path(fleet.folder) / STORE)
+    with closing(EmbeddedStore(settings)) as store:
+        found = {
+            (point.tags["device_id"], point.tags["metric_name"]): float(point.fields["value"])
+            for point in store.read(DEVICE_METRICS.name, time_ns, time_ns + 1)
+        }
+    right = 0
+    alive = [at for at in range(fleet.devices) if not is_dead(at, fleet.dead_every)]
+    for device in alive:
+        for metric, value in expected(device, generation).items():
+            told = found.get((_name(device), metric), math.nan)
+            right += math.isclose(told, value, rel_tol=1e-12)
+    return max(len(found), len(alive) * len(HOST_METRICS)) - right
 
-    async def poll(engine: FastEngine, device: int) -> None:
-        nonlocal wrong
-        async with window, engine.session((address_of(device), port), credential) as session:
-            try:
-                found = await session.get(OIDS)
-            except SnmpFailure:
-                wrong += 0 if is_dead(device, dead_every) else len(OIDS)
-                return
-        wrong += take(device, found)
 
-    _COMPARING.clear()
-    cpu, wall = time.process_time(), time.perf_counter()
-    async with FastEngine(settings) as engine:
-        await asyncio.gather(*(poll(engine, device) for device in range(devices)))
+def _name(device: int) -> str:
+    return f"device-{device:05d}"
+
+
+def _credentials() -> dict[str, SnmpCommunity | SnmpUser]:
+    os.environ["BENCHMARK_COMMUNITY"], os.environ["BENCHMARK_PASSWORD"] = COMMUNITY, PASSWORD
+    password = SecretReference(env="BENCHMARK_PASSWORD")
     return {
-        "cpu_s": time.process_time() - cpu - sum(_COMPARING),
-        "wall_s": time.perf_counter() - wall,
-        "rss_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
-        "wrong_values": wrong,
+        "community": SnmpCommunity(community=SecretReference(env="BENCHMARK_COMMUNITY")),
+        "user": SnmpUser(
+            user=USER.name,
+            auth="sha256",
+            auth_password=password,
+            privacy="aes128",
+            privacy_password=password,
+        ),
     }
 
 
-async def sweep_with_gufo(port: int, devices: int, dead_every: int) -> dict[str, Any]:
-    """The same requests with `gufo-snmp`: a socket a device, nothing compared or rendered."""
-    from gufo.snmp.aio import SnmpSession
-
-    window, wrong = asyncio.Semaphore(IN_FLIGHT), 0
-
-    async def poll(device: int) -> None:
-        nonlocal wrong
-        async with window:
-            session = SnmpSession(address_of(device), port=port, timeout=TIMEOUT_SECONDS)
-            for at in range(0, len(OIDS), VARIABLES_A_REQUEST):
-                asked = OIDS[at : at + VARIABLES_A_REQUEST]
-                for left in reversed(range(TRIES)):
-                    try:
-                        found = await session.get_many(asked)
-                        wrong += len(asked) - len(found)
-                        break
-                    except TimeoutError:
-                        if left == 0:
-                            return
-
-    cpu, wall = time.process_time(), time.perf_counter()
-    await asyncio.gather(*(poll(device) for device in range(devices)))
-    taken = time.process_time() - cpu
-    return {"cpu_s": taken, "wall_s": time.perf_counter() - wall, "wrong_values": wrong}
+def _run_here(what: str, fleet: Fleet) -> dict[str, float]:
+    """One of Run's methods, in this process."""
+    folder = Path(fleet.folder)
+    operational = DatabaseSettings(url=f"sqlite:///{folder / 'operational.sqlite'}")
+    store = EmbeddedStoreSettings(path=folder / STORE)
+    with (
+        Generation(folder / GENERATION) as generation,
+        closing(open_writer(store, operational, CATALOG)) as writer,
+    ):
+        run = Run(fleet, writer, generation)
+        {"discover": run.discover, "know": run.know, "user": run.know_as_user}[what]()
+    return run.figures
 
 
-class _Rendered:
-    """The points of a device, as many as the product writes, rendered in batches."""
-
-    def __init__(self) -> None:
-        self._points: list[Point] = []
-
-    def add(self, device: int, found: Mapping[str, Any], time_ns: int) -> None:
-        share = len(OIDS) // len(HOST_METRICS)
-        values = list(found.values())
-        self._points += [
-            Point(
-                "device_metrics",
-                {"device_id": f"device-{device:05d}", "metric_name": metric},
-                {"value": float(sum(values[at * share : (at + 1) * share]))},
-                time_ns,
-            )
-            for at, metric in enumerate(HOST_METRICS)
-        ]
-        if len(self._points) >= POINTS_AT_ONCE:
-            render(self._points)
-            self._points.clear()
-
-
-def _count_wrong(found: Mapping[str, Any], device: int) -> int:
-    started = time.process_time()
-    expected = TRUTH | {OWN_NUMBER: own_number(device)}
-    wrong: int = sum(found.get(oid) != value for oid, value in expected.items())
-    _COMPARING.append(time.process_time() - started)
-    return wrong
-
-
-class Peer:
-    """A `prometheus-snmp-exporter` that runs."""
-
-    def __init__(self, pid: int, port: int, agent_port: int) -> None:
-        self._pid, self._port, self._agent_port = pid, port, agent_port
-
-    async def sweep(self, devices: int, dead_every: int) -> dict[str, Any]:
-        """Scrape all devices; what the exporter took."""
-        window, values = asyncio.Semaphore(SCRAPES_AT_ONCE), 0
-        free: list[tuple[asyncio.StreamReader, asyncio.StreamWriter]] = []
-
-        async def scrape(device: int) -> None:
-            nonlocal values
-            async with window:
-                connection = (
-                    free.pop() if free else await asyncio.open_connection("127.0.0.1", self._port)
-                )
-                found = await self._scrape(*connection, device)
-                values += found
-                free.append(connection)
-
-        cpu = self._cpu_seconds()
-        await asyncio.gather(*(scrape(device) for device in range(devices)))
-        taken = self._cpu_seconds() - cpu
-        for _, writer in free:
-            writer.close()
-        alive = sum(not is_dead(device, dead_every) for device in range(devices))
-        return {"cpu_s": taken, "wrong_values": alive * len(OIDS) - values}
-
-    async def _scrape(
-        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, device: int
-    ) -> int:
-        target = f"{address_of(device)}:{self._agent_port}"
-        request = f"GET /snmp?module=benchmark&target={target} HTTP/1.1\r\nHost: peer\r\n\r\n"
-        writer.write(request.encode())
-        head = (await reader.readuntil(b"\r\n\r\n")).decode().lower()
-        if "transfer-encoding: chunked" in head:
-            body = b""
-            while size := int(await reader.readline(), 16):
-                body += await reader.readexactly(size)
-                await reader.readline()
-            await reader.readline()
-        else:
-            length = int(head.partition("content-length:")[2].split()[0])
-            body = await reader.readexactly(length)
-        return body.count(b"\nvalue_")
-
-    def _cpu_seconds(self) -> float:
-        fields = Path(f"/proc/{self._pid}/stat").read_text().rpartition(")")[2].split()
-        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+def _run_in_a_process(what: str, fleet: Fleet) -> dict[str, float]:
+    argv = [sys.executable, "-m", "metrics_pipeline_tests.benchmarks.snmp", "--child", what]
+    done = subprocess.run([*argv, *map(str, fleet)], check=True, stdout=subprocess.PIPE, text=True)
+    found: dict[str, float] = json.loads(done.stdout)
+    return found
 
 
 @contextmanager
-def agents(dead_every: int) -> Iterator[int]:
+def agents(dead_every: int, generation_file: Path) -> Iterator[int]:
     """Processes that answer for all devices; gives their port."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as reserved, ExitStack() as stack:
         reserved.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
@@ -229,102 +226,75 @@ def agents(dead_every: int) -> Iterator[int]:
         reserved.bind(("127.0.0.1", 0))
         port: int = reserved.getsockname()[1]
         module = "metrics_pipeline_tests.benchmarks.snmp_responder"
+        arguments = [str(port), str(dead_every), str(generation_file)]
         for _ in range(AGENT_PROCESSES):
-            stack.enter_context(running([sys.executable, "-m", module, str(port), str(dead_every)]))
+            stack.enter_context(running([sys.executable, "-m", module, *arguments]))
         wait_until(lambda: _answers(port), "the agents answer")
         yield port
-
-
-@contextmanager
-def peer(agent_port: int) -> Iterator[Peer]:
-    """The exporter, with a module that asks for the same instances."""
-    program = require("prometheus-snmp-exporter")
-    with tempfile.TemporaryDirectory() as folder:
-        file = Path(folder) / "snmp.yml"
-        file.write_text(yaml.safe_dump({"benchmark": peer_module()}))
-        argv = [program, f"--config.file={file}", "--web.listen-address=127.0.0.1:0"]
-        argv += ["--log.level=error"]
-        with running(argv) as pid:
-            wait_until(lambda: bool(listening_ports(pid)), "the exporter listens")
-            yield Peer(pid, listening_ports(pid).pop(), agent_port)
-
-
-def peer_module() -> dict[str, Any]:
-    """A module of the exporter's snmp.yml (version 0.21)."""
-    columns = dict.fromkeys(oid.rpartition(".")[0] for oid in OIDS)
-    metrics = [
-        {
-            "name": f"value_{at}",
-            "oid": column,
-            "type": "gauge",
-            "help": column,
-            "indexes": [] if f"{column}.0" in OIDS else [{"labelname": "row", "type": "gauge"}],
-        }
-        for at, column in enumerate(columns)
-    ]
-    return {
-        "get": list(OIDS),
-        "metrics": metrics,
-        "version": 2,
-        "max_repetitions": VARIABLES_A_REQUEST,
-        "retries": TRIES - 1,
-        "timeout": f"{TIMEOUT_SECONDS:g}s",
-        "auth": {"community": "public"},
-    }
-
-
-def measure(devices: int, dead_share: float, rounds: int, with_gufo: bool) -> dict[str, Any]:
-    """The benchmark's figures."""
-    dead_every = round(1 / dead_share) if dead_share else 0
-    names = ["ours", "alone", *(["gufo"] if with_gufo else [])]
-    taken: dict[str, list[dict[str, Any]]] = {name: [] for name in (*names, "peer")}
-    with agents(dead_every) as port, peer(port) as exporter:
-        for _ in range(rounds):
-            for name in names:
-                taken[name].append(_in_a_process(name, port, devices, dead_every))
-            taken["peer"].append(asyncio.run(exporter.sweep(devices, dead_every)))
-    figures = {
-        "devices": devices,
-        "dead_share": dead_share,
-        "rounds": rounds,
-        "values_per_device": len(OIDS),
-        "cpu_ms_per_device": _cpu_ms(taken["ours"], devices),
-        "peer_cpu_ms_per_device": _cpu_ms(taken["peer"], devices),
-        "requests_cpu_ms_per_device": _cpu_ms(taken["alone"], devices),
-        "sweep_s": round(statistics.median(each["wall_s"] for each in taken["ours"]), 2),
-        "rss_mb": round(max(each["rss_mb"] for each in taken["ours"]), 1),
-        "wrong_values": max(each["wrong_values"] for each in taken["ours"]),
-        "peer_missing_values": max(each["wrong_values"] for each in taken["peer"]),
-    }
-    if with_gufo:
-        figures["gufo_cpu_ms_per_device"] = _cpu_ms(taken["gufo"], devices)
-        figures["gufo_missing_values"] = max(each["wrong_values"] for each in taken["gufo"])
-    return figures
-
-
-def _cpu_ms(taken: Sequence[Mapping[str, Any]], devices: int) -> float:
-    seconds: float = statistics.median(each["cpu_s"] for each in taken)
-    return round(seconds / devices * 1000, 3)
-
-
-def _in_a_process(who: str, port: int, devices: int, dead_every: int) -> dict[str, Any]:
-    argv = [sys.executable, "-m", "metrics_pipeline_tests.benchmarks.snmp", "--child", who]
-    numbers = map(str, (port, devices, dead_every))
-    done = subprocess.run([*argv, *numbers], check=True, capture_output=True, text=True)
-    found: dict[str, Any] = json.loads(done.stdout)
-    return found
 
 
 def _answers(port: int) -> bool:
     async def ask() -> bool:
         async with FastEngine(EngineSettings(0.2, 1)) as engine:
-            session = engine.session((address_of(0), port), Community(1, "public"))
-            return await session.get([OWN_NUMBER]) == {OWN_NUMBER: own_number(0)}
+            session = engine.session((address_of(0), port), Community(1, COMMUNITY))
+            return bool(await session.get(asked_when_known()[:1]))
 
     try:
         return asyncio.run(ask())
     except SnmpFailure:
         return False
+
+
+def measure(devices: int, dead_share: float, rounds: int) -> dict[str, Any]:
+    """The benchmark's figures."""
+    dead_every = round(1 / dead_share) if dead_share else 0
+    taken: dict[str, list[Mapping[str, float]]] = {}
+    request = {
+        "timeout": f"{SETTINGS.timeout_seconds:g}s",
+        "retries": SETTINGS.tries - 1,
+        "max_repetitions": SETTINGS.max_varbinds,
+    }
+    with tempfile.TemporaryDirectory() as folder:
+        generation = Path(folder) / GENERATION
+        with agents(dead_every, generation) as port, peer(port, request) as exporter:
+            fleet = Fleet(folder, port, devices, dead_every)
+            # It keeps the keys of each agent for as long as it runs.
+            taken["peer first"] = [asyncio.run(exporter.sweep("user", devices, dead_every))]
+            for _ in range(rounds):
+                for what in ("discover", "know", "user"):
+                    taken.setdefault(what, []).append(_run_in_a_process(what, fleet))
+                for module in ("community", "user"):
+                    found = asyncio.run(exporter.sweep(module, devices, dead_every))
+                    taken.setdefault(f"peer {module}", []).append(found)
+    settled = {"devices": devices, "dead_share": dead_share, "rounds": rounds}
+    return settled | _summary(taken, devices)
+
+
+def _summary(taken: Mapping[str, Sequence[Mapping[str, float]]], devices: int) -> dict[str, Any]:
+    def cpu_ms(who: str, *parts: str) -> float:
+        runs = [sum(each[f"{part}_cpu_s"] for part in parts) for each in taken[who]]
+        return round(statistics.median(runs) / devices * 1000, 3)
+
+    def most(who: Sequence[str], key: str) -> float:
+        return max(each[key] for name in who for each in taken[name])
+
+    return {
+        "values_per_device": len(asked_when_known()),
+        "cpu_ms_per_device": cpu_ms("know", "sweep"),
+        "peer_cpu_ms_per_device": cpu_ms("peer community", "sweep"),
+        "v3_cpu_ms_per_device": cpu_ms("user", "sweep"),
+        "v3_first_cpu_ms_per_device": cpu_ms("user", "first"),
+        "v3_peer_cpu_ms_per_device": cpu_ms("peer user", "sweep"),
+        "v3_peer_first_cpu_ms_per_device": cpu_ms("peer first", "sweep"),
+        "discovery_cpu_ms_per_device": cpu_ms("discover", "sweep"),
+        "memories_cpu_ms_per_device": cpu_ms("know", "load", "dump"),
+        "publish_cpu_ms_per_device": cpu_ms("know", "publish"),
+        "sweep_s": round(statistics.median(each["sweep_s"] for each in taken["know"]), 2),
+        "rss_mb": round(most(["know"], "sweep_rss_mb"), 1),
+        "published_rss_mb": round(most(["know"], "publish_rss_mb"), 1),
+        "wrong_values": int(most(["discover", "know", "user"], "wrong_values")),
+        "peer_missing_values": int(most(["peer community", "peer user"], "missing_values")),
+    }
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -334,20 +304,18 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--devices", type=int, default=1000, help="devices in a sweep (1000)")
     parser.add_argument("--dead-share", type=float, default=0.1, help="share that is silent (0.1)")
     parser.add_argument("--rounds", type=int, default=3, help="rounds to take the median of (3)")
-    parser.add_argument("--gufo", action="store_true", help="measure gufo-snmp, too")
     parser.add_argument("--json", action="store_true", help="print one JSON object on one line")
-    parser.add_argument("--child", nargs=4, help=argparse.SUPPRESS)
+    parser.add_argument("--child", nargs=5, help=argparse.SUPPRESS)
     options = parser.parse_args(arguments)
     if options.child:
-        who, *numbers = options.child
-        contender = {"ours": sweep, "alone": sweep_alone, "gufo": sweep_with_gufo}[who]
-        print(json.dumps(asyncio.run(contender(*map(int, numbers)))))
+        what, folder, *numbers = options.child
+        print(json.dumps(_run_here(what, Fleet(folder, *map(int, numbers)))))
         return
-    figures = measure(options.devices, options.dead_share, options.rounds, options.gufo)
+    figures = measure(options.devices, options.dead_share, options.rounds)
     if options.json:
         print(json.dumps(figures))
     else:
-        print("\n".join(f"{name:24} {value}" for name, value in figures.items()))
+        print("\n".join(f"{name:28} {value}" for name, value in figures.items()))
 
 
 if __name__ == "__main__":

@@ -29,7 +29,8 @@ import asyncssh
 
 from metrics_pipeline.core.devices import HOST_METRICS, Device
 from metrics_pipeline.simulators.ssh_host import SimulatedHost, SshHosts
-from metrics_pipeline.sources.ssh import SCRIPT, Ssh, SshLogin, SshSettings
+from metrics_pipeline.sources.ssh import SCRIPT, Ssh
+from metrics_pipeline.sources.ssh_settings import SshLogin, SshSettings
 from metrics_pipeline_tests.servers import require
 from metrics_pipeline_tests.sshd import make_key
 

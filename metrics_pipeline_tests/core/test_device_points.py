@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from itertools import groupby
+
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from metrics_pipeline.core.catalog import CATALOG
 from metrics_pipeline.core.device_points import (
     StatusBoard,
-    count_outcomes,
     metric_points,
     outcome_of,
     status_point,
@@ -71,6 +75,13 @@ def test_a_status_is_one_of_two_words() -> None:
         assert statuses_in([point]) == {"d1": is_online}
 
 
+def judged(board: StatusBoard, readings: Iterable[DeviceReading]) -> list[bool]:
+    """What is shown after each reading, a second apart."""
+    return [
+        statuses_in(board.judge(reading, second))["d1"] for second, reading in enumerate(readings)
+    ]
+
+
 @pytest.mark.parametrize(
     ("readings", "expected"),
     [
@@ -85,13 +96,39 @@ def test_a_status_is_one_of_two_words() -> None:
 def test_a_device_goes_offline_with_its_second_missed_answer(
     readings: list[DeviceReading], expected: list[bool]
 ) -> None:
-    board = StatusBoard(misses_allowed=2, online={})
-    assert [board.judge(reading) for reading in readings] == expected
+    assert judged(StatusBoard(misses_allowed=2, online={}), readings) == expected
 
 
 def test_a_device_that_was_online_in_the_last_run_may_miss_once() -> None:
-    board = StatusBoard(misses_allowed=2, online={"d1": True})
-    assert [board.judge(DOWN), board.judge(DOWN)] == [True, False]
+    assert judged(StatusBoard(2, {"d1": True}), [DOWN, DOWN]) == [True, False]
+
+
+def test_an_answer_missed_in_the_last_run_counts() -> None:
+    assert judged(StatusBoard(2, {"d1": True}, {"d1": [5]}), [DOWN]) == [False]
+
+
+def test_offline_is_written_with_the_time_of_the_first_missed_answer() -> None:
+    board = StatusBoard(misses_allowed=3, online={"d1": True})
+    points = [point for second in (30, 60, 90, 120) for point in board.judge(DOWN, second)]
+    kept = {point.time_ns: point.fields["status"] for point in points}
+    assert kept == dict.fromkeys((30, 60, 90, 120), "offline")
+    assert board.missed == {}
+
+
+@given(st.lists(st.booleans(), max_size=30), st.integers(1, 4))
+def test_history_has_a_status_for_each_sweep_and_offline_for_each_long_enough_silence(
+    answers: list[bool], misses_allowed: int
+) -> None:
+    board = StatusBoard(misses_allowed, {"d1": True})
+    history: dict[int, bool] = {}
+    for second, answered in enumerate(answers):
+        for point in board.judge(UP if answered else DOWN, second):
+            history[point.time_ns] = point.fields["status"] == "online"
+    expected: list[bool] = []
+    for answered, run in groupby(answers):
+        length = len(list(run))
+        expected += [answered or length < misses_allowed] * length
+    assert [history[second] for second in range(len(answers))] == expected
 
 
 def test_outcomes_are_complete_partial_or_a_reason() -> None:
@@ -102,8 +139,3 @@ def test_outcomes_are_complete_partial_or_a_reason() -> None:
         "partial",
         "timeout",
     ]
-    assert count_outcomes([complete, partial, DOWN, DOWN]) == {
-        "complete": 1,
-        "partial": 1,
-        "timeout": 2,
-    }

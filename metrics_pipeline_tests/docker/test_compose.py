@@ -18,7 +18,8 @@ import yaml
 
 from metrics_pipeline import __version__
 from metrics_pipeline.access.database import DatabaseSettings
-from metrics_pipeline.access.inventory_tables import CONCENTRATORS
+from metrics_pipeline.access.inventory_schema import upgrade_inventory
+from metrics_pipeline.access.inventory_tables import CONCENTRATORS, DEVICES
 from metrics_pipeline.access.secrets import SecretReference
 from metrics_pipeline.core.catalog import CATALOG, CONCENTRATOR_COUNT
 from metrics_pipeline.settings_file import load_settings
@@ -266,15 +267,7 @@ def test_the_inventory_is_the_table_its_source_counts(
         connection.exec_driver_sql((DOCKER / "postgres" / "inventory.sql").read_text())
         row = {"id": "a", "name": "Roof", "eui": "00800000A0001234"}
         connection.execute(CONCENTRATORS.insert().values(row))
-    dialect = engine.dialect
-    columns = {c["name"]: c for c in sa.inspect(engine).get_columns(CONCENTRATORS.name)}
     engine.dispose()
-    for column in CONCENTRATORS.columns:
-        made = columns.pop(column.name)
-        assert made["type"].compile(dialect) == column.type.compile(dialect)
-        assert made["nullable"] is column.nullable
-    assert columns == {}
-
     monkeypatch.setenv("INVENTORY_PASSWORD", postgresql.password)
     database = DatabaseSettings(
         url=postgresql.plain_url, password=SecretReference(env="INVENTORY_PASSWORD")
@@ -283,6 +276,26 @@ def test_the_inventory_is_the_table_its_source_counts(
     reading = inventory.read([CONCENTRATOR_COUNT], time_ns=1)
     inventory.close()
     assert [dict(point.fields) for point in reading.points] == [{CONCENTRATOR_COUNT.field: 1}]
+
+
+@pytest.mark.parametrize("table", [CONCENTRATORS, DEVICES], ids=lambda table: table.name)
+def test_the_tables_of_the_inventory_are_those_of_the_product(
+    postgresql: PostgresqlDatabase, table: sa.Table
+) -> None:
+    engine = sa.create_engine(postgresql.url)
+    with engine.begin() as connection:
+        connection.exec_driver_sql((DOCKER / "postgres" / "inventory.sql").read_text())
+    before = sa.inspect(engine).get_columns(table.name)
+    upgrade_inventory(engine)
+    columns = {c["name"]: c for c in sa.inspect(engine).get_columns(table.name)}
+    dialect = engine.dialect
+    engine.dispose()
+    assert [c["name"] for c in before] == list(columns)
+    for column in table.columns:
+        made = columns.pop(column.name)
+        assert made["type"].compile(dialect) == column.type.compile(dialect)
+        assert made["nullable"] is column.nullable
+    assert columns == {}
 
 
 def test_promtool_accepts_the_configuration_of_prometheus() -> None:

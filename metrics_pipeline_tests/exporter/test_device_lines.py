@@ -14,8 +14,9 @@ from prometheus_client.parser import text_string_to_metric_families as parse_tex
 
 from metrics_pipeline.core.catalog import CATALOG, DEVICE_METRIC_LIST, DEVICE_UP, Metric
 from metrics_pipeline.core.points import Point
-from metrics_pipeline.exporter.device_lines import DeviceLines, number_of
+from metrics_pipeline.exporter.device_lines import Block, DeviceLines, number_of
 from metrics_pipeline.exporter.page import render
+from metrics_pipeline.exporter.pieces import gzip_join, unzip
 from metrics_pipeline.exporter.samples import Samples
 from metrics_pipeline.storage import device_labels, snapshots
 from metrics_pipeline.storage.device_labels import LabelledSnapshot
@@ -60,7 +61,11 @@ def lines_of(*seen: LabelledSnapshot, shown: Iterable[str] = ALL, limit: int = L
     lines = DeviceLines(CATALOG, tuple(shown), limit)
     for snapshot in seen:
         lines.update([snapshot])
-    return [line for b in lines.blocks for line in b.samples.plain.decode().splitlines()]
+    return [line for block in lines.blocks for line in plain_lines(block)]
+
+
+def plain_lines(block: Block) -> list[str]:
+    return unzip(gzip_join([block.samples])).decode().splitlines()
 
 
 def of_device(metric: Metric, device: str, value: str) -> str:
@@ -196,7 +201,7 @@ def test_a_family_is_cut_at_the_limit_and_says_by_how_much() -> None:
     [block] = lines.blocks
     assert block.dropped == 2
     expected = [of_device(CPU, device, "1.0") for device in devices[:3]]
-    assert block.samples.plain.decode().splitlines() == expected
+    assert plain_lines(block) == expected
 
 
 def test_half_a_character_in_a_name_costs_that_character_and_not_the_page() -> None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -15,15 +17,43 @@ import sqlalchemy as sa
 from metrics_pipeline.access.database import open_engine
 from metrics_pipeline.access.inventory_tables import DEVICES
 from metrics_pipeline.access.state_path import STATE_DIR_KEY
-from metrics_pipeline.core.catalog import CATALOG
-from metrics_pipeline.core.device_assets import SNMP, SSH, STATUS
+from metrics_pipeline.core.catalog import CATALOG, DEVICE_STATUS
+from metrics_pipeline.core.device_assets import STATUS, metrics_asset, part_of, shard_of
 from metrics_pipeline.core.points import Point
 from metrics_pipeline.orchestration.assets.devices import build_device_assets
 from metrics_pipeline.orchestration.resources import build_resources
+from metrics_pipeline.orchestration.run_time import SCHEDULED_TAG
+from metrics_pipeline.orchestration.status_grid import StatusGrid
 from metrics_pipeline.settings import Settings
 from metrics_pipeline.simulators.device_servers import serve_device_fleet
+from metrics_pipeline.storage import snapshots
+from metrics_pipeline.storage.embedded import EmbeddedStore
 from metrics_pipeline.storage.open import open_writer
+from metrics_pipeline.storage.operational import OperationalDatabase
 from metrics_pipeline_tests.orchestration.pipeline import failure_text
+
+SNMP, SSH = metrics_asset("snmp"), metrics_asset("ssh")
+
+
+@dataclass(frozen=True, slots=True)
+class Now(StatusGrid):
+    """A grid of some slots, all of which are due now, though they are 30 s apart."""
+
+    before: Sequence[Callable[[], None]] = (lambda: None,)
+    """Called before each slot, of which there are as many."""
+    back: int = 0
+    """So many slots before the present one is the last."""
+
+    def slots(self, now_seconds: float) -> Iterator[int]:
+        """Instead of those of the window."""
+        for left, happen in zip(range(len(self.before))[::-1], self.before, strict=True):
+            happen()
+            slot = int(now_seconds) // self.every_seconds - left - self.back
+            yield slot * self.every_seconds
+
+    def is_in_time(self, slot: int, now_seconds: float, last_took: float) -> bool:
+        """Always."""
+        return True
 
 
 @dataclass(slots=True)
@@ -33,19 +63,28 @@ class Polls:
     settings: Settings
     instance: dg.DagsterInstance
 
-    def run(self, key: str) -> dg.ExecuteInProcessResult:
-        """One run; a status run sweeps once, now."""
-        assets = build_device_assets(self.settings, grid=lambda now: [int(now)])
+    def run(
+        self,
+        key: str,
+        *before: Callable[[], None],
+        shard: str | None = None,
+        due: datetime | None = None,
+        back: int = 0,
+    ) -> dg.ExecuteInProcessResult:
+        """One run; a status run sweeps once, or after each of `before`."""
+        assets = build_device_assets(self.settings, Now(30, before or (lambda: None,), back))
         wanted = [asset for asset in assets if asset.key == dg.AssetKey.from_user_string(key)]
         return dg.materialize(
             wanted,
             instance=self.instance,
             resources=dict(build_resources(self.settings)),
             raise_on_error=False,
+            partition_key=shard,
+            tags={SCHEDULED_TAG: due.isoformat()} if due else {},
         )
 
     def latest(self, key: str) -> tuple[Point, ...]:
-        """What the exporter would show of the asset."""
+        """What the exporter would show of the asset, or of a shard of it."""
         writer = open_writer(self.settings.store, self.settings.operational_database, CATALOG)
         try:
             snapshot = writer.latest(key)
@@ -53,12 +92,29 @@ class Polls:
             writer.close()
         return snapshot.points if snapshot else ()
 
+    def shift(self, key: str, seconds: int) -> None:
+        """Make what is shown of the asset so much older."""
+        database = OperationalDatabase(self.settings.operational_database)
+        points = (replace(p, time_ns=p.time_ns - seconds * 10**9) for p in self.latest(key))
+        with database.writing() as connection:
+            snapshots.replace(connection, key, tuple(points), 1)
+        database.close()
+
     def metadata(self, key: str) -> dict[str, Any]:
         """Of the asset's last materialization."""
         event = self.instance.get_latest_materialization_event(dg.AssetKey.from_user_string(key))
         assert event is not None
         assert event.asset_materialization is not None
         return {name: value.value for name, value in event.asset_materialization.metadata.items()}
+
+    def stored(self, device: str) -> list[str]:
+        """The statuses of a device that the store has, oldest first."""
+        store = EmbeddedStore(self.settings.store)  # type: ignore[arg-type]
+        try:
+            points = store.read(DEVICE_STATUS.name, 0, 2**62)
+        finally:
+            store.close()
+        return [str(p.fields["status"]) for p in points if p.tags["device_id"] == device]
 
     def change(self, statement: sa.Executable) -> None:
         """Change the inventory."""
@@ -119,7 +175,7 @@ def test_every_device_of_the_inventory_has_a_status(tmp_path: Path) -> None:
         metadata = it.metadata(STATUS)
     assert result.success
     assert len({point.tags["device_id"] for point in points}) == metadata["devices"] == 60
-    assert {point.fields["status"] for point in points} == {"online", "offline"}
+    assert set(statuses(points).values()) == {"online", "offline"}
     checks = {e.check_name: e.passed for e in result.get_asset_check_evaluations()}
     assert checks["every_device_has_a_result"]
     assert checks["values_are_in_range"]
@@ -142,7 +198,7 @@ def test_a_device_that_is_disabled_or_gone_is_neither_asked_nor_shown(tmp_path: 
     with polls(tmp_path) as it:
         it.change(sa.update(DEVICES).values(enabled=False).where(DEVICES.c.protocol != "tcp"))
         assert it.run(STATUS).success
-        assert len(it.latest(STATUS)) == 10
+        assert len(statuses(it.latest(STATUS))) == 10
 
 
 def test_half_of_the_fleet_dead_is_a_result_and_a_warning(tmp_path: Path) -> None:
@@ -150,7 +206,7 @@ def test_half_of_the_fleet_dead_is_a_result_and_a_warning(tmp_path: Path) -> Non
         nobody = sa.update(DEVICES).values(port=9).where(DEVICES.c.protocol == "snmp")
         it.change(nobody)
         result = it.run(STATUS)
-        offline = [p for p in it.latest(STATUS) if p.fields["status"] == "offline"]
+        offline = [s for s in statuses(it.latest(STATUS)).values() if s == "offline"]
     assert result.success
     assert len(offline) >= 40
     checks = {e.check_name: e for e in result.get_asset_check_evaluations()}
@@ -187,6 +243,150 @@ def test_a_store_that_is_gone_fails_the_step_in_words(tmp_path: Path) -> None:
         result = it.run(SSH)
     assert not result.success
     assert "embedded store" in failure_text(result)
+
+
+def statuses(points: Sequence[Point]) -> dict[str, str]:
+    """Of each device."""
+    return {p.tags["device_id"]: str(p.fields["status"]) for p in points if "status" in p.fields}
+
+
+def answers(result: dg.ExecuteInProcessResult) -> dict[str, dg.AssetCheckEvaluation]:
+    """The checks of a run, by name."""
+    return {e.check_name: e for e in result.get_asset_check_evaluations()}
+
+
+def silence(device: str) -> sa.Update:
+    """The device is where nobody answers."""
+    return sa.update(DEVICES).values(port=9).where(DEVICES.c.id == device)
+
+
+def test_a_device_goes_offline_with_its_second_miss_and_was_so_since_the_first(
+    tmp_path: Path,
+) -> None:
+    gone = "simulated-switch-101"
+    with polls(tmp_path) as it:
+        assert it.run(STATUS, back=2).success
+        assert statuses(it.latest(STATUS))[gone] == "online"
+        it.change(silence(gone))
+        assert it.run(STATUS, back=1).success
+        assert statuses(it.latest(STATUS))[gone] == "online"
+        assert it.run(STATUS).success, "the miss of the last run counts"
+        assert statuses(it.latest(STATUS))[gone] == "offline"
+        assert it.stored(gone) == ["online", "offline", "offline"]
+        changes = it.metadata(STATUS)["changes"].records
+    assert [(row.data["device_id"], row.data["status"]) for row in changes] == [(gone, "offline")]
+
+
+def test_a_status_run_sweeps_in_every_slot_and_tells_of_each(tmp_path: Path) -> None:
+    with polls(tmp_path, missed_answers=1) as it:
+        gone = "simulated-switch-101"
+        result = it.run(STATUS, lambda: None, lambda: it.change(silence(gone)), lambda: None)
+        metadata = it.metadata(STATUS)
+    assert result.success
+    rounds = [row.data for row in metadata["sweeps"].records]
+    assert [row["asked"] for row in rounds] == [60, 60, 60]
+    assert [row["changed"] for row in rounds] == [0, 1, 0]
+    assert metadata["sweeps_left_out"] == 0
+    assert metadata["devices_changed"] == 1
+
+
+def test_who_is_pinged_has_a_round_trip_time(tmp_path: Path) -> None:
+    with polls(tmp_path, status_by="ping") as it:
+        assert it.run(STATUS).success
+        names = {p.tags.get("metric_name") for p in it.latest(STATUS)}
+    assert names == {None, "ping_status", "ping_rtt_ms"}
+
+
+def test_an_inventory_that_goes_away_in_a_status_run_costs_no_sweep(tmp_path: Path) -> None:
+    with polls(tmp_path) as it:
+        gone = sa.text("ALTER TABLE devices RENAME TO elsewhere")
+        result = it.run(STATUS, lambda: None, lambda: it.change(gone))
+        assert result.success
+        assert [row.data["asked"] for row in it.metadata(STATUS)["sweeps"].records] == [60, 60]
+
+
+def test_a_sweep_that_cannot_be_stored_fails_the_run_after_the_others(tmp_path: Path) -> None:
+    store, aside = tmp_path / "embedded.sqlite", tmp_path / "aside"
+
+    def break_store() -> None:
+        store.rename(aside)
+        store.mkdir()
+
+    def mend_store() -> None:
+        store.rmdir()
+        aside.rename(store)
+
+    with polls(tmp_path) as it:
+        result = it.run(STATUS, lambda: None, break_store, mend_store)
+        assert len(it.stored("simulated-printer-801")) == 2
+    assert not result.success
+    assert "embedded store" in failure_text(result)
+
+
+def test_a_type_with_a_cadence_of_its_own_is_asked_when_it_is_due(tmp_path: Path) -> None:
+    if time.time() % 300 > 280:
+        time.sleep(21)  # or the run would not be of the tick that is due now
+    types = {"freebsd": {"metrics_every_minutes": 30}}
+    with polls(tmp_path, device_types=types) as it:
+        assert it.run(SSH).success
+        it.shift(SSH, 600)
+        last = max(p.time_ns for p in it.latest(SSH)) // 10**9
+        now = int(time.time()) // 300 * 300
+        assert it.run(SSH, due=datetime.fromtimestamp(now, UTC)).success
+        fresh = {p.tags["device_id"] for p in it.latest(SSH) if p.time_ns == now * 10**9}
+        shown = {p.tags["device_id"] for p in it.latest(SSH)}
+        asked = it.metadata(SSH)["devices_asked"]
+    slow = {name for name in shown if "freebsd" in name}
+    assert len(slow) == 2
+    if now // 1800 == last // 1800:
+        assert asked == 8
+        assert slow & fresh == set()
+    else:
+        assert asked == 10
+    assert fresh
+
+
+def test_each_shard_polls_and_shows_its_own_devices(tmp_path: Path) -> None:
+    with polls(tmp_path, shards=2) as it:
+        shown = {}
+        for shard in ("1", "2"):
+            assert it.run(STATUS, shard=shard).success
+            shown[shard] = set(statuses(it.latest(part_of(STATUS, shard))))
+        assert it.latest(STATUS) == ()
+        assert {part_of(STATUS, shard) for shard in shown} <= set(it.settings.sweeps.snapshots())
+    assert len(shown["1"] | shown["2"]) == 60
+    assert all(shard_of(device, 2) == shard for shard in shown for device in shown[shard])
+
+
+def test_what_cannot_be_polled_is_told_and_so_are_two_devices_at_one_place(
+    tmp_path: Path,
+) -> None:
+    def row(name: str) -> sa.ColumnElement[bool]:
+        return DEVICES.c.id == f"simulated-printer-80{name}"
+
+    with polls(tmp_path) as it:
+        it.change(sa.update(DEVICES).values(protocol="telnet").where(row("1")))
+        it.change(sa.update(DEVICES).values(ip_address="no address!").where(row("2")))
+        place = {"ip_address": "127.20.8.9", "port": 9}
+        it.change(sa.update(DEVICES).values(place).where(row("3")))
+        it.change(sa.update(DEVICES).values(place).where(row("4")))
+        result = it.run(STATUS)
+        assert it.metadata(STATUS)["inventory_rows_unusable"] == 2
+    assert result.success
+    missing, twins = (
+        answers(result)[name] for name in ("every_device_has_a_result", "no_two_devices_are_one")
+    )
+    assert not missing.passed
+    assert "1 invalid_ip_address, 1 unknown_protocol" in str(missing.description)
+    assert "simulated-printer-802" in str(missing.description)
+    assert not twins.passed
+    assert twins.description == "tcp 127.20.8.9: simulated-printer-803, simulated-printer-804"
+
+
+def test_a_protocol_that_is_switched_off_has_no_asset(tmp_path: Path) -> None:
+    settings = make_settings(tmp_path, metrics_by=["snmp"])
+    keys = {asset.key.to_user_string() for asset in build_device_assets(settings)}
+    assert keys == {STATUS, SNMP}
 
 
 def test_what_a_probe_learned_is_there_in_the_next_run(tmp_path: Path) -> None:

@@ -42,8 +42,10 @@ from metrics_pipeline.simulators.device_servers import (
 )
 from metrics_pipeline.simulators.fleet_inventory import mirror_devices
 from metrics_pipeline.simulators.tcp_targets import TcpTargets
-from metrics_pipeline.sources.snmp import Snmp, SnmpCommunity, SnmpSettings
-from metrics_pipeline.sources.ssh import Ssh, SshLogin, SshSettings
+from metrics_pipeline.sources.snmp import Snmp
+from metrics_pipeline.sources.snmp_settings import SnmpCommunity, SnmpSettings
+from metrics_pipeline.sources.ssh import Ssh
+from metrics_pipeline.sources.ssh_settings import SshLogin, SshSettings
 from metrics_pipeline.sources.tcp_connect import TcpConnect, TcpConnectSettings
 from metrics_pipeline_tests import servers
 

@@ -45,7 +45,8 @@ from metrics_pipeline.simulators.snmp_agent import (
 )
 from metrics_pipeline.simulators.snmp_objects import AgentKind, Identity, show
 from metrics_pipeline.simulators.ssh_host import HostFigures
-from metrics_pipeline.sources.snmp import Snmp, SnmpCommunity, SnmpSettings
+from metrics_pipeline.sources.snmp import Snmp
+from metrics_pipeline.sources.snmp_settings import SnmpCommunity, SnmpSettings
 from metrics_pipeline_tests import servers
 from metrics_pipeline_tests.snmp_agents import net_snmp
 

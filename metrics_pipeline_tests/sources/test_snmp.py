@@ -10,9 +10,11 @@ import pytest
 from pydantic import ValidationError
 
 from metrics_pipeline.access.secrets import SecretReference
+from metrics_pipeline.access.snmp_messages import VERSION_2C
 from metrics_pipeline.core.devices import CPU_UTILIZATION, HOST_METRICS, UPTIME, Device, Miss
-from metrics_pipeline.sources.snmp import (
-    Snmp,
+from metrics_pipeline.sources.snmp import Snmp, resolve
+from metrics_pipeline.sources.snmp_engines.spec import Community
+from metrics_pipeline.sources.snmp_settings import (
     SnmpCommunity,
     SnmpCredential,
     SnmpSettings,
@@ -221,7 +223,7 @@ def test_a_user_whose_parts_do_not_fit_is_refused_without_showing_a_secret(
 
 def test_no_secret_is_in_what_is_shown(credentials: Mapping[str, SnmpCredential]) -> None:
     shown = "".join(
-        repr(credentials[name]) + repr(credentials[name].resolve()) for name in ("v2c", "v3")
+        repr(credentials[name]) + repr(resolve(credentials[name])) for name in ("v2c", "v3")
     )
     assert AUTHENTICATION_PASSWORD not in shown
     assert PRIVACY_PASSWORD not in shown
@@ -231,4 +233,4 @@ def test_no_secret_is_in_what_is_shown(credentials: Mapping[str, SnmpCredential]
 def test_a_secret_may_be_in_a_file(tmp_path: Path) -> None:
     (tmp_path / "community").write_text("from a file\n")
     secret = SecretReference(file=tmp_path / "community")
-    assert SnmpCommunity(community=secret).resolve().community == "from a file"
+    assert resolve(SnmpCommunity(community=secret)) == Community(VERSION_2C, "from a file")

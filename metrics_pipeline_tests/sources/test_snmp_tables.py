@@ -29,7 +29,7 @@ from metrics_pipeline.core.devices import (
     Rows,
 )
 from metrics_pipeline.sources import snmp_facts as facts
-from metrics_pipeline.sources.snmp import Snmp, SnmpCommunity, SnmpSettings
+from metrics_pipeline.sources.snmp import Snmp
 from metrics_pipeline.sources.snmp_memory import DeviceMemory
 from metrics_pipeline.sources.snmp_poll import REDISCOVER_AFTER, Polled, poll_values
 from metrics_pipeline.sources.snmp_session import (
@@ -39,6 +39,7 @@ from metrics_pipeline.sources.snmp_session import (
     SnmpTimeout,
     SnmpValue,
 )
+from metrics_pipeline.sources.snmp_settings import SnmpCommunity, SnmpSettings
 from metrics_pipeline.sources.snmp_ways import TABLES
 from metrics_pipeline_tests.snmp_agents import COMMUNITY, net_snmp, snmpd, snmpsim
 from metrics_pipeline_tests.snmp_recordings import RECORDINGS, RecordedSession, recorded

@@ -36,7 +36,8 @@ from metrics_pipeline.core.devices import (
     Miss,
 )
 from metrics_pipeline.simulators.ssh_host import HostFigures, Manner, SimulatedHost, SshHosts
-from metrics_pipeline.sources.ssh import AGENT_VARIABLE, Ssh, SshJump, SshLogin, SshSettings
+from metrics_pipeline.sources.ssh import Ssh
+from metrics_pipeline.sources.ssh_settings import AGENT_VARIABLE, SshJump, SshLogin, SshSettings
 from metrics_pipeline.stack.layout import LOOPBACK, find_free_port
 from metrics_pipeline_tests.servers import require, running, wait_until
 from metrics_pipeline_tests.sshd import make_key, sshd

@@ -37,7 +37,8 @@ from metrics_pipeline.core.devices import (
 from metrics_pipeline.simulators.loopback_server import Answer, NoAnswer
 from metrics_pipeline.simulators.windows_host import Fault, Reply, SoapFault, WindowsHost
 from metrics_pipeline.sources import winrm_session
-from metrics_pipeline.sources.winrm import WindowsLogin, WinRm, WinRmSettings
+from metrics_pipeline.sources.winrm import WinRm
+from metrics_pipeline.sources.winrm_settings import WindowsLogin, WinRmSettings
 from metrics_pipeline_tests.kerberos import kerberos_realm
 from metrics_pipeline_tests.servers import self_signed
 from metrics_pipeline_tests.windows_hosts import (

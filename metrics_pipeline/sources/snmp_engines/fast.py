@@ -14,6 +14,7 @@ matched by identifiers that nobody can guess, so an old one cannot pass for the 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Self
 
@@ -143,7 +144,7 @@ class _CommunityExchange:
         if received.version != self._version or received.pdu is None:
             raise SnmpMalformed(f"asked in {self._version}, answered in {received.version}")
         try:
-            return decode_reply(received.data, received.pdu)
+            return decode_reply(received.data, received.pdu, oids if tag == Pdu.GET else ())
         except BerError as error:
             raise SnmpMalformed(str(error)) from None
 
@@ -167,7 +168,7 @@ class _UserExchange:
         for _ in range(MAX_REPORTS):
             reply, pdu = await self._ask_once(tag, oids, repetitions)
             if pdu.tag == Pdu.RESPONSE:
-                return self._checked(reply, pdu)
+                return self._checked(reply, pdu, oids if tag == Pdu.GET else ())
             self._heed(_report(reply, pdu), reply.engine)
         raise SnmpAuthFailed("the agent reports a new identity or time at each request")
 
@@ -214,13 +215,13 @@ class _UserExchange:
         except Undecipherable as error:
             raise SnmpAuthFailed(f"the agent answered, but {error}") from None
 
-    def _checked(self, reply: SecuredReply, pdu: ReplyPdu) -> Reply:
+    def _checked(self, reply: SecuredReply, pdu: ReplyPdu, asked: Sequence[Oid]) -> Reply:
         if reply.flags & SECURITY_LEVEL != self._user.flags:
             raise SnmpAuthFailed("the agent answered with less protection than it was asked with")
         if reply.engine.engine_id != self._agent_now().engine_id:
             raise SnmpAuthFailed("the agent answered under another engine ID")
         try:
-            return decode_reply(reply.data, pdu)
+            return decode_reply(reply.data, pdu, asked)
         except BerError as error:
             raise SnmpMalformed(str(error)) from None
 

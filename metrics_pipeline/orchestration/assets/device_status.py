@@ -1,0 +1,156 @@
+"""Who is up: a run sweeps again and again on a fixed grid, until its window ends."""
+
+import json
+import time
+from collections.abc import Mapping, Sequence
+
+from metrics_pipeline.core.device_assets import STATUS_JOB, WINDOW_SECONDS, part_of
+from metrics_pipeline.core.device_points import StatusBoard, metric_points, statuses_in
+from metrics_pipeline.core.devices import PING_METRICS, Device, DeviceReading
+from metrics_pipeline.core.errors import MetricsPipelineError, SourceError
+from metrics_pipeline.core.points import Point
+from metrics_pipeline.core.validation import NS_PER_SECOND
+from metrics_pipeline.orchestration.device_report import (
+    Change,
+    Report,
+    Round,
+    describe,
+    describe_rounds,
+    judge,
+)
+from metrics_pipeline.orchestration.device_run import DeviceRun
+from metrics_pipeline.orchestration.device_sweep import MAX_EXAMPLES, Swept
+from metrics_pipeline.orchestration.failures import failure
+from metrics_pipeline.orchestration.poll_list import PollList, points_to_keep, select_due
+from metrics_pipeline.orchestration.status_grid import StatusGrid
+from metrics_pipeline.polling import Question
+from metrics_pipeline.settings import Settings
+from metrics_pipeline.sources.probe_registry import PROBES
+
+FORGOTTEN_AFTER_SECONDS = 2 * WINDOW_SECONDS
+"""An answer missed longer ago than this says nothing of now: nobody asked in between."""
+
+
+def poll_status(run: DeviceRun, grid: StatusGrid) -> Report:
+    """Sweep in every slot that is left of the window; a sweep that fails does not end the run."""
+    return _StatusRun(run).sweep_all(grid)
+
+
+class _StatusRun:
+    def __init__(self, run: DeviceRun) -> None:
+        self._run = run
+        self._sweeps = run.settings.sweeps
+        self._memory = part_of(STATUS_JOB, run.shard)
+        self._board = self._load_board()
+        self._listed: PollList | None = None
+        self._last: tuple[PollList, Sequence[Device], Swept] | None = None
+        self._rounds: list[Round] = []
+        self._changes: list[Change] = []
+        self._failed: list[MetricsPipelineError] = []
+
+    def sweep_all(self, grid: StatusGrid) -> Report:
+        last_slot, took, left_out = None, 0.0, 0
+        for slot in grid.slots(time.time()):
+            if last_slot is not None and not grid.is_in_time(slot, time.time(), took):
+                left_out += 1
+                continue
+            time.sleep(max(0.0, slot - time.time()))
+            began = time.monotonic()
+            self._try(slot, last_slot)
+            last_slot, took = slot, time.monotonic() - began
+        self._save_board()
+        return self._report(left_out)
+
+    def _try(self, slot: int, last_slot: int | None) -> None:
+        try:
+            self._sweep(slot, last_slot)
+        except MetricsPipelineError as error:
+            self._failed.append(error)
+            self._run.context.log.warning("The sweep for %s failed: %s", slot, error)
+
+    def _sweep(self, slot: int, last_slot: int | None) -> None:
+        began = time.monotonic()
+        listed = self._list_devices()
+        due = select_due(listed.devices, slot, last_slot, self._sweeps.status_seconds)
+        shown = self._run.shown_points() if len(due) < len(listed.devices) else ()
+        before = dict(self._board.online)
+        swept = self._run.sweep(
+            _questions(self._run.settings, due),
+            lambda reading: self._points_of(reading, slot * NS_PER_SECOND),
+            listed,
+            points_to_keep(shown, listed.devices, due),
+        )
+        self._last = listed, due, swept
+        self._note(slot, before, due, swept, time.monotonic() - began)
+
+    def _list_devices(self) -> PollList:
+        """As they are now; those of the last sweep, where the inventory cannot be read."""
+        try:
+            self._listed = self._run.list_devices(tuple(PROBES))
+        except SourceError as error:
+            if self._listed is None:
+                raise
+            self._run.context.log.warning("Polled are the devices of the last sweep: %s", error)
+        return self._listed
+
+    def _points_of(self, reading: DeviceReading, at_ns: int) -> Sequence[Point]:
+        pinged = [
+            point
+            for point in metric_points(reading, at_ns)
+            if point.tags["metric_name"] in PING_METRICS
+        ]
+        return [*self._board.judge(reading, at_ns), *pinged]
+
+    def _note(
+        self,
+        slot: int,
+        before: Mapping[str, bool],
+        due: Sequence[Device],
+        swept: Swept,
+        seconds: float,
+    ) -> None:
+        online = self._board.online
+        changed = [d for d in due if d.id in before and before[d.id] != online[d.id]]
+        self._changes += [Change(slot, device, online[device.id]) for device in changed]
+        offline = sum(not online[device.id] for device in due)
+        self._rounds.append(
+            Round(slot, len(due), len(due) - swept.silent, offline, len(changed), seconds)
+        )
+
+    def _report(self, left_out: int) -> Report:
+        if self._failed or self._last is None:
+            raise failure(self._failed, kept=len(self._rounds))
+        listed, due, swept = self._last
+        return Report(
+            {
+                **describe(swept, listed, due),
+                **describe_rounds(self._rounds, self._changes[-MAX_EXAMPLES:], left_out),
+            },
+            judge(swept, listed, due, self._sweeps.warn_offline_share),
+        )
+
+    def _load_board(self) -> StatusBoard:
+        """As the last run left it: who was online, and which answers they had missed."""
+        oldest_ns = (time.time() - FORGOTTEN_AFTER_SECONDS) * NS_PER_SECOND
+        stored = self._run.writer.load_memories(self._memory)
+        missed = {device: json.loads(times) for device, times in stored.items()}
+        return StatusBoard(
+            self._sweeps.missed_answers,
+            statuses_in(self._run.shown_points()),
+            {device: times for device, times in missed.items() if times[-1] > oldest_ns},
+        )
+
+    def _save_board(self) -> None:
+        missed = {d: json.dumps(times).encode() for d, times in self._board.missed.items()}
+        self._run.writer.save_memories(self._memory, missed)
+
+
+def _questions(settings: Settings, devices: Sequence[Device]) -> list[Question]:
+    if settings.sweeps.status_by != "protocol":
+        name = settings.sweeps.status_by
+        return [Question(settings.build_probe(name), devices, PROBES[name].cheapest)]
+    return [
+        Question(settings.build_probe(name), asked, PROBES[name].cheapest)
+        for name in PROBES
+        if (asked := [device for device in devices if device.protocol == name])
+    ]

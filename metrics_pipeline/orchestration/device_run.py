@@ -1,0 +1,59 @@
+"""One run of an asset that polls devices, or of one shard of it: what it reads, asks and shows."""
+
+import asyncio
+from collections.abc import Callable, Collection, Iterable, Sequence
+from typing import Any
+
+import dagster as dg
+
+from metrics_pipeline.core.device_assets import part_of
+from metrics_pipeline.core.devices import DeviceReading
+from metrics_pipeline.core.points import Point
+from metrics_pipeline.orchestration.device_sweep import Swept, sweep_and_store
+from metrics_pipeline.orchestration.poll_list import PollList, list_devices
+from metrics_pipeline.orchestration.resources import WRITER
+from metrics_pipeline.polling import Limits, Question
+from metrics_pipeline.settings import Settings
+from metrics_pipeline.sources.inventory import Inventory
+from metrics_pipeline.storage.writer import Writer
+
+INVENTORY = "inventory"
+
+
+class DeviceRun:
+    """What a run of one of these assets works with."""
+
+    def __init__(self, context: dg.AssetExecutionContext, asset: str, settings: Settings) -> None:
+        self.context = context
+        self.settings = settings
+        self.shard = context.partition_key if context.has_partition_key else ""
+        self.snapshot_name = part_of(asset, self.shard)
+        self.writer: Writer = getattr(context.resources, WRITER)
+        self._inventory: Inventory = getattr(context.resources, INVENTORY)
+
+    def list_devices(self, protocols: Collection[str]) -> PollList:
+        """The devices of `protocols` as the inventory has them now; SourceError if it cannot."""
+        listed = self._inventory.read_device_rows()
+        return list_devices(listed, protocols, self.shard, self.settings.sweeps.shards)
+
+    def shown_points(self) -> tuple[Point, ...]:
+        """What the exporter shows of this asset, or of its shard."""
+        snapshot = self.writer.latest(self.snapshot_name)
+        return snapshot.points if snapshot else ()
+
+    def sweep(
+        self,
+        questions: Sequence[Question],
+        points_of: Callable[[DeviceReading], Sequence[Point]],
+        listed: PollList,
+        unchanged: Iterable[Point],
+    ) -> Swept:
+        """Ask, store as the answers come, and show them at the end."""
+        sweeps = self.settings.sweeps
+        limits = Limits(sweeps.max_in_flight, sweeps.device_budget_seconds)
+        say: Callable[[Any], None] = self.context.log.info
+        swept = asyncio.run(
+            sweep_and_store(questions, limits, points_of, self.writer, say=say, unchanged=unchanged)
+        )
+        self.writer.publish(self.snapshot_name, swept.packing, listed.devices)
+        return swept
