@@ -484,6 +484,10 @@ def test_a_probe_of_a_real_agent_tells_what_it_was_asked(
     assert re.search(r"get of \d+ variables", out)
     assert re.search(r"^memory_utilization_percent +[\d.]+ %$", out, re.MULTILINE)
     assert re.search(r"^uptime_seconds +[\d.]+ s$", out, re.MULTILINE)
+    rows = re.search(r"^device_disks +(\d+)\n((?:  .+\n)+)", out, re.MULTILINE)
+    assert rows is not None
+    assert len(rows[2].splitlines()) == int(rows[1])
+    assert re.fullmatch(r"(  /.*: disk_usage_percent [\d.]+ %\n)+", rows[2])
 
 
 def test_a_probe_takes_from_the_inventory_what_is_not_said(sqlite_operator: Operator) -> None:

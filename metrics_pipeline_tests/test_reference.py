@@ -20,6 +20,8 @@ def test_every_metric_and_family_is_on_its_page() -> None:
     page = metrics_page()
     for metric in CATALOG:
         assert f"`{metric.family.name}`" in page
+    for stored in CATALOG.stored_only:
+        assert f"| `{stored.selected_by}` | {stored.unit} | `{stored.measurement.name}." in page
     for family in SELF_FAMILIES:
         assert f"`{family.name}`" in page
 

@@ -11,7 +11,12 @@ import pytest
 from pydantic import BaseModel, ValidationError
 
 from metrics_pipeline.access.environment import STATE_DIR_VARIABLE, default_settings_file
-from metrics_pipeline.settings import DEVICE_FAMILIES, ExporterSettings, Settings
+from metrics_pipeline.settings import (
+    DEVICE_FAMILIES,
+    ExporterSettings,
+    Settings,
+    SweepSettings,
+)
 from metrics_pipeline.settings_file import load_settings
 from metrics_pipeline.sources.registry import SOURCES
 from metrics_pipeline.storage.embedded import EmbeddedStoreSettings
@@ -154,3 +159,20 @@ def test_settings_never_change() -> None:
     settings = load_settings(default_settings_file())
     with pytest.raises(ValueError, match="frozen"):
         settings.version = 1  # type: ignore[misc]
+
+
+@pytest.mark.parametrize(
+    ("words", "tables"),
+    [
+        ([], ()),
+        (["disks"], ("device_disks",)),
+        (["disks", "interfaces", "disks"], ("device_interfaces", "device_disks")),
+    ],
+)
+def test_detail_is_asked_for_by_table(words: list[str], tables: tuple[str, ...]) -> None:
+    assert SweepSettings.model_validate({"details": words}).detail_tables == tables
+
+
+def test_detail_of_something_else_is_refused() -> None:
+    with pytest.raises(ValidationError, match="interfaces"):
+        SweepSettings.model_validate({"details": ["fans"]})

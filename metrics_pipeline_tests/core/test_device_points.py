@@ -17,7 +17,18 @@ from metrics_pipeline.core.device_points import (
     status_point,
     statuses_in,
 )
-from metrics_pipeline.core.devices import HOST_METRICS, PING_METRICS, DeviceReading, Miss
+from metrics_pipeline.core.devices import (
+    DISK_USAGE,
+    DISKS,
+    HOST_METRICS,
+    INTERFACES,
+    NETWORK_RECEIVE,
+    NETWORK_TRANSMIT,
+    PING_METRICS,
+    DeviceReading,
+    Miss,
+)
+from metrics_pipeline.core.errors import InvalidPoint
 from metrics_pipeline.core.validation import validate
 
 NOW_NS = 1_700_000_000_000_000_000
@@ -30,6 +41,31 @@ def test_every_metric_of_a_probe_can_be_stored(name: str) -> None:
     [point] = metric_points(DeviceReading("d1", True, {name: 1}), NOW_NS)
     assert point.tags == {"device_id": "d1", "metric_name": name}
     assert validate(point, CATALOG, NOW_NS).fields == {"value": 1.0}
+
+
+def test_every_row_of_detail_can_be_stored_under_its_name() -> None:
+    details = {
+        INTERFACES: {"Gi0/1": {NETWORK_RECEIVE: 5.0, NETWORK_TRANSMIT: 6.0}},
+        DISKS: {"C:/ Label: a=b, c": {DISK_USAGE: 7.0}},
+    }
+    points = metric_points(DeviceReading("d1", True, {"uptime_seconds": 1}, details=details), 5)
+    found = {(p.measurement, p.tags["metric_name"], p.tags.get("name")): p.fields for p in points}
+    assert found == {
+        ("device_metrics", "uptime_seconds", None): {"value": 1.0},
+        (INTERFACES, NETWORK_RECEIVE, "Gi0/1"): {"value": 5.0},
+        (INTERFACES, NETWORK_TRANSMIT, "Gi0/1"): {"value": 6.0},
+        (DISKS, DISK_USAGE, "C:/ Label: a=b, c"): {"value": 7.0},
+    }
+    assert {point.time_ns for point in points} == {5}
+    assert all(validate(point, CATALOG, 5) == point for point in points)
+
+
+def test_a_row_of_detail_without_a_name_or_with_a_metric_of_another_table_is_refused() -> None:
+    for table, name, metric in [(DISKS, "", DISK_USAGE), (DISKS, "/", NETWORK_RECEIVE)]:
+        reading = DeviceReading("d1", True, details={table: {name: {metric: 1.0}}})
+        [point] = metric_points(reading, NOW_NS)
+        with pytest.raises(InvalidPoint):
+            validate(point, CATALOG, NOW_NS)
 
 
 def test_a_status_is_one_of_two_words() -> None:

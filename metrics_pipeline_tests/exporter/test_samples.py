@@ -15,6 +15,7 @@ from metrics_pipeline.core.catalog import (
     MetricType,
     ValueType,
 )
+from metrics_pipeline.core.devices import DISK_USAGE, DISKS
 from metrics_pipeline.core.points import FieldValue, Point
 from metrics_pipeline.exporter.instance_reader import InstanceState, JobState
 from metrics_pipeline.exporter.samples import Labels, Seen, collect, collect_points, only_asked
@@ -55,6 +56,14 @@ def shown(seen: Seen, max_series: int = MANY) -> dict[str, dict[Labels, float]]:
 
 def points_shown(*snapshots: Snapshot) -> dict[str, dict[Labels, float]]:
     return {s.family.name: s.values for s in collect_points(snapshots, ROBOT_CATALOG)}
+
+
+def test_what_is_stored_only_is_not_shown() -> None:
+    tags = {"device_id": "d1", "metric_name": DISK_USAGE, "name": "/"}
+    disk = Point(DISKS, tags, {"value": 7.0}, 1)
+    assert CATALOG.find(disk, "value") in CATALOG.stored_only
+    assert collect_points([snapshot(disk)], CATALOG) == []
+    assert DISKS not in {metric.measurement.name for metric in CATALOG}
 
 
 def test_the_gauges_of_the_contract_have_exactly_these_names() -> None:

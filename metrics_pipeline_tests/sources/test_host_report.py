@@ -14,13 +14,17 @@ from hypothesis import strategies as st
 
 from metrics_pipeline.core.devices import (
     CPU_UTILIZATION,
+    DETAILS,
     DISK_USAGE,
+    DISKS,
     HOST_METRICS,
+    INTERFACES,
     MEMORY_UTILIZATION,
     NETWORK_RECEIVE,
     NETWORK_TRANSMIT,
     TEMPERATURE,
     UPTIME,
+    Details,
     Miss,
 )
 from metrics_pipeline.simulators import ssh_host
@@ -94,6 +98,77 @@ def test_each_system_says_what_was_worked_out_by_hand(system: str) -> None:
     assert set(report.misses) == set(HOST_METRICS) - set(BY_HAND[system])
     assert set(report.misses.values()) <= {Miss.UNSUPPORTED}
     assert report.is_whole
+
+
+def port(received: int, sent: int) -> dict[str, float]:
+    return {NETWORK_RECEIVE: float(received), NETWORK_TRANSMIT: float(sent)}
+
+
+def disk(percent: float) -> dict[str, float]:
+    return {DISK_USAGE: percent}
+
+
+ROWS_BY_HAND: Mapping[str, Details] = {
+    "Debian": {
+        INTERFACES: {"eth0": port(2472115737, 5477880)},
+        DISKS: {"/": disk(100 * 25399244 / (25399244 + 80991668))},
+    },
+    "Alpine": {
+        INTERFACES: {"eth0": port(2**64 - 1, 10), "wlan0": port(5, 20)},
+        DISKS: {"/": disk(20), "/srv/data and more": disk(90)},
+    },
+    "FreeBSD": {
+        INTERFACES: {"em0": port(5_000_000_000, 3_000_000_000), "igb0": port(5, 7)},
+        DISKS: {
+            "/": disk(20),
+            "/usr/home": disk(100 * 5 / 45),
+            "/full beyond its reserve": disk(100),
+        },
+    },
+    "OpenBSD": {
+        INTERFACES: {"em0": port(123456789, 87654321)},
+        DISKS: {"/": disk(100 * 10 / 101), "/home": disk(50)},
+    },
+    "macOS": {
+        INTERFACES: {"en5": port(987654321, 123456789)},
+        DISKS: {"/": disk(25), "/System/Volumes/Data": disk(60)},
+    },
+}
+
+
+@pytest.mark.parametrize("system", SYSTEMS)
+def test_each_system_names_its_interfaces_and_its_disks(system: str) -> None:
+    report = parse_report(SYSTEMS[system].encode(), tables=DETAILS)
+    assert report.details.keys() == ROWS_BY_HAND[system].keys()
+    for table, rows in ROWS_BY_HAND[system].items():
+        assert report.details[table].keys() == rows.keys()
+        for name, values in rows.items():
+            assert report.details[table][name] == pytest.approx(values)
+    assert report.values == pytest.approx(BY_HAND[system])
+    assert parse_report(SYSTEMS[system].encode(), tables=[DISKS]).details.keys() == {DISKS}
+
+
+def test_a_host_without_disks_or_interfaces_has_no_such_table() -> None:
+    for section, table in (("interfaces", INTERFACES), ("df", DISKS)):
+        report = parse_report(without(section), tables=DETAILS)
+        assert report.details.keys() == set(DETAILS) - {table}
+        assert report.misses[table] is Miss.UNSUPPORTED
+
+
+def test_a_counter_that_cannot_be_right_costs_the_table() -> None:
+    report = parse_report(DEBIAN.replace("2472115737", "-1").encode(), tables=DETAILS)
+    assert report.misses[INTERFACES] is Miss.PARSE
+    assert report.details.keys() == {DISKS}
+
+
+@pytest.mark.parametrize("system", SYSTEMS)
+def test_a_report_that_breaks_off_gives_whole_tables_or_none(system: str) -> None:
+    text = SYSTEMS[system].encode()
+    whole = parse_report(text, tables=DETAILS)
+    for length in range(len(host_report.BEGIN), len(text) - len(host_report.END) - 1, 7):
+        part = parse_report(text[:length], if_broken_off=Miss.TIMEOUT, tables=DETAILS)
+        assert part.details.items() <= whole.details.items()
+        assert all(t in part.details or part.misses[t] is Miss.TIMEOUT for t in DETAILS)
 
 
 def test_what_a_start_up_file_prints_is_no_part_of_the_report() -> None:
@@ -233,9 +308,11 @@ def test_a_report_with_errors_in_it_is_sound(system: str, changes: list[tuple[fl
     for where, what in changes:
         at = int(where * len(text))
         text = text[:at] + what + text[at + 1 :]
-    report = parse_report((host_report.BEGIN + text).encode())
+    report = parse_report((host_report.BEGIN + text).encode(), tables=DETAILS)
     assert is_sound(report.values)
-    assert set(report.values) | set(report.misses) == set(HOST_METRICS)
+    assert set(report.values) | set(report.misses) - set(DETAILS) == set(HOST_METRICS)
+    assert all((table in report.details) != (table in report.misses) for table in DETAILS)
+    assert all(is_sound(row) for rows in report.details.values() for row in rows.values())
 
 
 @given(

@@ -17,6 +17,7 @@ from pydantic import ValidationError
 from metrics_pipeline.access import echo_requests, icmp_socket
 from metrics_pipeline.core.devices import (
     CPU_UTILIZATION,
+    DETAILS,
     PING_METRICS,
     PING_RTT,
     PING_STATUS,
@@ -511,11 +512,11 @@ def test_replies_the_kernel_had_no_room_for_are_reported_and_asked_for_again(
 def test_what_is_not_a_pings_to_know_is_unsupported() -> None:
     async def scenario() -> DeviceReading:
         async with Ping(QUICK) as ping:
-            return await ping.poll(device("127.0.0.1"), [PING_RTT, CPU_UTILIZATION])
+            return await ping.poll(device("127.0.0.1"), [PING_RTT, CPU_UTILIZATION, *DETAILS])
 
     reading = run_in_private_network(scenario)
     assert set(reading.values) == {PING_RTT}
-    assert reading.misses == {CPU_UTILIZATION: Miss.UNSUPPORTED}
+    assert reading.misses == dict.fromkeys([CPU_UTILIZATION, *DETAILS], Miss.UNSUPPORTED)
 
 
 def test_the_trace_tells_each_step() -> None:

@@ -21,7 +21,11 @@ from pydantic import ValidationError
 from metrics_pipeline.access.secrets import SecretReference
 from metrics_pipeline.core.devices import (
     CPU_UTILIZATION,
+    DETAILS,
+    DISK_USAGE,
+    DISKS,
     HOST_METRICS,
+    INTERFACES,
     MEMORY_UTILIZATION,
     NETWORK_RECEIVE,
     PING_RTT,
@@ -127,6 +131,25 @@ def test_only_what_is_asked_for_is_in_the_reading(network: Network) -> None:
     reading = in_probe(probe, lambda: probe.poll(network.device(LINUX), asked))
     assert set(reading.values) == {UPTIME}
     assert reading.misses == {PING_RTT: Miss.UNSUPPORTED}
+
+
+@pytest.mark.parametrize("address", [LINUX, FREEBSD])
+def test_a_host_gives_its_interfaces_and_disks_one_by_one(network: Network, address: str) -> None:
+    probe = Ssh(network.settings(), {"account": network.login})
+    asked = [*HOST_METRICS, *DETAILS]
+    reading = in_probe(probe, lambda: probe.poll(network.device(address), asked))
+    [(_, counters)] = reading.details[INTERFACES].items()
+    assert counters == {name: reading.values[name] for name in counters}
+    assert reading.details[DISKS] == {"/": {DISK_USAGE: reading.values[DISK_USAGE]}}
+    assert not reading.misses
+    assert network.hosts.hosts[address].polls == 1
+
+
+def test_tables_alone_are_an_answer(network: Network) -> None:
+    probe = Ssh(network.settings(), {"account": network.login})
+    reading = in_probe(probe, lambda: probe.poll(network.device(LINUX), [DISKS]))
+    assert (reading.values, reading.misses, reading.reason) == ({}, {}, None)
+    assert reading.details.keys() == {DISKS}
 
 
 def test_to_know_whether_a_host_is_up_no_command_is_run(network: Network) -> None:
@@ -509,6 +532,16 @@ def test_sshd_tells_of_this_machine_what_one_reads_by_hand(tmp_path: Path) -> No
     used = 100 * (1 - meminfo["MemAvailable:"] / meminfo["MemTotal:"])
     assert reading.values[MEMORY_UTILIZATION] == pytest.approx(used, abs=10)
     assert set(reading.misses) <= {TEMPERATURE, NETWORK_RECEIVE, "network_transmit_bytes_total"}
+
+
+def test_sshd_names_the_disks_and_interfaces_of_this_machine(tmp_path: Path) -> None:
+    reading = poll_sshd(tmp_path, [*HOST_METRICS, *DETAILS])
+    names = {folder.name for folder in Path("/sys/class/net").iterdir()}
+    assert reading.details.get(INTERFACES, {}).keys() <= names
+    mounted = {line.split()[1] for line in Path("/proc/mounts").read_text().splitlines()}
+    disks = reading.details[DISKS]
+    assert disks.keys() <= mounted
+    assert max(row[DISK_USAGE] for row in disks.values()) == reading.values[DISK_USAGE]
 
 
 @pytest.mark.filterwarnings("ignore:Diffie-Hellman over finite fields")

@@ -11,6 +11,7 @@ import pytest
 from metrics_pipeline.access import host_addresses
 from metrics_pipeline.core.devices import (
     CPU_UTILIZATION,
+    DETAILS,
     PING_METRICS,
     PING_RTT,
     PING_STATUS,
@@ -148,9 +149,9 @@ def test_ipv6_is_asked_as_well() -> None:
 
 
 def test_what_is_not_a_connections_to_know_is_unsupported(accepting_port: int) -> None:
-    reading = polled(device("127.0.0.1", accepting_port), metrics=[CPU_UTILIZATION])
-    assert reading.values == {}
-    assert reading.misses == {CPU_UTILIZATION: Miss.UNSUPPORTED}
+    reading = polled(device("127.0.0.1", accepting_port), metrics=[CPU_UTILIZATION, *DETAILS])
+    assert (reading.values, reading.details) == ({}, {})
+    assert reading.misses == dict.fromkeys([CPU_UTILIZATION, *DETAILS], Miss.UNSUPPORTED)
 
 
 def test_a_cancelled_poll_closes_its_connection(silent_port: int) -> None:

@@ -13,14 +13,18 @@ from hypothesis import strategies as st
 
 from metrics_pipeline.core.devices import (
     CPU_UTILIZATION,
+    DETAILS,
     DISK_USAGE,
+    DISKS,
     HOST_METRICS,
+    INTERFACES,
     MEMORY_UTILIZATION,
     NETWORK_RECEIVE,
     NETWORK_TRANSMIT,
     TEMPERATURE,
     UPTIME,
     Miss,
+    Rows,
 )
 from metrics_pipeline.sources.windows_report import (
     MEANINGS,
@@ -78,6 +82,56 @@ def uptime(boot: str, now: str) -> float | Miss:
 def test_every_metric_of_a_host_comes_from_one_query() -> None:
     asked = [metric for each in QUERIES for metric in each.metrics]
     assert sorted(asked) == sorted(HOST_METRICS)
+
+
+def table(name: str, *given: Row) -> Rows | Miss:
+    read = query(name).read_table
+    assert read is not None
+    return read(given)
+
+
+def test_every_table_of_detail_comes_from_the_query_of_its_metrics() -> None:
+    assert sorted(each.table for each in QUERIES if each.table) == sorted(DETAILS)
+    assert queries_for([DISKS]) == queries_for([DISK_USAGE])
+    assert queries_for([INTERFACES]) == queries_for([NETWORK_RECEIVE])
+
+
+def test_disks_are_named_by_their_letters() -> None:
+    rows = [disk("200", "150"), {"DeviceID": "D:", "Size": "1000", "FreeSpace": "100"}]
+    rows += [{"DeviceID": "E:"}]
+    assert table(DISKS, *rows) == {"C:": {DISK_USAGE: 25.0}, "D:": {DISK_USAGE: 90.0}}
+
+
+def test_interfaces_that_are_not_physical_are_no_rows() -> None:
+    rows = [interface("isatap.example.org", 1, 1), interface("Ethernet _2", 7, 9)]
+    assert table(INTERFACES, *rows) == {
+        "Ethernet _2": {NETWORK_RECEIVE: 7.0, NETWORK_TRANSMIT: 9.0}
+    }
+
+
+def test_interfaces_of_one_name_or_none_are_told_apart_by_their_place() -> None:
+    rows = [interface("a", 1), interface("a", 2), interface("", 3)]
+    found = table(INTERFACES, *rows)
+    assert not isinstance(found, Miss)
+    assert {name: row[NETWORK_RECEIVE] for name, row in found.items()} == {
+        "a#1": 1,
+        "a#2": 2,
+        "3": 3,
+    }
+
+
+@pytest.mark.parametrize(
+    ("name", "row", "miss"),
+    [
+        (DISKS, {"DeviceID": "E:"}, Miss.UNSUPPORTED),
+        (DISKS, {"DeviceID": "C:", "Size": "1", "FreeSpace": "2"}, Miss.PARSE),
+        (INTERFACES, {"Name": "isatap.x", "BytesReceivedPersec": "1"}, Miss.UNSUPPORTED),
+        (INTERFACES, {"Name": "a", "BytesReceivedPersec": "1"}, Miss.UNSUPPORTED),
+        (INTERFACES, {"Name": "a", "BytesReceivedPersec": "-1"}, Miss.PARSE),
+    ],
+)
+def test_a_table_that_cannot_be_given_has_its_reason(name: str, row: Row, miss: Miss) -> None:
+    assert table(name, row) is miss
 
 
 def test_no_more_classes_are_asked_than_the_metrics_need() -> None:

@@ -25,8 +25,11 @@ from pydantic import ValidationError
 from metrics_pipeline.access import host_addresses
 from metrics_pipeline.core.devices import (
     CPU_UTILIZATION,
+    DETAILS,
     DISK_USAGE,
+    DISKS,
     HOST_METRICS,
+    INTERFACES,
     MEMORY_UTILIZATION,
     NETWORK_RECEIVE,
     PING_STATUS,
@@ -178,7 +181,36 @@ def test_rows_of_many_pulls_are_put_together(here: Site, host: WindowsHost) -> N
 def test_twenty_thousand_interfaces_are_read(here: Site, host: WindowsHost) -> None:
     host.machine.interfaces = tuple(f"NIC {number}" for number in range(20_000))
     host.page_rows = 1000
-    assert here.poll(host, metrics=[NETWORK_RECEIVE]).misses == {}
+    reading = here.poll(host, metrics=[NETWORK_RECEIVE, INTERFACES])
+    assert reading.misses == {}
+    assert len(reading.details[INTERFACES]) == 20_000
+
+
+def test_interfaces_and_disks_are_named_and_cost_no_query(here: Site, host: WindowsHost) -> None:
+    reading = here.poll(host, metrics=[*HOST_METRICS, *DETAILS])
+    assert (reading.misses, reading.reason, reading.detail) == ({}, None, "")
+    assert reading.details[DISKS] == {"C:": {DISK_USAGE: 75.0}}
+    [(name, counters)] = reading.details[INTERFACES].items()
+    assert name == "Intel[R] Ethernet Connection X722"
+    assert counters == {metric: reading.values[metric] for metric in counters}
+    assert sum(asked.startswith("Enumerate") for asked in host.requests) == 5
+
+
+def test_a_class_that_is_refused_costs_its_table_with_its_metrics(
+    here: Site, host: WindowsHost
+) -> None:
+    host.denied = {"Win32_LogicalDisk"}
+    reading = here.poll(host, metrics=[DISK_USAGE, *DETAILS])
+    assert reading.misses == {DISK_USAGE: Miss.AUTH, DISKS: Miss.AUTH}
+    assert reading.details.keys() == {INTERFACES}
+    assert reading.reason is None
+
+
+def test_a_host_that_is_gone_has_its_reason_for_tables_too(here: Site) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        address = server.getsockname()
+    reading = here.poll(address, metrics=[DISK_USAGE, *DETAILS])
+    assert reading.misses == dict.fromkeys([DISK_USAGE, *DETAILS], Miss.REFUSED)
 
 
 def test_pulls_without_an_end_are_ended(here: Site, host: WindowsHost) -> None:

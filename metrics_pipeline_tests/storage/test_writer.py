@@ -21,9 +21,12 @@ from metrics_pipeline.access.database import DatabaseSettings
 from metrics_pipeline.core.backoff import Timing
 from metrics_pipeline.core.catalog import CATALOG as PRODUCT_CATALOG
 from metrics_pipeline.core.catalog import POINTS_REJECTED, POINTS_WRITTEN, Catalog
+from metrics_pipeline.core.device_points import metric_points
+from metrics_pipeline.core.devices import DISK_USAGE, DISKS, UPTIME, DeviceReading
 from metrics_pipeline.core.errors import SourceUnreachable, StoreError, StoreUnavailable
 from metrics_pipeline.core.points import FieldValue, Point
 from metrics_pipeline.core.ports import PointStore, Reading
+from metrics_pipeline.core.row_names import distinct_names
 from metrics_pipeline.simulators.loopback_server import Answer, NoAnswer
 from metrics_pipeline.storage import tallies
 from metrics_pipeline.storage.embedded import EmbeddedStore, EmbeddedStoreSettings
@@ -37,7 +40,7 @@ from metrics_pipeline_tests.storage.contract import CATALOG as POLL_CATALOG
 from metrics_pipeline_tests.storage.influx_stub import POISON, TOKEN, InfluxStub
 from metrics_pipeline_tests.storage.operational_databases import sqlite_settings
 
-CATALOG = Catalog([*PRODUCT_CATALOG, *POLL_CATALOG])
+CATALOG = Catalog([*PRODUCT_CATALOG, *POLL_CATALOG], PRODUCT_CATALOG.stored_only)
 ASSET = "fleet/device_counts"
 NOW_NS = 1_700_000_000_000_000_000
 MINUTE_NS = 60 * 10**9
@@ -514,6 +517,42 @@ def test_a_lock_that_is_gone_at_the_next_try_does_not_matter(
         writer = Writer(embedded, operational, CATALOG, lambda: world.now_ns, timing)
         writer.write(ASSET, reading(count(device_count=15)))
         assert shown(writer) == {"device_count": (15, NOW_NS)}
+
+
+# --- interfaces and disks of devices --------------------------------------------------------------
+
+ODD_NAMES = {
+    "1": "C:\\ Label:  Serial Number 1848504c",
+    "2": "caf\ufffd, a=b\0",
+    "3": "\U0001f4a9 'quoted' \"twice\"",
+    "4": "x" * 1000,
+    "5": "lan",
+    "6": "lan",
+    "7": "",
+}
+
+
+def disks() -> list[Point]:
+    rows = {name: {DISK_USAGE: 5.0} for name in distinct_names(ODD_NAMES).values()}
+    return metric_points(DeviceReading("d1", True, {UPTIME: 1.0}, details={DISKS: rows}), NOW_NS)
+
+
+def test_rows_of_odd_names_are_stored_and_not_among_what_is_shown(
+    writer: Writer, embedded: EmbeddedStore
+) -> None:
+    part = writer.append(disks())
+    assert part.written == {"device_metrics": 1, DISKS: len(ODD_NAMES)}
+    assert not part.rejected
+    assert [point.measurement for point in part.kept] == ["device_metrics"]
+    assert {point.tags["name"] for point in kept(embedded, DISKS)} == set(
+        distinct_names(ODD_NAMES).values()
+    )
+
+
+def test_influxdb_takes_rows_of_odd_names(influx_writer: Writer, stub: InfluxStub) -> None:
+    assert influx_writer.append(disks()).written[DISKS] == len(ODD_NAMES)
+    lines = [line.decode() for _database, line in stub.lines]
+    assert any(r"name=C:/\ Label:\ Serial\ Number\ 1848504c value=5 " in line for line in lines)
 
 
 # --- opened from the settings ---------------------------------------------------------------------
