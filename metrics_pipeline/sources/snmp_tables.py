@@ -32,13 +32,19 @@ def name_columns(ways: Iterable[Way]) -> list[Oid]:
 
 
 def name_rows(cells: Cells, columns: Sequence[Oid], indexes: Iterable[Index]) -> dict[Index, str]:
-    """Of each row the first name that says anything, else its index; no two alike."""
+    """Of each row the first name that says anything, else its index; no two alike.
+
+    Rows that are not asked for count as well, or a name would change when its like goes down.
+    """
+    wanted = list(indexes)
 
     def name(index: Index) -> str:
         told = (text(cells, column, index) for column in columns)
         return next((name for name in told if clean_name(name)), "")
 
-    return distinct_names({index: name(index) for index in indexes})
+    named = (index for column in columns for index in cells.get(column, {}))
+    names = distinct_names({index: name(index) for index in dict.fromkeys((*wanted, *named))})
+    return {index: names[index] for index in wanted}
 
 
 def join(columns: Columns, names: Mapping[Index, str]) -> Rows:

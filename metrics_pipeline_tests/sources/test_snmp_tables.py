@@ -336,6 +336,12 @@ def test_interfaces_of_one_name_are_told_apart_by_their_index() -> None:
     }
 
 
+def test_a_name_does_not_change_when_an_interface_of_the_same_name_goes_down() -> None:
+    session = ports({3: b"lan", 14: b"lan"})
+    session.variables[f"{facts.IF_OPER_STATUS}.14"] = 2
+    assert received(session) == {"lan#3": 3}
+
+
 def test_a_name_that_is_no_text_is_shown_as_it_is() -> None:
     session = ports({1: b"a"})
     session.variables[f"{facts.IF_NAME}.1"] = 7
