@@ -116,10 +116,9 @@ def delays(truth: Changes, shown: Changes, began: float, ended: float) -> list[f
 def measure(minutes: float) -> dict[str, Any]:
     """The benchmark's figures."""
     with tempfile.TemporaryDirectory() as folder:
-        command = [sys.executable, "-m", "metrics_pipeline", "run", *["PORTS"]]
-        environment = {STATE_DIR_VARIABLE: folder, "METRICS_PIPELINE_SETTINGS": ""}
-        options = [sys.executable, "-c", _SPLIT, *command]
-        with running_stack(options, Path.cwd(), environment) as stack:
+        options = f"PORTS --state-dir {folder} --settings {default_settings_file()}"
+        command = ["sh", "-c", f"exec {sys.executable} -m metrics_pipeline run {options}"]
+        with running_stack(command, Path.cwd(), {}) as stack:
             stack.wait_until(lambda: READY in stack.output, "it is ready", READY_WITHIN_SECONDS)
             os.environ[STATE_DIR_VARIABLE] = folder
             settings = load_settings(default_settings_file())
