@@ -22,7 +22,7 @@ from types import ModuleType
 import atheris
 
 SLOWEST_SECONDS = 10
-LIMIT_MB = 1024
+LIMIT_MB = 512
 LONGEST_INPUT_BYTES = 16_384
 
 
