@@ -343,6 +343,9 @@ NOT_PHYSICAL = re.compile(
 )
 """Beginnings of the names of interfaces of the BSDs and macOS that no wire or radio is behind."""
 
+MIN_NETSTAT_COLUMNS = 6
+"""Name, MTU, network, address, and the two counters."""
+
 MAC_ADDRESS = re.compile("[0-9a-f]{1,2}([:-][0-9a-f]{1,2}){5}", re.IGNORECASE)
 
 
@@ -373,14 +376,14 @@ def _bsd_interfaces(sections: _Sections) -> list[dict[str, str]]:
     Columns are counted from the right, because an interface without an address has one fewer.
     """
     header, *rows = [line.split() for line in sections.lines["netstat"]] or [[]]
+    if not {"Ibytes", "Obytes"} <= set(header) or len(header) < MIN_NETSTAT_COLUMNS:
+        raise _Absent
     found = {}
     for row in rows:
         if len(row) == len(header) and row[2].startswith("<Link") and MAC_ADDRESS.fullmatch(row[3]):
             cells = dict(zip(reversed(header), reversed(row), strict=True))
             if not row[0].endswith("*") and not NOT_PHYSICAL.match(row[0]):
                 found[row[2], row[0]] = {**cells, "Name": row[0]}
-    if not {"Ibytes", "Obytes"} <= set(header):
-        raise _Absent
     return list(found.values())
 
 

@@ -2,7 +2,7 @@
 
     python -m metrics_pipeline_tests.benchmarks.change_to_gauge [--minutes 10] [--json]
 
-The whole stack runs with the settings that ship. Beside it every device that comes and goes is asked
+The whole stack runs with the settings that ship. Beside it each device that comes and goes is asked
 four times a second, by TCP connect or by SNMP, which tells to a second when it changed. Changes of
 the first 90 s, while everything starts, and of the last 60 s are not counted.
 """

@@ -176,6 +176,17 @@ def test_what_a_start_up_file_prints_is_no_part_of_the_report() -> None:
     assert parse_report(before + DEBIAN.encode() + b"bye\n") == parse_report(DEBIAN.encode())
 
 
+@pytest.mark.parametrize("header", ["", "Name", "a b c", "Ibytes Obytes", "Name Ibytes Obytes"])
+def test_a_table_of_interfaces_without_its_columns_is_none(header: str) -> None:
+    row = "em0 1500 <Link#1> 00:0c:29:01:02:03 1 2"
+    rows = "\n".join(row[:at] for at in range(len(row)))
+    report = parse_report(
+        f"{host_report.BEGIN}\n@netstat\n{header}\n{rows}\n{host_report.END}\n".encode()
+    )
+    assert report.values == {}
+    assert report.misses[NETWORK_RECEIVE] is Miss.UNSUPPORTED
+
+
 @pytest.mark.parametrize("output", [b"", b"Welcome\n", b"\xff\x00", host_report.END.encode()])
 def test_output_without_a_report_is_not_a_report(output: bytes) -> None:
     with pytest.raises(NotAReport):
