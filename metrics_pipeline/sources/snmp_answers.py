@@ -84,9 +84,8 @@ class Answers:
         return {**plan.known, **asked}
 
     def _cells(self, column: Oid, rows: Sequence[Index]) -> Mapping[Index, SnmpValue]:
-        answered = map(self.variables.get, instances(column, rows))
-        cells = dict(zip(rows, answered, strict=True))
-        return {index: value for index, value in cells.items() if value is not None}
+        variables, asked = self.variables, instances(column, rows)
+        return {i: variables[oid] for i, oid in zip(rows, asked, strict=True) if oid in variables}
 
     async def cells_of(self, way: Way) -> Cells:
         """All cells of the way's scalars and columns. Raises NoValue when they cannot be had."""
