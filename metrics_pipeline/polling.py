@@ -7,9 +7,11 @@ makes a probe fail in a way nobody thought of is one reading with a reason, like
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import time
-from collections.abc import AsyncGenerator, Callable, Collection, Sequence
+from collections.abc import AsyncGenerator, Callable, Collection, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from random import Random
 
@@ -19,6 +21,9 @@ from metrics_pipeline.core.ports import DeviceProbe
 LOG = logging.getLogger(__name__)
 PROGRESS_SECONDS = 10.0
 """A line in a run's log is a row of Dagster's database, so there are few."""
+COLLECTED_AFTER = 10_000
+"""New objects after which the garbage collector looks for cycles, rather than Python's 700: a sweep
+makes many objects that stay, and no cycles."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,12 +64,30 @@ async def sweep(
 
     workers = [asyncio.create_task(work()) for _ in range(min(limits.max_in_flight, len(order)))]
     try:
-        for _ in order:
-            yield await readings.get()
+        with _collecting_seldom():
+            for _ in order:
+                yield await readings.get()
     finally:
         for worker in workers:
             worker.cancel()
         await asyncio.gather(*workers, return_exceptions=True)
+
+
+@contextmanager
+def _collecting_seldom() -> Iterator[None]:
+    """Look for cycles less often, and among new objects alone: it took an eighth of a sweep.
+
+    Of sweeps that overlap, the last to end may leave the collector as another had set it.
+    """
+    first, *others = gc.get_threshold()
+    if first:  # else somebody has switched it off
+        gc.set_threshold(max(first, COLLECTED_AFTER), *others)
+    gc.freeze()
+    try:
+        yield
+    finally:
+        gc.unfreeze()
+        gc.set_threshold(first, *others)
 
 
 async def _poll(question: Question, device: Device, budget_seconds: float) -> DeviceReading:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 from collections.abc import Callable, Collection
 from random import Random
 from typing import Self
@@ -11,7 +12,14 @@ import pytest
 
 from metrics_pipeline.core.devices import UPTIME, Device, DeviceReading, Miss
 from metrics_pipeline.core.ports import Trace
-from metrics_pipeline.polling import PROGRESS_SECONDS, Limits, Question, sweep, tell_progress
+from metrics_pipeline.polling import (
+    COLLECTED_AFTER,
+    PROGRESS_SECONDS,
+    Limits,
+    Question,
+    sweep,
+    tell_progress,
+)
 
 LIMITS = Limits(max_in_flight=50, budget_seconds=0.3)
 
@@ -125,6 +133,19 @@ def test_a_sweep_that_is_given_up_leaves_nothing_running() -> None:
         return probe.in_flight
 
     assert asyncio.run(give_up()) == 0
+
+
+def test_the_garbage_collector_is_left_as_it_was() -> None:
+    before = gc.get_threshold()
+    during: list[int] = []
+
+    def behave(_device: Device) -> float:
+        during.append(gc.get_threshold()[0])
+        return 0.0
+
+    run(OddProbe(behave), 3)
+    assert during == [max(before[0], COLLECTED_AFTER)] * 3
+    assert gc.get_threshold() == before
 
 
 def test_an_empty_inventory_is_a_sweep_of_nothing() -> None:

@@ -49,7 +49,7 @@ def encode(tag: int, content: bytes) -> bytes:
     """Tag, length and content."""
     size = len(content)
     if size < _LONG:
-        return bytes((tag, size)) + content
+        return b"%c%c%b" % (tag, size, content)
     length = size.to_bytes((size.bit_length() + 7) // 8, "big")
     return bytes((tag, _LONG | len(length))) + length + content
 

@@ -41,6 +41,7 @@ ID_BYTES = 4
 FIRST_ID, RANDOM_ID_MASK = 0x0100_0000, 0x3FFF_FFFF
 
 _NULL = encode(NULL, b"")
+_ZERO = encode_integer(0)
 _LONG = 0x80
 _BYTES_OF_32_BITS, _BYTES_OF_64_BITS = 4, 8
 _UNSIGNED_32 = frozenset((COUNTER_32, GAUGE_32, TIME_TICKS, UINTEGER_32))
@@ -92,8 +93,9 @@ class ReplyPdu(NamedTuple):
 
 def encode_request(tag: Pdu, request_id: int, oids: tuple[str, ...], repetitions: int) -> bytes:
     """A PDU that asks for `oids`; `repetitions` is for GET_BULK (0 non-repeaters) alone."""
-    head = encode(INTEGER, request_id.to_bytes(ID_BYTES, "big")) + encode_integer(0)
-    return encode(tag, head + encode_integer(repetitions) + _encode_variables(oids))
+    head = encode(INTEGER, request_id.to_bytes(ID_BYTES, "big")) + _ZERO
+    third = encode_integer(repetitions) if repetitions else _ZERO
+    return encode(tag, head + third + _encode_variables(oids))
 
 
 def encode_community_message(version: int, community: bytes, pdu: bytes) -> bytes:

@@ -24,7 +24,7 @@ MAX_EXAMPLES = 20
 """Slowest devices, and failures, that are kept to be shown."""
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, repr=False)  # `asyncio.run` asks for the text of what it returns
 class Swept:
     """What a sweep brought: figures that do not grow with the fleet, but for the ids."""
 

@@ -80,16 +80,12 @@ class Answers:
 
     def planned(self, plan: Plan) -> Cells:
         """The cells of `plan` that were answered, and what is known of them."""
-        variables = self.variables
-        asked = {
-            column: {
-                index: variables[oid]
-                for index, oid in zip(rows, instances(column, rows), strict=True)
-                if oid in variables
-            }
-            for column, rows in plan.asked.items()
-        }
+        asked = {column: self._cells(column, rows) for column, rows in plan.asked.items()}
         return {**plan.known, **asked}
+
+    def _cells(self, column: Oid, rows: Sequence[Index]) -> Mapping[Index, SnmpValue]:
+        variables, asked = self.variables, instances(column, rows)
+        return {i: variables[oid] for i, oid in zip(rows, asked, strict=True) if oid in variables}
 
     async def cells_of(self, way: Way) -> Cells:
         """All cells of the way's scalars and columns. Raises NoValue when they cannot be had."""

@@ -42,6 +42,36 @@ def test_variables_of_any_bytes_are_read_or_refused(data: bytes) -> None:
         assert len(names) == len(values)
 
 
+OTHER = "1.3.6.1.2.1.2.2.1.10.4294967295"
+VALUES = st.one_of(
+    st.builds(encode, st.sampled_from([0x02, 0x41, 0x42, 0x43, 0x46]), st.binary(max_size=10)),
+    st.sampled_from([text("x" * 130), text(""), b"\x81\x00"]),
+)
+
+
+@given(
+    st.lists(st.tuples(st.sampled_from([UPTIME, OTHER]), VALUES), max_size=6),
+    st.lists(st.sampled_from([UPTIME, OTHER]), max_size=6),
+    st.integers(0, 120),
+    st.binary(max_size=2),
+)
+def test_variables_are_the_same_whatever_names_are_expected(
+    variables: list[tuple[str, bytes]], asked: list[str], at: int, change: bytes
+) -> None:
+    whole = b"".join(encode(SEQUENCE, encode_oid(name) + value) for name, value in variables)
+    data = whole[:at] + change + whole[at + len(change) :]
+
+    def read(*expected: str) -> object:
+        try:
+            return decode_variables(data, 0, len(whole), expected)
+        except BerError as error:
+            return str(error)
+
+    told = read()
+    assert read(*asked) == told
+    assert read(*(name for name, _ in variables)) == told
+
+
 @given(
     st.lists(st.tuples(st.sampled_from([number(1), text("x" * 130), text("")]), st.booleans())),
 )

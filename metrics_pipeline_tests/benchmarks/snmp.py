@@ -6,7 +6,8 @@
 Ours is what a run does: the probe, the sweep, 7 points a device through the writer into an embedded
 store, 5,000 at once, by a process that knows the devices from the run before. In it a device is
 asked for 110 variables in 4 requests of 28; every stored value is compared with what the agents'
-numbers come to, which is not counted. The peer is asked for the same 110 instances in as many
+numbers come to (`wrong_values`; `missing_values` are not stored although the device is alive, for
+all sweeps), which is not counted. The peer is asked for the same 110 instances in as many
 requests, and gives each as text over HTTP; the one who scrapes is not counted.
 
 | key | CPU time of this process, all threads, in ms a device, dead ones included |
@@ -146,8 +147,8 @@ class Run:
         devices = self._fleet.inventory(credential)
         generation, time_ns = self._generation.advance(), time.time_ns()
         swept = self._measure(what, lambda: asyncio.run(self._poll(devices, time_ns)))
-        wrong = _count_wrong(self._fleet, generation, time_ns)
-        self.figures["wrong_values"] = self.figures.get("wrong_values", 0) + wrong
+        for kind, count in _compare(self._fleet, generation, time_ns).items():
+            self.figures[kind] = self.figures.get(kind, 0) + count
         return swept
 
     def _measure(self, what: str, call: Callable[[], T]) -> T:
@@ -160,21 +161,22 @@ class Run:
         return result
 
 
-def _count_wrong(fleet: Fleet, generation: int, time_ns: int) -> int:
-    """Values in the store that are not what the agents' numbers come to, too many or too few."""
+def _compare(fleet: Fleet, generation: int, time_ns: int) -> dict[str, int]:
+    """Stored values that are not what the agents' numbers come to, and those that are not there."""
     settings = EmbeddedStoreSettings(path=Path(fleet.folder) / STORE)
     with closing(EmbeddedStore(settings)) as store:
-        found = {
+        stored = {
             (point.tags["device_id"], point.tags["metric_name"]): float(point.fields["value"])
             for point in store.read(DEVICE_METRICS.name, time_ns, time_ns + 1)
         }
-    right = 0
     alive = [at for at in range(fleet.devices) if not is_dead(at, fleet.dead_every)]
-    for device in alive:
-        for metric, value in expected(device, generation).items():
-            told = found.get((_name(device), metric), math.nan)
-            right += math.isclose(told, value, rel_tol=1e-12)
-    return max(len(found), len(alive) * len(HOST_METRICS)) - right
+    right = sum(
+        math.isclose(stored.get((_name(device), metric), math.nan), value, rel_tol=1e-12)
+        for device in alive
+        for metric, value in expected(device, generation).items()
+    )
+    missing = max(0, len(alive) * len(HOST_METRICS) - len(stored))
+    return {"wrong_values": len(stored) - right, "missing_values": missing}
 
 
 def _name(device: int) -> str:
@@ -293,6 +295,7 @@ def _summary(taken: Mapping[str, Sequence[Mapping[str, float]]], devices: int) -
         "rss_mb": round(most(["know"], "sweep_rss_mb"), 1),
         "published_rss_mb": round(most(["know"], "publish_rss_mb"), 1),
         "wrong_values": int(most(["discover", "know", "user"], "wrong_values")),
+        "missing_values": int(most(["discover", "know", "user"], "missing_values")),
         "peer_missing_values": int(most(["peer community", "peer user"], "missing_values")),
     }
 

@@ -26,5 +26,6 @@ def test_the_last_line_is_one_json_object_without_a_wrong_value(
     assert figures["devices"] == 20
     assert figures["cpu_ms_per_device"] > 0
     assert figures["peer_cpu_ms_per_device"] >= 0
-    assert (figures["wrong_values"], figures["peer_missing_values"]) == (0, 0)
+    assert (figures["wrong_values"], figures["missing_values"]) == (0, 0)
+    assert figures["peer_missing_values"] == 0
     assert {"sweep_s", "rss_mb", *CPU_TIMES} <= set(figures)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import resource
 import shutil
@@ -117,6 +118,31 @@ def test_reading_starts_at_the_first_time_and_ends_before_the_last(store: Embedd
 
 def test_reading_what_was_never_written_gives_nothing(store: EmbeddedStore) -> None:
     assert store.read("polls", 0, END_NS) == ()
+
+
+@given(st.dictionaries(st.text(max_size=8), st.text(max_size=8), max_size=3))
+def test_tags_are_kept_as_json_with_sorted_keys(tags: dict[str, str]) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "points.sqlite"
+        with opened(path) as store:
+            store.write([Point("m", tags, {"f": 1.0}, 1)])
+        with closing(sqlite3.connect(path)) as connection:
+            ((kept,),) = connection.execute("SELECT tags FROM series")
+    shown = {key: value for key, value in tags.items() if value}
+    assert kept == json.dumps(shown, sort_keys=True, separators=(",", ":"))
+
+
+def test_a_batch_of_more_series_than_one_statement_finds_is_written_twice_as_one(
+    store: EmbeddedStore,
+) -> None:
+    points = [
+        Point("m", {"n": str(number)}, {"f": float(number)}, 1)
+        for number in range(2 * embedded.SERIES_AT_ONCE + 1)
+    ]
+    store.write(points)
+    store.write(points)
+    assert sorted(p.tags["n"] for p in store.read("m", 0, 2)) == sorted(p.tags["n"] for p in points)
+    assert store.check().endswith(f"{len(points)} series, {len(points)} values")
 
 
 def test_the_order_of_tags_makes_no_other_series(store: EmbeddedStore) -> None:

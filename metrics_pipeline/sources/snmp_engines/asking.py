@@ -168,8 +168,7 @@ def _take(
     if tuple(names) != asked[:came]:
         told = next((a, b) for a, b in zip(asked, names, strict=False) if a != b)
         raise SnmpMalformed(f"asked for {told[0]}, told of {told[1]}")
-    found = zip(names, values, strict=True)
-    answered.update((name, value) for name, value in found if value is not None)
+    answered.update({n: v for n, v in zip(names, values, strict=True) if v is not None})
     return [asked[came:]] if came < len(asked) else []
 
 
