@@ -134,6 +134,7 @@ class Run:
     def __init__(self, fleet: Fleet, writer: Writer, generation: Generation) -> None:
         self._fleet, self._writer, self._generation = fleet, writer, generation
         self._probe = Snmp(SETTINGS, _credentials())
+        self._to_compare: list[tuple[int, int]] = []
         self.figures: dict[str, float] = {}
 
     def discover(self) -> None:
@@ -155,6 +156,12 @@ class Run:
         self._sweep("first", "user")
         self._sweep("sweep", "user")
 
+    def compare(self) -> None:
+        """What the sweeps stored with what it should be; last, as it takes memory of its own."""
+        for generation, time_ns in self._to_compare:
+            for kind, count in _compare(self._fleet, generation, time_ns).items():
+                self.figures[kind] = self.figures.get(kind, 0) + count
+
     def _load_memories(self) -> None:
         self._measure("load", lambda: self._probe.load_memories(self._writer.load_memories(NAME)))
 
@@ -167,8 +174,7 @@ class Run:
         swept = self._measure(
             what, lambda: asyncio.run(poll_and_store(self._probe, self._writer, devices, time_ns))
         )
-        for kind, count in _compare(self._fleet, generation, time_ns).items():
-            self.figures[kind] = self.figures.get(kind, 0) + count
+        self._to_compare.append((generation, time_ns))
         return swept
 
     def _measure(self, what: str, call: Callable[[], T]) -> T:
@@ -229,6 +235,7 @@ def _run_here(what: str, fleet: Fleet) -> dict[str, float]:
     ):
         run = Run(fleet, writer, generation)
         {"discover": run.discover, "know": run.know, "user": run.know_as_user}[what]()
+        run.compare()
     return run.figures
 
 
