@@ -106,6 +106,7 @@ class Run:
     def __init__(self, fleet: Fleet, writer: Writer, generation: Generation) -> None:
         self._fleet, self._writer, self._generation = fleet, writer, generation
         self._probe = Snmp(SETTINGS, _credentials())
+        self._to_compare: list[tuple[int, int]] = []
         self.figures: dict[str, float] = {}
 
     def discover(self) -> None:
@@ -127,6 +128,12 @@ class Run:
         self._sweep("first", "user")
         self._sweep("sweep", "user")
 
+    def compare(self) -> None:
+        """What the sweeps stored with what it should be; last, as it takes memory of its own."""
+        for generation, time_ns in self._to_compare:
+            for kind, count in _compare(self._fleet, generation, time_ns).items():
+                self.figures[kind] = self.figures.get(kind, 0) + count
+
     async def _poll(self, devices: Sequence[Device], time_ns: int) -> Swept:
         question = Question(self._probe, devices, HOST_METRICS)
         return await sweep_and_store(
@@ -147,8 +154,7 @@ class Run:
         devices = self._fleet.inventory(credential)
         generation, time_ns = self._generation.advance(), time.time_ns()
         swept = self._measure(what, lambda: asyncio.run(self._poll(devices, time_ns)))
-        for kind, count in _compare(self._fleet, generation, time_ns).items():
-            self.figures[kind] = self.figures.get(kind, 0) + count
+        self._to_compare.append((generation, time_ns))
         return swept
 
     def _measure(self, what: str, call: Callable[[], T]) -> T:
@@ -209,6 +215,7 @@ def _run_here(what: str, fleet: Fleet) -> dict[str, float]:
     ):
         run = Run(fleet, writer, generation)
         {"discover": run.discover, "know": run.know, "user": run.know_as_user}[what]()
+        run.compare()
     return run.figures
 
 

@@ -91,7 +91,24 @@ def test_a_device_gives_its_metrics_over_every_version_and_both_engines(
                 assert reading.values[UPTIME] >= 0
 
     asyncio.run(run())
-    assert "d1" in snmp.memories
+    assert set(snmp.dump_memories()) == {"d1"}
+
+
+@pytest.mark.parametrize("known", [b"not JSON", b"{}", b'{"plans": 7}'])
+def test_a_memory_that_cannot_be_read_is_forgotten(
+    agent: int, credentials: Mapping[str, SnmpCredential], known: bytes
+) -> None:
+    snmp = Snmp(SnmpSettings(), credentials)
+    snmp.load_memories({"d1": known, "somebody else": b"{}"})
+
+    async def run() -> bool:
+        async with snmp:
+            return UPTIME in (await snmp.poll(device(agent), [UPTIME])).values
+
+    assert asyncio.run(run())
+    kept = snmp.dump_memories()
+    assert kept["d1"].startswith(b'{"watched":')
+    assert kept["somebody else"] == b"{}"
 
 
 def test_a_probe_can_be_entered_for_one_sweep_after_another(
