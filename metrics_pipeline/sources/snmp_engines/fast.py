@@ -4,7 +4,7 @@ Of our own, because `gufo-snmp` 0.13 takes as much CPU time for known instances 
 (one column a request), and it cannot tell `tooBig`, `genErr` and an empty reply apart, panics in
 its Rust code on an empty variable, cuts replies at 4,080 bytes, takes values under names that were
 not asked, does not say why an SNMPv3 agent refuses, and needs a socket a device. pysnmp takes fifty
-times as much. `metrics_pipeline_tests.benchmarks.snmp` measures it.
+times as much (docs/decisions/0006).
 
 SNMPv3: an agent's identity and clock are remembered by address, not by engine identifier, because
 two devices may claim the same one. What an agent reports of its clock is believed: replies are
