@@ -10,67 +10,79 @@ import asyncio
 import gc
 import logging
 import time
-from collections.abc import AsyncGenerator, Callable, Collection, Iterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from random import Random
 
 from metrics_pipeline.core.devices import Device, DeviceReading, Miss
-from metrics_pipeline.core.ports import DeviceProbe
+from metrics_pipeline.core.ports import AsksTogether, DeviceProbe
 
 LOG = logging.getLogger(__name__)
 PROGRESS_SECONDS = 10.0
 """A line in a run's log is a row of Dagster's database, so there are few."""
+READINGS_AT_HAND = 1000
+"""So many wait to be taken; then the polls wait."""
 COLLECTED_AFTER = 10_000
 """New objects after which the garbage collector looks for cycles, rather than Python's 700: a sweep
 makes many objects that stay, and no cycles."""
 
 
 @dataclass(frozen=True, slots=True)
-class Limits:
-    """`max_in_flight` devices at a time, each for `budget_seconds` at the most."""
-
-    max_in_flight: int
-    budget_seconds: float
-
-
-@dataclass(frozen=True, slots=True)
 class Question:
-    """Which devices are asked what by which probe; `metrics` may be none for just up or down."""
+    """Which devices are asked what by which probe; `metrics` may be none for just up or down.
+
+    At most `max_in_flight` of them are asked at the same time.
+    """
 
     probe: DeviceProbe
     devices: Sequence[Device]
     metrics: Collection[str]
+    max_in_flight: int
 
 
 async def sweep(
-    questions: Sequence[Question], limits: Limits, random: Random
+    questions: Sequence[Question], budget_seconds: float, random: Random
 ) -> AsyncGenerator[DeviceReading, None]:
     """Poll the devices of all `questions` at once; give each reading as soon as it is known.
 
-    The probes are entered. The order is shuffled, so that one subnet is not asked all at once.
-    Readings that nobody takes hold up the polls behind them, so memory stays flat.
+    The probes are entered, and a device takes `budget_seconds` at the most. The order is shuffled,
+    so that one subnet is not asked all at once. Readings that nobody takes hold up the polls behind
+    them, so memory stays flat.
     """
-    order = [(question, device) for question in questions for device in question.devices]
-    random.shuffle(order)
-    waiting = iter(order)
-    readings: asyncio.Queue[DeviceReading] = asyncio.Queue(limits.max_in_flight)
-
-    async def work() -> None:
-        for question, device in waiting:
-            began = time.monotonic()
-            reading = await _poll(question, device, limits.budget_seconds)
-            await readings.put(replace(reading, took_seconds=time.monotonic() - began))
-
-    workers = [asyncio.create_task(work()) for _ in range(min(limits.max_in_flight, len(order)))]
+    readings: asyncio.Queue[DeviceReading] = asyncio.Queue(READINGS_AT_HAND)
+    workers = [
+        asyncio.create_task(_pass_on(stream, readings))
+        for question in questions
+        for stream in _streams(question, budget_seconds, random)
+    ]
     try:
         with _collecting_seldom():
-            for _ in order:
+            for _ in range(sum(len(question.devices) for question in questions)):
                 yield await readings.get()
     finally:
         for worker in workers:
             worker.cancel()
         await asyncio.gather(*workers, return_exceptions=True)
+
+
+async def _pass_on(
+    stream: AsyncIterator[DeviceReading], readings: asyncio.Queue[DeviceReading]
+) -> None:
+    async for reading in stream:
+        await readings.put(reading)
+
+
+def _streams(
+    question: Question, budget_seconds: float, random: Random
+) -> list[AsyncIterator[DeviceReading]]:
+    """What readings come from at the same time: one for all devices, or one for each in flight."""
+    order = random.sample(question.devices, len(question.devices))
+    if isinstance(question.probe, AsksTogether):
+        return [_ask_together(question, order)]
+    waiting = iter(order)
+    at_once = min(question.max_in_flight, len(order))
+    return [_ask_in_turn(question, waiting, budget_seconds) for _ in range(at_once)]
 
 
 @contextmanager
@@ -90,6 +102,33 @@ def _collecting_seldom() -> Iterator[None]:
         gc.set_threshold(first, *others)
 
 
+async def _ask_together(
+    question: Question, devices: Sequence[Device]
+) -> AsyncIterator[DeviceReading]:
+    """A reading of each device; those of a probe that fails itself have that for a reason."""
+    left = {device.id: device for device in devices}
+    probe = question.probe
+    assert isinstance(probe, AsksTogether)
+    try:
+        async for reading in probe.sweep(devices, question.metrics):
+            left.pop(reading.device_id, None)
+            yield reading
+    except Exception as error:
+        LOG.exception("%s: polling failed unexpectedly", question.probe.name)
+        for device in left.values():
+            yield _defect(question, device, error)
+
+
+async def _ask_in_turn(
+    question: Question, waiting: Iterator[Device], budget_seconds: float
+) -> AsyncIterator[DeviceReading]:
+    """A reading of each device that nobody else has taken from `waiting`, one after the other."""
+    for device in waiting:
+        began = time.monotonic()
+        reading = await _poll(question, device, budget_seconds)
+        yield replace(reading, took_seconds=time.monotonic() - began)
+
+
 async def _poll(question: Question, device: Device, budget_seconds: float) -> DeviceReading:
     try:
         async with asyncio.timeout(budget_seconds):
@@ -100,8 +139,12 @@ async def _poll(question: Question, device: Device, budget_seconds: float) -> De
     except Exception as error:
         # A defect of ours. It must not cost the other devices theirs, and must not go unseen.
         LOG.exception("%s: polling %s failed unexpectedly", question.probe.name, device.id)
-        detail = f"{type(error).__name__} in our own code"
-        return _nothing(device, question.metrics, Miss.DEFECT, detail)
+        return _defect(question, device, error)
+
+
+def _defect(question: Question, device: Device, error: Exception) -> DeviceReading:
+    detail = f"{type(error).__name__} in our own code"
+    return _nothing(device, question.metrics, Miss.DEFECT, detail)
 
 
 def _nothing(device: Device, metrics: Collection[str], reason: Miss, detail: str) -> DeviceReading:

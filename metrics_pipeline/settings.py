@@ -281,9 +281,6 @@ class SweepSettings(BaseModel, frozen=True, extra="forbid"):
     missed_answers: int = Field(
         default=2, ge=1, le=10, description="Offline is who misses so many answers in a row."
     )
-    max_in_flight: int = Field(
-        default=1000, ge=1, le=20_000, description="Devices that are asked at the same time."
-    )
     device_budget_seconds: float = Field(
         default=10.0, gt=0, le=25, description="What one poll of one device may take in all."
     )
@@ -432,6 +429,11 @@ class Settings(BaseModel, frozen=True, extra="forbid"):
         """The probe called `name`, with its credentials; opens nothing yet."""
         section = getattr(self.polling, name)
         return PROBES[name].build(section, getattr(section, "credentials", {}))
+
+    def max_in_flight(self, protocol: str) -> int:
+        """How many devices are asked over `protocol` at the same time."""
+        limit: int = getattr(self.polling, protocol).max_in_flight
+        return limit
 
     def reads_simulator(self) -> bool:
         """Whether the IoT Hub that is counted is the simulated one."""

@@ -4,24 +4,24 @@ from __future__ import annotations
 
 import asyncio
 import gc
-from collections.abc import Callable, Collection
+from collections.abc import AsyncIterator, Callable, Collection, Iterable
 from random import Random
 from typing import Self
 
 import pytest
 
 from metrics_pipeline.core.devices import UPTIME, Device, DeviceReading, Miss
-from metrics_pipeline.core.ports import Trace
+from metrics_pipeline.core.ports import DeviceProbe, Trace
 from metrics_pipeline.polling import (
     COLLECTED_AFTER,
     PROGRESS_SECONDS,
-    Limits,
+    READINGS_AT_HAND,
     Question,
     sweep,
     tell_progress,
 )
 
-LIMITS = Limits(max_in_flight=50, budget_seconds=0.3)
+BUDGET_SECONDS = 0.3
 
 
 def devices(count: int) -> list[Device]:
@@ -59,9 +59,12 @@ class OddProbe:
             self.in_flight -= 1
 
 
-def run(probe: OddProbe, count: int, limits: Limits = LIMITS) -> dict[str, DeviceReading]:
+def run(
+    probe: DeviceProbe, count: int, max_in_flight: int = 50, budget_seconds: float = BUDGET_SECONDS
+) -> dict[str, DeviceReading]:
     async def gather() -> dict[str, DeviceReading]:
-        found = sweep([Question(probe, devices(count), [UPTIME])], limits, Random(1))
+        question = Question(probe, devices(count), [UPTIME], max_in_flight)
+        found = sweep([question], budget_seconds, Random(1))
         return {reading.device_id: reading async for reading in found}
 
     return asyncio.run(gather())
@@ -83,7 +86,7 @@ def test_one_silent_device_of_a_thousand_costs_only_itself() -> None:
 
 def test_half_of_the_fleet_dead_is_waited_for_in_parallel() -> None:
     probe = OddProbe(lambda device: 3600 if int(device.id[1:]) % 2 else 0)
-    readings = run(probe, 200, Limits(max_in_flight=200, budget_seconds=0.3))
+    readings = run(probe, 200, max_in_flight=200)
     assert sum(reading.is_up for reading in readings.values()) == 100
     assert probe.most_in_flight > 100
 
@@ -97,7 +100,7 @@ def test_a_defect_of_the_probe_is_one_device_s_reason(caplog: pytest.LogCaptureF
 
 def test_no_more_are_in_flight_than_allowed() -> None:
     probe = OddProbe(lambda _: 0.001)
-    run(probe, 500, Limits(max_in_flight=7, budget_seconds=5))
+    run(probe, 500, max_in_flight=7, budget_seconds=5)
     assert probe.most_in_flight == 7
 
 
@@ -111,21 +114,21 @@ def test_readings_that_nobody_takes_hold_up_the_polls_behind_them() -> None:
     probe = OddProbe(lambda _: 0)
 
     async def take_one() -> int:
-        found = sweep([Question(probe, devices(1000), [UPTIME])], Limits(10, 5), Random(1))
+        found = sweep([Question(probe, devices(2000), [UPTIME], 10)], 5, Random(1))
         await anext(found)
         await asyncio.sleep(0.05)
         asked = len(probe.order)
         await found.aclose()
         return asked
 
-    assert asyncio.run(take_one()) <= 1 + 10 + 10 + 1
+    assert asyncio.run(take_one()) <= 1 + READINGS_AT_HAND + 10 + 1
 
 
 def test_a_sweep_that_is_given_up_leaves_nothing_running() -> None:
     probe = OddProbe(lambda _: 3600)
 
     async def give_up() -> int:
-        found = sweep([Question(probe, devices(100), [UPTIME])], Limits(10, 60), Random(1))
+        found = sweep([Question(probe, devices(100), [UPTIME], 10)], 60, Random(1))
         with pytest.raises(TimeoutError):
             async with asyncio.timeout(0.05):
                 await anext(found)
@@ -152,20 +155,55 @@ def test_an_empty_inventory_is_a_sweep_of_nothing() -> None:
     assert run(OddProbe(lambda _: 0), 0) == {}
 
 
-def test_several_probes_share_one_limit_and_each_asks_its_own_devices() -> None:
+def test_several_probes_ask_at_once_each_its_own_devices_and_as_many_as_it_may() -> None:
     odd, even = (OddProbe(lambda _: 0.001) for _ in range(2))
     questions = [
-        Question(probe, devices(200)[start::2], [UPTIME]) for start, probe in ((1, odd), (0, even))
+        Question(probe, devices(200)[start::2], [UPTIME], 7)
+        for start, probe in ((1, odd), (0, even))
     ]
 
     async def gather() -> list[str]:
-        found = sweep(questions, Limits(7, 5), Random(1))
+        found = sweep(questions, 5, Random(1))
         return [reading.device_id async for reading in found]
 
     assert sorted(asyncio.run(gather())) == sorted(device.id for device in devices(200))
     assert {int(name[1:]) % 2 for name in odd.order} == {1}
     assert {int(name[1:]) % 2 for name in even.order} == {0}
     assert max(odd.most_in_flight, even.most_in_flight) <= 7
+
+
+class TogetherProbe(OddProbe):
+    """One that asks all devices by itself, and breaks after some of them."""
+
+    def __init__(self, breaks_after: int) -> None:
+        super().__init__(lambda _: 0)
+        self._breaks_after = breaks_after
+
+    async def sweep(
+        self, devices: Iterable[Device], metrics: Collection[str]
+    ) -> AsyncIterator[DeviceReading]:
+        """All of them, in the order given."""
+        for at, device in enumerate(devices):
+            if at == self._breaks_after:
+                raise KeyError("x")
+            self.order.append(device.id)
+            yield DeviceReading(device.id, True, dict.fromkeys(metrics, 1.0))
+
+
+def test_a_probe_that_asks_all_together_is_left_to_it() -> None:
+    probe = TogetherProbe(breaks_after=1000)
+    assert len(run(probe, 300)) == 300
+    assert probe.order != sorted(probe.order, key=lambda name: int(name[1:]))
+    assert probe.most_in_flight == 0
+
+
+def test_what_a_probe_that_asks_together_leaves_out_has_a_reason(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    readings = run(TogetherProbe(breaks_after=5), 20)
+    assert sum(reading.is_up for reading in readings.values()) == 5
+    assert [r.reason for r in readings.values() if not r.is_up] == [Miss.DEFECT] * 15
+    assert "polling failed unexpectedly" in caplog.text
 
 
 def test_progress_is_told_now_and_then_and_at_the_end() -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol, Self, runtime_checkable
 
@@ -66,6 +66,17 @@ class DeviceProbe(Protocol):
         The caller bounds the whole by cancelling it; the probe leaves nothing open then. `trace`
         is told each step in words: what was asked and what came back, without a secret.
         """
+        ...
+
+
+@runtime_checkable
+class AsksTogether(Protocol):
+    """A probe that asks many devices for less than one by one, and bounds how long each takes."""
+
+    def sweep(
+        self, devices: Iterable[Device], metrics: Collection[str]
+    ) -> AsyncIterator[DeviceReading]:
+        """A reading of each of `devices`, as soon as it is known."""
         ...
 
 

@@ -12,7 +12,7 @@ from metrics_pipeline.core.points import Point
 from metrics_pipeline.orchestration.device_sweep import Swept, sweep_and_store
 from metrics_pipeline.orchestration.poll_list import PollList, list_devices
 from metrics_pipeline.orchestration.resources import WRITER
-from metrics_pipeline.polling import Limits, Question
+from metrics_pipeline.polling import Question
 from metrics_pipeline.settings import Settings
 from metrics_pipeline.sources.inventory import Inventory
 from metrics_pipeline.storage.writer import Writer
@@ -49,11 +49,10 @@ class DeviceRun:
         unchanged: Iterable[Point],
     ) -> Swept:
         """Ask, store as the answers come, and show them at the end."""
-        sweeps = self.settings.sweeps
-        limits = Limits(sweeps.max_in_flight, sweeps.device_budget_seconds)
+        budget = self.settings.sweeps.device_budget_seconds
         say: Callable[[Any], None] = self.context.log.info
         swept = asyncio.run(
-            sweep_and_store(questions, limits, points_of, self.writer, say=say, unchanged=unchanged)
+            sweep_and_store(questions, budget, points_of, self.writer, say=say, unchanged=unchanged)
         )
         self.writer.publish(self.snapshot_name, swept.packing, listed.devices)
         return swept

@@ -12,7 +12,7 @@ from random import SystemRandom
 from metrics_pipeline.core.device_points import outcome_of
 from metrics_pipeline.core.devices import DeviceReading
 from metrics_pipeline.core.points import Point
-from metrics_pipeline.polling import Limits, Question, sweep, tell_progress
+from metrics_pipeline.polling import Question, sweep, tell_progress
 from metrics_pipeline.storage.snapshots import Packing
 from metrics_pipeline.storage.writer import Writer
 
@@ -61,7 +61,7 @@ class Swept:
 
 async def sweep_and_store(
     questions: Sequence[Question],
-    limits: Limits,
+    budget_seconds: float,
     points_of: Callable[[DeviceReading], Sequence[Point]],
     writer: Writer,
     *,
@@ -79,7 +79,7 @@ async def sweep_and_store(
     async with AsyncExitStack() as opened:
         for question in questions:
             await opened.enter_async_context(question.probe)
-        async for reading in sweep(questions, limits, SystemRandom()):
+        async for reading in sweep(questions, budget_seconds, SystemRandom()):
             tell(reading)
             swept.count(reading)
             waiting += points_of(reading)

@@ -9,6 +9,7 @@ The defaults fit a sweep of thousands: an agent that is not there costs `tries` 
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Collection, Mapping, Sequence
 from typing import Self
 
@@ -27,7 +28,7 @@ from metrics_pipeline.sources.snmp_engines.spec import (
     SnmpUnreachable,
 )
 from metrics_pipeline.sources.snmp_memory import DeviceMemory
-from metrics_pipeline.sources.snmp_poll import poll_values
+from metrics_pipeline.sources.snmp_poll import REDISCOVER_AFTER, poll_values
 from metrics_pipeline.sources.snmp_session import (
     Index,
     Oid,
@@ -116,7 +117,8 @@ class Snmp:
         metrics: Collection[str],
         trace: Trace | None,
     ) -> DeviceReading:
-        memory = DeviceMemory.from_json(self._memories.get(device.id, b"{}"))
+        known = self._memories.get(device.id)
+        memory = _new_memory(device) if known is None else DeviceMemory.from_json(known)
         try:
             async with self._engine.session(address, credential) as session:
                 asked: SnmpSession = session if trace is None else _TracedSession(session, trace)
@@ -140,6 +142,14 @@ class Snmp:
                 )
             resolved = self._resolved[name] = resolve(self._credentials[name])
         return resolved
+
+
+def _new_memory(device: Device) -> DeviceMemory:
+    """Of a device that is new; its first discovery is of a length of its own.
+
+    Otherwise a fleet that was listed at once would be discovered anew at once, again and again.
+    """
+    return DeviceMemory(polls=zlib.crc32(device.id.encode()) % REDISCOVER_AFTER)
 
 
 class _TracedSession:

@@ -21,6 +21,13 @@ class SnmpSettings(BaseModel, frozen=True, extra="forbid"):
         le=10,
         description="How often a request is sent before the device counts as silent.",
     )
+    max_in_flight: int = Field(
+        default=2000,
+        ge=1,
+        le=20_000,
+        description="Devices that are asked at the same time. Many of them make dead devices "
+        "cheap: each waits out its time.",
+    )
     max_varbinds: int = Field(
         default=60,
         ge=1,

@@ -29,6 +29,13 @@ class SshSettings(BaseModel, frozen=True, extra="forbid"):
         le=60,
         description="How long the log-in may take, and then the script, in seconds each.",
     )
+    max_in_flight: int = Field(
+        default=100,
+        ge=1,
+        le=5000,
+        description="Devices that are asked at the same time. A log-in is some milliseconds "
+        "of CPU on both sides, so more of them only wait for each other.",
+    )
     cpu_window_seconds: float = Field(
         default=0.5,
         ge=0.1,

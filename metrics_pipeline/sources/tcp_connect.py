@@ -88,7 +88,6 @@ class TcpConnect:
         self._settings = settings
 
     async def __aenter__(self) -> Self:
-        self._places = asyncio.Semaphore(self._settings.max_in_flight)
         self._addresses = HostAddresses(self._settings.resolve_timeout_seconds)
         return self
 
@@ -110,8 +109,7 @@ class TcpConnect:
 
     async def _ask(self, address: Address, port: int, trace: Trace | None) -> _Outcome:
         for _ in range(self._settings.tries):
-            async with self._places:
-                outcome = await self._connect(address, port)
+            outcome = await self._connect(address, port)
             if trace is not None:
                 trace(outcome.words)
             if outcome.reason is not Miss.TIMEOUT:

@@ -20,7 +20,7 @@ class WinRmSettings(BaseModel, frozen=True, extra="forbid"):
         description="Seconds to wait for the connection, and for each answer. More than for SNMP: "
         "the first look at a performance class starts its provider.",
     )
-    max_at_once: int = Field(
+    max_in_flight: int = Field(
         default=32,
         ge=1,
         le=512,

@@ -84,7 +84,7 @@ async def watch(settings: Settings, stack: RunningStack, seconds: float) -> tupl
             credentials = getattr(section, "credentials", {})
             probe = await opened.enter_async_context(PROBES[name].build(section, credentials))
             asked = [device for device in devices if device.protocol == name]
-            questions.append(Question(probe, asked, PROBES[name].cheapest))
+            questions.append(Question(probe, asked, PROBES[name].cheapest, len(asked)))
         while time.monotonic() < ends:
             began = time.monotonic()
             states = await _ask(questions)

@@ -1,4 +1,8 @@
-"""Debian's `prometheus-snmp-exporter`, asked for the same instances of the same agents."""
+"""Debian's `prometheus-snmp-exporter`, asked for the same values of the same agents.
+
+In two ways: walking the tables, which is how it asks a mixed fleet, as it cannot remember which
+rows a device has; and told every instance beforehand in its configuration, the least it can do.
+"""
 
 from __future__ import annotations
 
@@ -69,7 +73,8 @@ class Peer:
         for _, writer in free:
             writer.close()
         alive = sum(not is_dead(device, dead_every) for device in range(devices))
-        return {"sweep_cpu_s": taken, "missing_values": alive * len(asked_when_known()) - values}
+        missing = alive * len(asked_when_known()) - values
+        return {"sweep_cpu_s": taken, "missing_values": max(0, missing)}  # walks find more rows
 
     async def _scrape(
         self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, module: str, device: int
@@ -96,9 +101,16 @@ class Peer:
 
 @contextmanager
 def peer(agent_port: int, request: Mapping[str, Any]) -> Iterator[Peer]:
-    """The exporter, with a module for each kind of credential; `request` is how they ask."""
+    """The exporter, with a module for each way and credential; `request` is how they ask.
+
+    The modules are `community`, `user`, `community_walk` and `user_walk`.
+    """
     program = require("prometheus-snmp-exporter")
-    modules = {name: _module() | dict(request) | who for name, who in AUTHENTICATION.items()}
+    modules = {
+        f"{name}{ending}": module | dict(request) | who
+        for name, who in AUTHENTICATION.items()
+        for ending, module in (("", _module(walk=False)), ("_walk", _module(walk=True)))
+    }
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "snmp.yml"
         file.write_text(yaml.safe_dump(modules))
@@ -109,7 +121,7 @@ def peer(agent_port: int, request: Mapping[str, Any]) -> Iterator[Peer]:
             yield Peer(pid, listening_ports(pid).pop(), agent_port)
 
 
-def _module() -> dict[str, Any]:
+def _module(*, walk: bool) -> dict[str, Any]:
     """A module of the exporter's snmp.yml (version 0.21) less who asks, and how."""
     asked = asked_when_known()
     scalars = {oid for oid in asked if oid.endswith(".0")}
@@ -124,4 +136,8 @@ def _module() -> dict[str, Any]:
         }
         for at, column in enumerate(columns)
     ]
-    return {"get": list(asked), "metrics": metrics}
+    if not walk:
+        return {"get": list(asked), "metrics": metrics}
+    return {"get": sorted(scalars), "walk": [c for c in columns if c not in scalars]} | {
+        "metrics": metrics
+    }

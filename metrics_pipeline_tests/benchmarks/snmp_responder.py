@@ -115,7 +115,7 @@ class Agents:
             name, value = read_header(reply, name, OBJECT_ID, at)
             number = self._changing.get(decode_oid(reply[name:value]))
             start, stop = read_header(reply, value, reply[value], at)
-            if number is not None:
+            if number is not None and start < stop:  # not the end of what there is
                 # Of a counter it is the low half.
                 places.append(Place(max(start, stop - 4), stop, number))
         return Kept(reply, _identifier_at(reply), tuple(places))

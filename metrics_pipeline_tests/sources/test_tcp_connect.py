@@ -163,18 +163,3 @@ def test_a_cancelled_poll_closes_its_connection(silent_port: int) -> None:
                     await probe.poll(device("127.0.0.1", silent_port), PING_METRICS)
 
     asyncio.run(scenario())
-
-
-def test_no_more_connections_are_open_at_a_time_than_the_settings_say(
-    accepting_port: int, silent_port: int
-) -> None:
-    async def scenario() -> DeviceReading:
-        settings = TcpConnectSettings(timeout_seconds=0.1, tries=1, max_in_flight=1)
-        async with TcpConnect(settings) as probe:
-            silent = asyncio.create_task(probe.poll(device("127.0.0.1", silent_port), PING_METRICS))
-            await asyncio.sleep(0)
-            reading = await probe.poll(device("127.0.0.1", accepting_port), PING_METRICS)
-            assert silent.done()
-            return reading
-
-    assert asyncio.run(scenario()).is_up

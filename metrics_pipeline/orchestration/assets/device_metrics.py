@@ -30,7 +30,8 @@ def poll_metrics(run: DeviceRun, protocol: str) -> Report:
         due = _due(listed.devices, at_ns, shown, sweeps)
     memory = part_of(protocol, run.shard)
     probe = _open_probe(run, protocol, memory)
-    question = Question(probe, due, PROBES[protocol].metrics + sweeps.detail_tables)
+    asked = PROBES[protocol].metrics + sweeps.detail_tables
+    question = Question(probe, due, asked, run.settings.max_in_flight(protocol))
     unchanged = points_to_keep(shown, listed.devices, due)
     swept = run.sweep([question], lambda reading: metric_points(reading, at_ns), listed, unchanged)
     _save_memories(run, probe, memory, listed.devices)

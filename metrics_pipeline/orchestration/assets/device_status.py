@@ -147,10 +147,15 @@ class _StatusRun:
 
 def _questions(settings: Settings, devices: Sequence[Device]) -> list[Question]:
     if settings.sweeps.status_by != "protocol":
-        name = settings.sweeps.status_by
-        return [Question(settings.build_probe(name), devices, PROBES[name].cheapest)]
+        return [_question(settings, settings.sweeps.status_by, devices)]
     return [
-        Question(settings.build_probe(name), asked, PROBES[name].cheapest)
+        _question(settings, name, asked)
         for name in PROBES
         if (asked := [device for device in devices if device.protocol == name])
     ]
+
+
+def _question(settings: Settings, name: str, devices: Sequence[Device]) -> Question:
+    return Question(
+        settings.build_probe(name), devices, PROBES[name].cheapest, settings.max_in_flight(name)
+    )
