@@ -22,11 +22,12 @@ class SnmpSettings(BaseModel, frozen=True, extra="forbid"):
         description="How often a request is sent before the device counts as silent.",
     )
     max_in_flight: int = Field(
-        default=2000,
+        default=1000,
         ge=1,
         le=20_000,
         description="Devices that are asked at the same time. Many of them make dead devices "
-        "cheap: each waits out its time.",
+        "cheap, as each waits out its time; with too many, those that are new, which take 5 ms of "
+        "CPU each, run out of polling.device_budget_seconds.",
     )
     max_varbinds: int = Field(
         default=60,
