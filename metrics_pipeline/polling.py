@@ -10,7 +10,16 @@ import asyncio
 import gc
 import logging
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Collection, Iterator, Sequence
+from collections import deque
+from collections.abc import (
+    AsyncGenerator,
+    AsyncIterator,
+    Callable,
+    Collection,
+    Iterable,
+    Iterator,
+    Sequence,
+)
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from random import Random
@@ -50,27 +59,54 @@ async def sweep(
     so that one subnet is not asked all at once. Readings that nobody takes hold up the polls behind
     them, so memory stays flat.
     """
-    readings: asyncio.Queue[DeviceReading] = asyncio.Queue(READINGS_AT_HAND)
-    workers = [
-        asyncio.create_task(_pass_on(stream, readings))
-        for question in questions
-        for stream in _streams(question, budget_seconds, random)
-    ]
+    left = {d.id: (question, d) for question in questions for d in question.devices}
+    streams = [s for question in questions for s in _streams(question, budget_seconds, random)]
+    with _collecting_seldom():
+        async for reading in _merge(streams):
+            left.pop(reading.device_id, None)
+            yield reading
+    for question, device in left.values():
+        LOG.error("%s: polling %s gave no reading", question.probe.name, device.id)
+        yield _nothing(device, question.metrics, Miss.DEFECT, "no reading, by our own mistake")
+
+
+async def _merge(
+    streams: Sequence[AsyncIterator[DeviceReading]],
+) -> AsyncGenerator[DeviceReading, None]:
+    """What comes of all streams, until the last of them has ended, in whatever way."""
+    room, changed = asyncio.Semaphore(READINGS_AT_HAND), asyncio.Event()
+    ready: deque[DeviceReading] = deque()
+
+    async def pass_on(stream: AsyncIterator[DeviceReading]) -> None:
+        async for reading in stream:
+            await room.acquire()
+            ready.append(reading)
+            changed.set()
+
+    working = {asyncio.create_task(pass_on(stream)) for stream in streams}
+
+    def leave(worker: asyncio.Task[None]) -> None:
+        working.discard(worker)
+        changed.set()
+
+    for worker in working:
+        worker.add_done_callback(leave)
     try:
-        with _collecting_seldom():
-            for _ in range(sum(len(question.devices) for question in questions)):
-                yield await readings.get()
+        while working or ready:
+            await changed.wait()
+            changed.clear()
+            while ready:
+                room.release()
+                yield ready.popleft()
     finally:
-        for worker in workers:
-            worker.cancel()
-        await asyncio.gather(*workers, return_exceptions=True)
+        await _cancel(working)
 
 
-async def _pass_on(
-    stream: AsyncIterator[DeviceReading], readings: asyncio.Queue[DeviceReading]
-) -> None:
-    async for reading in stream:
-        await readings.put(reading)
+async def _cancel(workers: Iterable[asyncio.Task[None]]) -> None:
+    stopping = list(workers)
+    for worker in stopping:
+        worker.cancel()
+    await asyncio.gather(*stopping, return_exceptions=True)
 
 
 def _streams(

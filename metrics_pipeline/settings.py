@@ -275,11 +275,15 @@ class SweepSettings(BaseModel, frozen=True, extra="forbid"):
         default=1,
         ge=1,
         le=100,
-        description="Into how many runs each poll is divided, so that several machines share the "
-        "devices: static partitions in Dagster. 1 is none.",
+        description="Into how many runs each poll is divided: static partitions in Dagster, for "
+        "several processors, or with a run launcher several machines. 1 is none.",
     )
     missed_answers: int = Field(
-        default=2, ge=1, le=10, description="Offline is who misses so many answers in a row."
+        default=2,
+        ge=1,
+        le=10,
+        description="Offline is who misses so many answers in a row. With 2, every 30 s, the gauge "
+        "says so 30 to 60 s after the device went, and the time-outs of one poll later.",
     )
     device_budget_seconds: float = Field(
         default=10.0, gt=0, le=25, description="What one poll of one device may take in all."
@@ -333,6 +337,11 @@ class SweepSettings(BaseModel, frozen=True, extra="forbid"):
     def grid_seconds(self) -> int:
         """How often there is a sweep of somebody."""
         return min(self._status_cadences())
+
+    @property
+    def slowest_status_seconds(self) -> int:
+        """How often everybody is asked at least whether it is up."""
+        return max(self._status_cadences())
 
     @property
     def tick_minutes(self) -> int:

@@ -151,6 +151,17 @@ def test_the_garbage_collector_is_left_as_it_was() -> None:
     assert gc.get_threshold() == before
 
 
+def test_a_reading_that_is_lost_is_a_reason_and_not_a_sweep_without_end(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    stray = asyncio.CancelledError()
+    probe = OddProbe(lambda device: stray if device.id == "d3" else 0)
+    readings = run(probe, 20, max_in_flight=1)
+    assert len(readings) == 20
+    assert readings["d3"].reason is Miss.DEFECT
+    assert "gave no reading" in caplog.text
+
+
 def test_an_empty_inventory_is_a_sweep_of_nothing() -> None:
     assert run(OddProbe(lambda _: 0), 0) == {}
 

@@ -80,6 +80,9 @@ class Echo:
     """Why it could not be asked at all."""
     number: int = 0
     sent_ns: int = 0
+    first_sent_ns: int = 0
+    took_seconds: float = 0.0
+    """From the first request to the end."""
     has_ended: bool = False
 
 
@@ -124,6 +127,8 @@ class EchoRequests:
 
     def forget(self, echo: Echo) -> None:
         """Send no more for `echo`, and do not end it."""
+        if echo.first_sent_ns:
+            echo.took_seconds = (time.monotonic_ns() - echo.first_sent_ns) / 1e9
         echo.has_ended = True
         self._in_flight.pop(echo.number, None)
 
@@ -150,6 +155,7 @@ class EchoRequests:
         payload = self._cookie + number.to_bytes(8, "big") + _PADDING
         family, address = echo.address
         echo.number, echo.sent_ns = number, time.monotonic_ns()
+        echo.first_sent_ns = echo.first_sent_ns or echo.sent_ns
         try:
             self._sockets[family].send(address, number % _SEQUENCES, payload)
         except BlockingIOError:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from statistics import mode
 
 from metrics_pipeline.core.catalog import DEVICE_METRICS, DEVICE_STATUS, OFFLINE, ONLINE
-from metrics_pipeline.core.devices import DeviceReading, Miss
+from metrics_pipeline.core.devices import OUR_OWN, DeviceReading, Miss
 from metrics_pipeline.core.points import Point
 
 
@@ -64,10 +64,16 @@ class StatusBoard:
     online: dict[str, bool]
     missed: dict[str, list[int]] = field(default_factory=dict)
 
+    def copy(self) -> StatusBoard:
+        """The same, to go back to."""
+        missed = {device: list(times) for device, times in self.missed.items()}
+        return StatusBoard(self.misses_allowed, dict(self.online), missed)
+
     def judge(self, reading: DeviceReading, time_ns: int) -> list[Point]:
         """The device's status at `time_ns`, after one more reading.
 
-        One that goes offline has been so since the first answer it missed: the points that called
+        Where nobody could ask it, it is as it was; of one that is new then nothing is said. One
+        that goes offline has been so since the first answer it missed: the points that called
         it online until now are given once more, to be overwritten.
         """
         device = reading.device_id
@@ -75,6 +81,9 @@ class StatusBoard:
             self.missed.pop(device, None)
             self.online[device] = True
             return [status_point(device, True, time_ns)]
+        if reading.reason in OUR_OWN:
+            known = self.online.get(device)
+            return [] if known is None else [status_point(device, known, time_ns)]
         if not self.online.get(device, False):
             self.online[device] = False
             return [status_point(device, False, time_ns)]

@@ -59,6 +59,10 @@ class Miss(StrEnum):
     """The probe failed in a way that it should not: a mistake of ours."""
 
 
+OUR_OWN = frozenset({Miss.RESOLVE, Miss.CREDENTIAL, Miss.DEFECT})
+"""Reasons on our side: nobody asked the device, so nothing is known, not even that it is down."""
+
+
 @dataclass(frozen=True, slots=True)
 class Device:
     """One row of the inventory. `address` is an IP address or a host name, `port` 0 the usual."""

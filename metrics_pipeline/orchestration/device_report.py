@@ -1,5 +1,6 @@
 """What the UI shows of a sweep: counts by outcome, the slowest devices, failures, and checks."""
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -8,7 +9,8 @@ import dagster as dg
 
 from metrics_pipeline.core.device_points import outcome_of
 from metrics_pipeline.core.devices import Device, DeviceReading
-from metrics_pipeline.orchestration.device_sweep import MAX_EXAMPLES, Swept
+from metrics_pipeline.core.errors import MetricsPipelineError
+from metrics_pipeline.orchestration.device_sweep import MAX_EXAMPLES, Summary
 from metrics_pipeline.orchestration.poll_list import PollList
 
 OFFLINE_SHARE = "few_devices_are_silent"
@@ -35,6 +37,10 @@ class Report:
 
     metadata: Metadata
     checks: Sequence[dg.AssetCheckResult]
+    failed: Sequence[MetricsPipelineError] = ()
+    """What failed although the rest was stored and shown."""
+    kept: int = 0
+    """Points that were stored."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,24 +64,33 @@ class Change:
     is_online: bool
 
 
-def describe(swept: Swept, listed: PollList, asked: Sequence[Device]) -> Metadata:
+def describe(
+    summary: Summary, listed: PollList, asked: Sequence[Device], seconds: float
+) -> Metadata:
     """The metadata of a materialization; its size does not grow with the fleet."""
     names = {device.id: device.hostname for device in asked}
-    unusable, outcomes = sum(listed.unusable.values()), sorted(swept.outcomes.items())
+    unusable, outcomes = (
+        sum(listed.unusable.values()),
+        sorted(Counter(summary.outcomes.values()).items()),
+    )
     return {
         "devices": dg.MetadataValue.int(len(listed.devices)),
         "devices_asked": dg.MetadataValue.int(len(asked)),
-        "sweep_seconds": dg.MetadataValue.float(round(swept.seconds, 3)),
-        "points_stored": dg.MetadataValue.int(swept.stored),
-        "points_rejected": dg.MetadataValue.int(swept.rejected.total()),
+        "sweep_seconds": dg.MetadataValue.float(round(seconds, 3)),
+        "points_stored": dg.MetadataValue.int(summary.stored),
+        "points_rejected": dg.MetadataValue.int(summary.rejected.total()),
         **{f"devices_{kind}": dg.MetadataValue.int(n) for kind, n in outcomes},
-        "slowest": _readings(swept.slowest, names),
-        **({"failures": _readings(swept.failures, names)} if swept.failures else {}),
+        "slowest": _readings(summary.slowest, names),
+        **(
+            {"failures": _readings(list(summary.failures.values()), names)}
+            if summary.failures
+            else {}
+        ),
         **({"inventory_rows_unusable": dg.MetadataValue.int(unusable)} if unusable else {}),
     }
 
 
-def describe_rounds(rounds: Sequence[Round], changes: Sequence[Change], left_out: int) -> Metadata:
+def describe_rounds(rounds: Sequence[Round], changes: Iterable[Change], left_out: int) -> Metadata:
     """What a status run adds: each of its sweeps, who came and went, and slots without a sweep."""
     sweeps: list[Row] = [
         {
@@ -106,14 +121,15 @@ def describe_rounds(rounds: Sequence[Round], changes: Sequence[Change], left_out
 
 
 def judge(
-    swept: Swept, listed: PollList, asked: Sequence[Device], warn_share: float
+    summary: Summary, listed: PollList, asked: Sequence[Device], warn_share: float
 ) -> Sequence[dg.AssetCheckResult]:
     """The outcome of every check."""
     total = max(1, len(asked))
-    silent, partial = swept.silent, swept.outcomes["partial"]
-    rejected = ", ".join(f"{n} {reason}" for reason, n in swept.rejected.items())
+    silent = sum(device.id in summary.silent for device in asked)
+    partial = sum(summary.outcomes.get(device.id) == "partial" for device in asked)
+    rejected = ", ".join(f"{n} {reason}" for reason, n in summary.rejected.items())
     twins = _twins(listed.devices)
-    lost = _lost(swept, listed, asked)
+    lost = _lost(summary, listed, asked)
     return [
         _check(OFFLINE_SHARE, silent <= total * warn_share, f"{silent} of {total} are silent"),
         _check(PARTIAL_SHARE, partial <= total * warn_share, f"{partial} of {total} are partial"),
@@ -123,9 +139,9 @@ def judge(
     ]
 
 
-def _lost(swept: Swept, listed: PollList, asked: Sequence[Device]) -> list[str]:
+def _lost(summary: Summary, listed: PollList, asked: Sequence[Device]) -> list[str]:
     """What is missing from the result, and why."""
-    missing = sorted({device.id for device in asked} - swept.answered)
+    missing = sorted({device.id for device in asked} - summary.outcomes.keys())
     found = [f"{len(missing)} without a result, such as {missing[0]}"] if missing else []
     rows = ", ".join(f"{n} {reason}" for reason, n in sorted(listed.unusable.items()))
     if rows:

@@ -1,15 +1,14 @@
 """One run of an asset that polls devices, or of one shard of it: what it reads, asks and shows."""
 
 import asyncio
-from collections.abc import Callable, Collection, Iterable, Sequence
-from typing import Any
+from collections.abc import Callable, Collection, Iterator, Sequence
 
 import dagster as dg
 
 from metrics_pipeline.core.device_assets import part_of
 from metrics_pipeline.core.devices import DeviceReading
 from metrics_pipeline.core.points import Point
-from metrics_pipeline.orchestration.device_sweep import Swept, sweep_and_store
+from metrics_pipeline.orchestration.device_sweep import Summary, Swept, sweep_and_store
 from metrics_pipeline.orchestration.poll_list import PollList, list_devices
 from metrics_pipeline.orchestration.resources import WRITER
 from metrics_pipeline.polling import Question
@@ -36,23 +35,38 @@ class DeviceRun:
         listed = self._inventory.read_device_rows()
         return list_devices(listed, protocols, self.shard, self.settings.sweeps.shards)
 
-    def shown_points(self) -> tuple[Point, ...]:
+    def shown_points(self) -> Iterator[Point]:
         """What the exporter shows of this asset, or of its shard."""
-        snapshot = self.writer.latest(self.snapshot_name)
-        return snapshot.points if snapshot else ()
+        for batch in self.writer.latest_in_batches(self.snapshot_name):
+            yield from batch
 
     def sweep(
         self,
         questions: Sequence[Question],
         points_of: Callable[[DeviceReading], Sequence[Point]],
         listed: PollList,
-        unchanged: Iterable[Point],
+        summary: Summary,
     ) -> Swept:
-        """Ask, store as the answers come, and show them at the end."""
-        budget = self.settings.sweeps.device_budget_seconds
-        say: Callable[[Any], None] = self.context.log.info
+        """Ask, store as the answers come, and show them at the end.
+
+        Devices that are listed and not asked are shown as they were.
+        """
+        budget, say = self.settings.sweeps.device_budget_seconds, self._say
         swept = asyncio.run(
-            sweep_and_store(questions, budget, points_of, self.writer, say=say, unchanged=unchanged)
+            sweep_and_store(questions, budget, points_of, self.writer, say=say, summary=summary)
         )
+        self._pack_unchanged(swept, listed, questions)
         self.writer.publish(self.snapshot_name, swept.packing, listed.devices)
         return swept
+
+    def _pack_unchanged(
+        self, swept: Swept, listed: PollList, questions: Sequence[Question]
+    ) -> None:
+        asked = {device.id for question in questions for device in question.devices}
+        unasked = {device.id for device in listed.devices} - asked
+        if unasked:
+            for batch in self.writer.latest_in_batches(self.snapshot_name):
+                swept.packing.add(p for p in batch if p.tags["device_id"] in unasked)
+
+    def _say(self, line: str) -> None:
+        self.context.log.info(line)

@@ -5,11 +5,11 @@ from dataclasses import dataclass
 
 from metrics_pipeline.core.device_assets import shard_of
 from metrics_pipeline.core.devices import Device
-from metrics_pipeline.core.points import Point
 from metrics_pipeline.sources.inventory import DeviceRows
 from metrics_pipeline.sources.probe_registry import PROBES
 
 UNKNOWN_PROTOCOL = "unknown_protocol"
+FIRST = ("", "1")
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,10 +24,15 @@ class PollList:
 def list_devices(
     listed: DeviceRows, protocols: Collection[str], shard: str, shards: int
 ) -> PollList:
-    """The devices of `protocols` in `shard`, or in all where that is empty."""
+    """The devices of `protocols` in `shard`, or in all where that is empty.
+
+    What nobody can poll is told by the one who polls everything, or by its first shard.
+    """
     devices = listed.devices(protocols)
     if shard:
         devices = [device for device in devices if shard_of(device.id, shards) == shard]
+    if shard not in FIRST or not set(protocols).issuperset(PROBES):
+        return PollList(devices, {}, ())
     strange = {name: n for name, n in listed.by_protocol().items() if name not in PROBES}
     unusable = dict(listed.wrong)
     if strange:
@@ -39,26 +44,18 @@ def list_devices(
 def select_due(
     devices: Iterable[Device],
     at_seconds: int,
-    last_seconds: int | None,
+    asked_seconds: Mapping[str, int],
     every_seconds: Callable[[str], int],
 ) -> list[Device]:
-    """Of `devices` those whose type is due at `at_seconds`; all, where nobody was asked before.
+    """Of `devices` those that are due at `at_seconds`.
 
-    `last_seconds` is when somebody was last asked, `every_seconds` the cadence of a device type.
-    So one whose time was missed, because a run was late or failed, is due the next time.
+    `asked_seconds` says when each was last asked, `every_seconds` the cadence of a device type. So
+    one whose time was missed, because a run was late or failed, is due the next time, and so is
+    one that was never asked.
     """
-    if last_seconds is None:
-        return list(devices)
     return [
         device
         for device in devices
-        if at_seconds // (every := every_seconds(device.device_type)) > last_seconds // every
+        if (last := asked_seconds.get(device.id)) is None
+        or at_seconds // (every := every_seconds(device.device_type)) > last // every
     ]
-
-
-def points_to_keep(
-    points: Iterable[Point], listed: Iterable[Device], asked: Iterable[Device]
-) -> list[Point]:
-    """Of the `points` shown until now those of devices that are listed, but not asked this time."""
-    kept = {device.id for device in listed} - {device.id for device in asked}
-    return [point for point in points if point.tags["device_id"] in kept]

@@ -21,6 +21,7 @@ import socket
 import statistics
 from collections import deque
 from collections.abc import AsyncIterator, Collection, Iterable
+from dataclasses import replace
 from typing import Self
 
 from pydantic import BaseModel, Field
@@ -140,7 +141,7 @@ class Ping:
             await ended.wait()
         finally:
             self._requests.forget(echo)
-        return _reading(device, metrics, echo)
+        return _timed(device, metrics, echo)
 
     async def sweep(
         self, devices: Iterable[Device], metrics: Collection[str] = PING_METRICS
@@ -166,8 +167,10 @@ class Ping:
             await asyncio.gather(*looking_up, return_exceptions=True)
 
     async def _ask_by_name(self, batch: _Batch, device: Device) -> None:
-        address = await self._find_address(device, None)
-        batch.expected -= 1
+        try:
+            address = await self._find_address(device, None)
+        finally:
+            batch.expect_one_less()
         if isinstance(address, str):
             batch.add(read_not_asked(device, batch.metrics, address))
         else:
@@ -203,6 +206,10 @@ class _Batch:
         self._asked[echo] = device
         self._requests.ask(echo)
 
+    def expect_one_less(self) -> None:
+        self.expected -= 1
+        self._changed.set()
+
     def add(self, reading: DeviceReading) -> None:
         self._done.append(reading)
         self._changed.set()
@@ -219,7 +226,7 @@ class _Batch:
                 yield self._done.popleft()
 
     def _take(self, echo: Echo) -> None:
-        self.add(_reading(self._asked.pop(echo), self.metrics, echo))
+        self.add(_timed(self._asked.pop(echo), self.metrics, echo))
 
 
 def _open_sockets() -> dict[socket.AddressFamily, IcmpSocket]:
@@ -240,6 +247,10 @@ def _open_sockets() -> dict[socket.AddressFamily, IcmpSocket]:
             "(sysctl net.ipv4.ping_group_range='0 2147483647'), or choose the protocol tcp.",
         )
     return opened
+
+
+def _timed(device: Device, metrics: Collection[str], echo: Echo) -> DeviceReading:
+    return replace(_reading(device, metrics, echo), took_seconds=echo.took_seconds)
 
 
 def _reading(device: Device, metrics: Collection[str], echo: Echo) -> DeviceReading:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 
 from metrics_pipeline.core.devices import (
+    OUR_OWN,
     PING_METRICS,
     PING_RTT,
     PING_STATUS,
@@ -20,8 +21,12 @@ def read_up(device: Device, metrics: Collection[str], rtt_ms: float) -> DeviceRe
 
 
 def read_down(device: Device, metrics: Collection[str], reason: Miss, detail: str) -> DeviceReading:
-    """It was asked and did not answer: its status is 0, its round-trip time is missing."""
-    return _read(device, metrics, {PING_STATUS: 0.0}, reason, detail)
+    """It was asked and did not answer: its status is 0, its round-trip time is missing.
+
+    Where the reason is our own it was not asked, and has no status.
+    """
+    known = {} if reason in OUR_OWN else {PING_STATUS: 0.0}
+    return _read(device, metrics, known, reason, detail)
 
 
 def read_not_asked(device: Device, metrics: Collection[str], problem: str) -> DeviceReading:

@@ -1,13 +1,12 @@
 """The seam between the engines that speak SNMP and the formulas that know what its values mean.
 
-An engine (`pysnmp`, the reference; `gufo-snmp`, the fast one) gives one SnmpSession for one device;
+An engine (`pysnmp`, the reference; the fast one, our own) gives one SnmpSession for one device;
 `snmp_poll` asks it and computes metrics. An engine knows datagrams, time-outs, retries, `tooBig`,
 repetitions, versions and credentials, and no MIB; `snmp_poll` knows MIBs and no datagram.
 
-Object identifiers are dotted strings without a leading dot, because that is what the fast engine
-takes and gives: turning the 110 of a usual device into tuples costs 0.2 ms, a third of its whole
-poll, and looking tuples up costs twice as much, as a string remembers its hash (measured with
-CPython 3.11).
+Object identifiers are dotted strings without a leading dot: turning the 110 of a usual device into
+tuples costs 0.2 ms, and looking tuples up costs twice as much, as a string remembers its hash
+(measured with CPython 3.11).
 
 SnmpFailure: what a session raises; `miss` is the label it is counted under
 ├── SnmpTimeout     no answer in time, after the engine's retries

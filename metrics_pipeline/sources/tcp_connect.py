@@ -17,6 +17,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import os
+import resource
 import socket
 import struct
 import time
@@ -37,6 +38,10 @@ NAME = "tcp"
 _TCPI_RTT_OFFSET = 68
 """Of the microseconds in Linux's `struct tcp_info` (linux/tcp.h)."""
 
+OTHER_FILES = 256
+"""What a process has open besides connections."""
+_OUR_OWN = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.EADDRNOTAVAIL})
+"""What this machine lacks for one more connection: says nothing of the device."""
 _NO_WAY = frozenset({errno.EHOSTUNREACH, errno.ENETUNREACH})
 """What says that nobody answered; every other error is somebody's or this machine's refusal."""
 
@@ -57,10 +62,11 @@ class TcpConnectSettings(BaseModel, frozen=True, extra="forbid"):
         description="Connections that may go unanswered before a device is down.",
     )
     max_in_flight: int = Field(
-        default=500,
+        default=1000,
         ge=1,
         le=60_000,
-        description="Connections at the same time; each takes a file descriptor (ulimit -n).",
+        description="Devices that are asked at the same time; each takes a file descriptor, of "
+        "which this process takes as many as it may have (ulimit -Hn).",
     )
     resolve_timeout_seconds: float = Field(
         default=5.0,
@@ -88,6 +94,7 @@ class TcpConnect:
         self._settings = settings
 
     async def __aenter__(self) -> Self:
+        _allow_files(self._settings.max_in_flight + OTHER_FILES)
         self._addresses = HostAddresses(self._settings.resolve_timeout_seconds)
         return self
 
@@ -134,7 +141,16 @@ class TcpConnect:
             return _Outcome(words, reason=Miss.TIMEOUT)
         except OSError as error:
             reason = Miss.TIMEOUT if error.errno in _NO_WAY else Miss.REFUSED
+            reason = Miss.DEFECT if error.errno in _OUR_OWN else reason
             return _Outcome(f"{where}: {_words_of(error)}", reason=reason)
+
+
+def _allow_files(needed: int) -> None:
+    """Raise this process's own limit of file descriptors, as far as the machine lets it."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    allowed = needed if hard == resource.RLIM_INFINITY else min(needed, hard)
+    if soft != resource.RLIM_INFINITY and soft < allowed:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (allowed, hard))
 
 
 def _words_of(error: OSError) -> str:

@@ -46,6 +46,12 @@ def find(connection: sa.Connection, asset: str) -> Snapshot | None:
     return None if row is None else _from_row(row)
 
 
+def find_packed(connection: sa.Connection, asset: str) -> bytes:
+    """The body of the snapshot of `asset`; of one without any points if there is none."""
+    body = sa.select(SNAPSHOTS.c.body).where(SNAPSHOTS.c.asset == asset)
+    return connection.execute(body).scalar_one_or_none() or encode(())
+
+
 def find_changed(
     connection: sa.Connection, assets: Collection[str], known: dict[str, int]
 ) -> list[Snapshot]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -132,6 +132,13 @@ class Writer:
         """The snapshot of `asset`, or None if it never gave anything."""
         with self._operational.reading() as connection:
             return snapshots.find(connection, asset)
+
+    def latest_in_batches(self, asset: str) -> Iterator[list[Point]]:
+        """The points of the snapshot of `asset`, some at a time, for where they may be many."""
+        with self._operational.reading() as connection:
+            body = snapshots.find_packed(connection, asset)
+        for rows in snapshots.decode_in_batches(body):
+            yield [Point(*row) for row in rows]
 
     def load_memories(self, protocol: str) -> dict[str, bytes]:
         """What a probe of `protocol` knew of devices at the end of the last run."""

@@ -54,7 +54,7 @@ from metrics_pipeline.access.secrets import SecretReference
 from metrics_pipeline.core.catalog import CATALOG, DEVICE_METRICS
 from metrics_pipeline.core.device_points import metric_points
 from metrics_pipeline.core.devices import HOST_METRICS, Device
-from metrics_pipeline.orchestration.device_sweep import Swept, sweep_and_store
+from metrics_pipeline.orchestration.device_sweep import Summary, Swept, sweep_and_store
 from metrics_pipeline.polling import Question
 from metrics_pipeline.sources.snmp import NAME, Snmp
 from metrics_pipeline.sources.snmp_engines.fast import FastEngine
@@ -145,6 +145,7 @@ class Run:
             lambda reading: metric_points(reading, time_ns),
             self._writer,
             say=lambda _line: None,
+            summary=Summary(),
         )
 
     def _load_memories(self) -> None:

@@ -107,6 +107,21 @@ def test_an_answer_missed_in_the_last_run_counts() -> None:
     assert judged(StatusBoard(2, {"d1": True}, {"d1": [5]}), [DOWN]) == [False]
 
 
+@pytest.mark.parametrize("reason", list(Miss))
+def test_only_who_was_asked_can_go_offline(reason: Miss) -> None:
+    board = StatusBoard(misses_allowed=1, online={"d1": True})
+    [point] = board.judge(DeviceReading("d1", is_up=False, reason=reason), 30)
+    is_ours = reason in {Miss.RESOLVE, Miss.CREDENTIAL, Miss.DEFECT}
+    assert point.fields["status"] == ("online" if is_ours else "offline")
+    assert board.missed == {}
+
+
+def test_of_a_new_device_that_nobody_could_ask_nothing_is_said() -> None:
+    board = StatusBoard(misses_allowed=1, online={})
+    assert board.judge(DeviceReading("d1", is_up=False, reason=Miss.RESOLVE), 30) == []
+    assert board.online == {}
+
+
 def test_offline_is_written_with_the_time_of_the_first_missed_answer() -> None:
     board = StatusBoard(misses_allowed=3, online={"d1": True})
     points = [point for second in (30, 60, 90, 120) for point in board.judge(DOWN, second)]

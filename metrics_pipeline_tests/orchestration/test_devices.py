@@ -319,6 +319,29 @@ def test_a_status_run_sweeps_in_every_slot_and_tells_of_each(tmp_path: Path) -> 
     assert metadata["devices_changed"] == 1
 
 
+def test_a_slow_type_is_judged_with_the_others_and_asked_again_after_a_failure(
+    tmp_path: Path,
+) -> None:
+    store = tmp_path / "embedded.sqlite"
+
+    def break_store() -> None:
+        store.mkdir()
+
+    def mend_store() -> None:
+        store.rmdir()
+
+    types = {"camera": {"status_every_seconds": 300}}
+    with polls(tmp_path, device_types=types) as it:
+        result = it.run(STATUS, break_store, mend_store, lambda: None)
+        metadata = it.metadata(STATUS)
+        assert len(statuses(it.latest(STATUS))) == 60
+    rounds = [row.data["asked"] for row in metadata["sweeps"].records]
+    assert rounds[0] == 60
+    assert rounds[1] in {54, 60}  # all, where a slot of the slow type has begun meanwhile
+    assert metadata["devices_asked"] == 60
+    assert answers(result)["every_device_has_a_result"].passed
+
+
 def test_who_is_pinged_has_a_round_trip_time(tmp_path: Path) -> None:
     with polls(tmp_path, status_by="ping") as it:
         assert it.run(STATUS).success
@@ -348,6 +371,7 @@ def test_a_sweep_that_cannot_be_stored_fails_the_run_after_the_others(tmp_path: 
     with polls(tmp_path) as it:
         result = it.run(STATUS, lambda: None, break_store, mend_store)
         assert len(it.stored("simulated-printer-801")) == 2
+        assert len(it.metadata(STATUS)["sweeps"].records) == 2
     assert not result.success
     assert "embedded store" in failure_text(result)
 

@@ -15,6 +15,7 @@ from metrics_pipeline.orchestration.poll_list import list_devices, select_due
 from metrics_pipeline.orchestration.status_grid import StatusGrid
 from metrics_pipeline.settings import STATUS_CADENCES_SECONDS
 from metrics_pipeline.sources.inventory import DeviceRows
+from metrics_pipeline.sources.probe_registry import PROBES
 
 NOON = 1_795_262_400
 CADENCES = {"router": 30, "camera": 60}
@@ -24,9 +25,11 @@ def device(name: str, device_type: str = "router") -> Device:
     return Device(name, name, "192.0.2.1", device_type, "snmp")
 
 
-def due_types(at: int, last: int | None) -> set[str]:
+def due_types(at: int, asked: dict[str, int]) -> set[str]:
+    """What is due, where types were last asked as `asked` says; they are asked then."""
     devices = [device(kind, kind) for kind in CADENCES]
-    due = select_due(devices, at, last, lambda kind: CADENCES[kind])
+    due = select_due(devices, at, asked, lambda kind: CADENCES[kind])
+    asked.update({each.id: at for each in due})
     return {each.device_type for each in due}
 
 
@@ -37,19 +40,20 @@ def slots() -> Sequence[int]:
 @pytest.mark.parametrize("every", STATUS_CADENCES_SECONDS)
 def test_who_never_was_asked_is_asked(every: int) -> None:
     [first, *_] = StatusGrid(every).slots(NOON)
-    assert select_due([device("a")], first, None, lambda _: every)
+    assert select_due([device("a")], first, {"b": first}, lambda _: every)
 
 
 def test_a_slower_type_is_asked_in_every_other_sweep() -> None:
-    times = slots()
-    asked = [due_types(at, last) for last, at in zip([None, *times], times, strict=False)]
-    assert asked == [{"router", "camera"}, {"router"}] * 5
+    asked: dict[str, int] = {}
+    assert [due_types(at, asked) for at in slots()] == [{"router", "camera"}, {"router"}] * 5
 
 
 def test_who_was_due_in_a_sweep_left_out_is_asked_in_the_next() -> None:
     first, second, _, fourth, *_ = slots()
-    assert "camera" not in due_types(second, first)
-    assert "camera" in due_types(fourth, second)
+    asked: dict[str, int] = {}
+    due_types(first, asked)
+    assert "camera" not in due_types(second, asked)
+    assert "camera" in due_types(fourth, asked)
 
 
 @given(st.lists(st.text(min_size=1, max_size=9), unique=True, max_size=50), st.integers(2, 9))
@@ -75,9 +79,14 @@ def test_one_shard_is_no_shard() -> None:
 
 def test_a_device_that_nobody_can_poll_is_not_silently_missing() -> None:
     rows = (DeviceRow("a", "192.0.2.1", "snmp"), DeviceRow("b", "192.0.2.2", "telnet"))
-    listed = list_devices(
-        DeviceRows(rows, {"invalid_port": 2}, ("row 3: …",)), ["snmp", "ssh"], "", 1
-    )
+    found = DeviceRows(rows, {"invalid_port": 2}, ("row 3: …",))
+    listed = list_devices(found, list(PROBES), "", 1)
     assert [each.id for each in listed.devices] == ["a"]
     assert listed.unusable == {"invalid_port": 2, "unknown_protocol": 1}
     assert list(listed.examples) == ["row 3: …", "1 of protocol 'telnet'"]
+
+
+@pytest.mark.parametrize(("protocols", "shard"), [(["snmp"], ""), (list(PROBES), "2")])
+def test_what_nobody_can_poll_is_told_once(protocols: list[str], shard: str) -> None:
+    rows = (DeviceRow("b", "192.0.2.2", "telnet"),)
+    assert list_devices(DeviceRows(rows, {"invalid_port": 2}), protocols, shard, 2).unusable == {}

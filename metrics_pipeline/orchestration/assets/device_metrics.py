@@ -6,15 +6,14 @@ from datetime import timedelta
 from metrics_pipeline.core.device_assets import part_of
 from metrics_pipeline.core.device_points import metric_points
 from metrics_pipeline.core.devices import Device
-from metrics_pipeline.core.points import Point
 from metrics_pipeline.core.ports import DeviceProbe, RemembersDevices
 from metrics_pipeline.core.validation import NS_PER_SECOND
 from metrics_pipeline.orchestration.device_report import Report, describe, judge
 from metrics_pipeline.orchestration.device_run import DeviceRun
-from metrics_pipeline.orchestration.poll_list import points_to_keep, select_due
+from metrics_pipeline.orchestration.device_sweep import Summary
+from metrics_pipeline.orchestration.poll_list import select_due
 from metrics_pipeline.orchestration.run_time import is_scheduled, time_ns
 from metrics_pipeline.polling import Question
-from metrics_pipeline.settings import SweepSettings
 from metrics_pipeline.sources.probe_registry import PROBES
 
 
@@ -24,30 +23,30 @@ def poll_metrics(run: DeviceRun, protocol: str) -> Report:
     listed = run.list_devices((protocol,))
     cadence = timedelta(minutes=sweeps.tick_minutes)
     at_ns = time_ns(run.context, cadence)
-    shown = run.shown_points() if len(sweeps.metrics_cadences()) > 1 else ()
     due = listed.devices
-    if is_scheduled(run.context, cadence):
-        due = _due(listed.devices, at_ns, shown, sweeps)
+    if is_scheduled(run.context, cadence) and len(sweeps.metrics_cadences()) > 1:
+        due = _due(run, listed.devices, at_ns)
     memory = part_of(protocol, run.shard)
     probe = _open_probe(run, protocol, memory)
     asked = PROBES[protocol].metrics + sweeps.detail_tables
     question = Question(probe, due, asked, run.settings.max_in_flight(protocol))
-    unchanged = points_to_keep(shown, listed.devices, due)
-    swept = run.sweep([question], lambda reading: metric_points(reading, at_ns), listed, unchanged)
+    summary = Summary()
+    swept = run.sweep([question], lambda r: metric_points(r, at_ns), listed, summary)
     _save_memories(run, probe, memory, listed.devices)
     return Report(
-        describe(swept, listed, due), judge(swept, listed, due, sweeps.warn_offline_share)
+        describe(summary, listed, due, swept.seconds),
+        judge(summary, listed, due, sweeps.warn_offline_share),
     )
 
 
-def _due(
-    devices: Sequence[Device], at_ns: int, shown: Sequence[Point], sweeps: SweepSettings
-) -> Sequence[Device]:
-    last_ns = max((point.time_ns for point in shown), default=None)
-    last = None if last_ns is None else last_ns // NS_PER_SECOND
-    return select_due(
-        devices, at_ns // NS_PER_SECOND, last, lambda kind: 60 * sweeps.metrics_minutes(kind)
-    )
+def _due(run: DeviceRun, devices: Sequence[Device], at_ns: int) -> Sequence[Device]:
+    """Those whose time has come since they last gave something."""
+    asked: dict[str, int] = {}
+    for point in run.shown_points():
+        device, seconds = point.tags["device_id"], point.time_ns // NS_PER_SECOND
+        asked[device] = max(seconds, asked.get(device, 0))
+    every = run.settings.sweeps.metrics_minutes
+    return select_due(devices, at_ns // NS_PER_SECOND, asked, lambda kind: 60 * every(kind))
 
 
 def _open_probe(run: DeviceRun, protocol: str, memory: str) -> DeviceProbe:

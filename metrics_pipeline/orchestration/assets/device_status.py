@@ -2,9 +2,10 @@
 
 import json
 import time
-from collections.abc import Mapping, Sequence
+from collections import deque
+from collections.abc import Sequence
 
-from metrics_pipeline.core.device_assets import STATUS_JOB, WINDOW_SECONDS, part_of
+from metrics_pipeline.core.device_assets import STATUS_JOB, part_of
 from metrics_pipeline.core.device_points import StatusBoard, metric_points, statuses_in
 from metrics_pipeline.core.devices import PING_METRICS, Device, DeviceReading
 from metrics_pipeline.core.errors import MetricsPipelineError, SourceError
@@ -19,16 +20,13 @@ from metrics_pipeline.orchestration.device_report import (
     judge,
 )
 from metrics_pipeline.orchestration.device_run import DeviceRun
-from metrics_pipeline.orchestration.device_sweep import MAX_EXAMPLES, Swept
+from metrics_pipeline.orchestration.device_sweep import MAX_EXAMPLES, Summary
 from metrics_pipeline.orchestration.failures import failure
-from metrics_pipeline.orchestration.poll_list import PollList, points_to_keep, select_due
+from metrics_pipeline.orchestration.poll_list import PollList, select_due
 from metrics_pipeline.orchestration.status_grid import StatusGrid
 from metrics_pipeline.polling import Question
 from metrics_pipeline.settings import Settings
 from metrics_pipeline.sources.probe_registry import PROBES
-
-FORGOTTEN_AFTER_SECONDS = 2 * WINDOW_SECONDS
-"""An answer missed longer ago than this says nothing of now: nobody asked in between."""
 
 
 def poll_status(run: DeviceRun, grid: StatusGrid) -> Report:
@@ -43,45 +41,52 @@ class _StatusRun:
         self._memory = part_of(STATUS_JOB, run.shard)
         self._board = self._load_board()
         self._listed: PollList | None = None
-        self._last: tuple[PollList, Sequence[Device], Swept] | None = None
+        self._asked: dict[str, int] = {}
+        """The slot in which each device was last asked, by its id."""
+        self._summary = Summary()
         self._rounds: list[Round] = []
-        self._changes: list[Change] = []
+        self._changes: deque[Change] = deque(maxlen=MAX_EXAMPLES)
         self._failed: list[MetricsPipelineError] = []
 
     def sweep_all(self, grid: StatusGrid) -> Report:
-        last_slot, took, left_out = None, 0.0, 0
+        is_first, took, left_out = True, 0.0, 0
         for slot in grid.slots(time.time()):
-            if last_slot is not None and not grid.is_in_time(slot, time.time(), took):
+            if not is_first and not grid.is_in_time(slot, time.time(), took):
                 left_out += 1
                 continue
             time.sleep(max(0.0, slot - time.time()))
             began = time.monotonic()
-            self._try(slot, last_slot)
-            last_slot, took = slot, time.monotonic() - began
-        self._save_board()
+            self._try(slot)
+            is_first, took = False, time.monotonic() - began
         return self._report(left_out)
 
-    def _try(self, slot: int, last_slot: int | None) -> None:
+    def _try(self, slot: int) -> None:
+        before = self._board.copy()
         try:
-            self._sweep(slot, last_slot)
+            self._sweep(slot)
         except MetricsPipelineError as error:
+            self._board = before  # what was not stored did not happen
             self._failed.append(error)
             self._run.context.log.warning("The sweep for %s failed: %s", slot, error)
 
-    def _sweep(self, slot: int, last_slot: int | None) -> None:
-        began = time.monotonic()
+    def _sweep(self, slot: int) -> None:
+        began, before = time.monotonic(), dict(self._board.online)
         listed = self._list_devices()
-        due = select_due(listed.devices, slot, last_slot, self._sweeps.status_seconds)
-        shown = self._run.shown_points() if len(due) < len(listed.devices) else ()
-        before = dict(self._board.online)
+        due = select_due(listed.devices, slot, self._asked, self._sweeps.status_seconds)
         swept = self._run.sweep(
             _questions(self._run.settings, due),
             lambda reading: self._points_of(reading, slot * NS_PER_SECOND),
             listed,
-            points_to_keep(shown, listed.devices, due),
+            self._summary,
         )
-        self._last = listed, due, swept
-        self._note(slot, before, due, swept, time.monotonic() - began)
+        self._save_board()
+        self._asked |= dict.fromkeys((device.id for device in due), slot)
+        online = self._board.online
+        changed = [d for d in due if d.id in before and before[d.id] != online[d.id]]
+        self._changes += [Change(slot, device, online[device.id]) for device in changed]
+        offline = sum(not online.get(device.id, True) for device in due)
+        seconds = time.monotonic() - began
+        self._rounds.append(Round(slot, len(due), swept.answered, offline, len(changed), seconds))
 
     def _list_devices(self) -> PollList:
         """As they are now; those of the last sweep, where the inventory cannot be read."""
@@ -101,37 +106,25 @@ class _StatusRun:
         ]
         return [*self._board.judge(reading, at_ns), *pinged]
 
-    def _note(
-        self,
-        slot: int,
-        before: Mapping[str, bool],
-        due: Sequence[Device],
-        swept: Swept,
-        seconds: float,
-    ) -> None:
-        online = self._board.online
-        changed = [d for d in due if d.id in before and before[d.id] != online[d.id]]
-        self._changes += [Change(slot, device, online[device.id]) for device in changed]
-        offline = sum(not online[device.id] for device in due)
-        self._rounds.append(
-            Round(slot, len(due), len(due) - swept.silent, offline, len(changed), seconds)
-        )
-
     def _report(self, left_out: int) -> Report:
-        if self._failed or self._last is None:
-            raise failure(self._failed, kept=len(self._rounds))
-        listed, due, swept = self._last
+        if self._listed is None or not self._rounds:
+            raise failure(self._failed, kept=0)
+        listed, summary = self._listed, self._summary
+        seconds = sum(each.seconds for each in self._rounds)
         return Report(
             {
-                **describe(swept, listed, due),
-                **describe_rounds(self._rounds, self._changes[-MAX_EXAMPLES:], left_out),
+                **describe(summary, listed, listed.devices, seconds),
+                **describe_rounds(self._rounds, self._changes, left_out),
             },
-            judge(swept, listed, due, self._sweeps.warn_offline_share),
+            judge(summary, listed, listed.devices, self._sweeps.warn_offline_share),
+            self._failed,
+            summary.stored,
         )
 
     def _load_board(self) -> StatusBoard:
         """As the last run left it: who was online, and which answers they had missed."""
-        oldest_ns = (time.time() - FORGOTTEN_AFTER_SECONDS) * NS_PER_SECOND
+        # What was missed longer ago says nothing of now: nobody asked in between.
+        oldest_ns = (time.time() - 2 * self._sweeps.slowest_status_seconds) * NS_PER_SECOND
         stored = self._run.writer.load_memories(self._memory)
         missed = {device: json.loads(times) for device, times in stored.items()}
         return StatusBoard(

@@ -5,9 +5,8 @@ that does not answer is a result, not an error: what fails a step is an inventor
 read, a store that does not take the points, or a probe that cannot be opened.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import timedelta
-from typing import TYPE_CHECKING
 
 import dagster as dg
 
@@ -32,10 +31,6 @@ from metrics_pipeline.settings import Settings
 from metrics_pipeline.sources.probe_registry import PROBES
 
 DEVICES_TABLE = dg.AssetKey(["inventory", "devices"])
-if TYPE_CHECKING:
-    Result = dg.MaterializeResult[None]
-else:
-    Result = dg.MaterializeResult  # Dagster takes no other annotation of an asset with checks
 
 
 def build_device_assets(
@@ -106,11 +101,13 @@ def _build_asset(
             fail_window=3 * cadence, warn_window=2 * cadence
         ),
     )
-    def poll_devices(context: dg.AssetExecutionContext) -> Result:
+    def poll_devices(context: dg.AssetExecutionContext) -> Iterator[dg.MaterializeResult[None]]:
         try:
             report = poll(DeviceRun(context, name, settings))
         except MetricsPipelineError as error:
             raise failure([error], kept=0) from error
-        return dg.MaterializeResult(metadata=report.metadata, check_results=report.checks)
+        yield dg.MaterializeResult(metadata=report.metadata, check_results=report.checks)
+        if report.failed:
+            raise failure(report.failed, kept=report.kept)
 
     return poll_devices
