@@ -9,9 +9,11 @@ import base64
 import hashlib
 import hmac
 import secrets
-from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Final
 from urllib.parse import unquote, urlsplit
+
+_KIND: Final = "SharedAccessSignature "
 
 
 def _new_key() -> str:
@@ -25,20 +27,17 @@ class AccessPolicy:
     name: str = "RootManageSharedAccessKey"
     key: str = field(default_factory=_new_key, repr=False)
 
-    def is_signed(self, token: str, hub: str, epoch_seconds: Callable[[], float]) -> bool:
-        """Whether `token` names this policy and `hub`, has not expired, and has the right sum."""
-        kind, _, rest = token.partition(" ")
-        raw = dict(part.partition("=")[::2] for part in rest.split("&"))
+    def is_signed(self, token: str, epoch_seconds: float) -> bool:
+        """Whether `token` names this policy, has not expired, and has the right sum."""
+        raw = _raw_parts(token)
         parts = {name: unquote(value) for name, value in raw.items()}
         expiry = parts.get("se", "")
-        if kind != "SharedAccessSignature" or not _is_later(expiry, epoch_seconds()):
-            return False
+        expected = self._sum(raw.get("sr", ""), expiry)
         return (
-            parts.get("skn") == self.name
-            and _is_of(parts.get("sr", ""), hub)
-            and hmac.compare_digest(
-                parts.get("sig", "").encode(), self._sum(raw.get("sr", ""), expiry).encode()
-            )
+            token.startswith(_KIND)
+            and _is_later(expiry, epoch_seconds)
+            and parts.get("skn") == self.name
+            and hmac.compare_digest(parts.get("sig", "").encode(), expected.encode())
         )
 
     def _sum(self, resource: str, expiry: str) -> str:
@@ -51,7 +50,10 @@ def _is_later(expiry: str, epoch_seconds: float) -> bool:
     return is_number and int(expiry) > epoch_seconds
 
 
-def _is_of(resource: str, hub: str) -> bool:
-    """Whether `resource` is the namespace, the hub or something in the hub."""
-    path = urlsplit(unquote(resource)).path.strip("/")
-    return path in ("", hub) or path.startswith(f"{hub}/")
+def hub_of(token: str) -> str:
+    """The name of the hub `token` is for; empty where it is for the whole namespace."""
+    return urlsplit(unquote(_raw_parts(token).get("sr", ""))).path.strip("/").partition("/")[0]
+
+
+def _raw_parts(token: str) -> dict[str, str]:
+    return dict(part.partition("=")[::2] for part in token.removeprefix(_KIND).split("&"))

@@ -28,6 +28,7 @@ METHODS: Final[Mapping[str, Callable[..., Any]]] = {
     "drop_before": EventHubServer.drop_before,
     "event_counts": EventHubServer.event_counts,
     "freeze": EventHubServer.freeze,
+    "receivers": EventHubServer.receivers,
     "restart": EventHubServer.restart,
     "slow": EventHubServer.slow,
     "stall": EventHubServer.stall,

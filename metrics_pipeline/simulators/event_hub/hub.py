@@ -138,6 +138,14 @@ class Hub:
                 each.detach(_stolen(receiver.epoch, each.epoch))
         present.append(receiver)
 
+    def receivers(self) -> list[tuple[str, str, int | None]]:
+        """Of every receiver its consumer group, in lower case, its partition and its epoch."""
+        return [
+            (group, partition, each.epoch)
+            for (group, partition), present in self._receivers.items()
+            for each in present
+        ]
+
     def leave(self, group: str, partition: str, receiver: Receiver) -> None:
         """`receiver` does not read any more. Twice is once."""
         present = self._receivers[group.lower(), partition]

@@ -181,9 +181,9 @@ class RequestLink(SenderLink):
         request = parse_request(payload)
         nodes = self.session.broker.nodes
         if self._node == CBS:
-            is_granted = nodes.is_granted(request)
-            self.session.is_authorized |= is_granted
-            reply = nodes.token_reply(request, is_granted)
+            refusal = nodes.token_refusal(request)
+            self.session.is_authorized |= refusal is None
+            reply = nodes.token_reply(request, refusal)
         else:
             reply = nodes.management_reply(request)
         self.session.reply(self._node, reply)

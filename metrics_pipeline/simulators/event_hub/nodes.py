@@ -9,16 +9,17 @@ from collections.abc import Callable, Mapping
 from http import HTTPStatus
 from typing import Any, Final
 
-from metrics_pipeline.simulators.event_hub.access_tokens import AccessPolicy
+from metrics_pipeline.simulators.event_hub.access_tokens import AccessPolicy, hub_of
 from metrics_pipeline.simulators.event_hub.amqp_messages import Request, encode_reply
 from metrics_pipeline.simulators.event_hub.amqp_types import Array, Int, Timestamp
 from metrics_pipeline.simulators.event_hub.hub import Hub
 from metrics_pipeline.simulators.event_hub.partition_log import PartitionLog
-from metrics_pipeline.simulators.event_hub.refusals import NOT_FOUND, Refusal
+from metrics_pipeline.simulators.event_hub.refusals import NOT_FOUND, UNAUTHORIZED, Refusal
 
 CBS: Final = "$cbs"
 MANAGEMENT: Final = "$management"
 NODES: Final = frozenset({CBS, MANAGEMENT})
+_STATUSES: Final = {NOT_FOUND: HTTPStatus.NOT_FOUND, UNAUTHORIZED: HTTPStatus.UNAUTHORIZED}
 
 
 class Nodes:
@@ -29,25 +30,24 @@ class Nodes:
         self._policy = policy
         self._epoch_seconds = epoch_seconds
 
-    def is_granted(self, request: Request) -> bool:
-        """Whether the token of a request to $cbs is good."""
-        return (
-            request.properties.get("operation") == "put-token"
-            and isinstance(request.value, str)
-            and self._policy.is_signed(request.value, self._hub.name, self._epoch_seconds)
-        )
+    def token_refusal(self, request: Request) -> Refusal | None:
+        """What is wrong with a request to $cbs, if anything is."""
+        token = request.value if isinstance(request.value, str) else ""
+        if request.properties.get("operation") != "put-token" or not self._policy.is_signed(
+            token, self._epoch_seconds()
+        ):
+            return Refusal(UNAUTHORIZED, "InvalidSignature: The token has an invalid signature.")
+        try:
+            self._hub.check_name(hub_of(token) or self._hub.name)
+        except Refusal as refusal:
+            return refusal
+        return None
 
-    def token_reply(self, request: Request, is_granted: bool) -> bytes:
+    def token_reply(self, request: Request, refusal: Refusal | None) -> bytes:
         """The reply of $cbs."""
-        if is_granted:
+        if refusal is None:
             return _reply(request, HTTPStatus.ACCEPTED, None)
-        return _reply(
-            request,
-            HTTPStatus.UNAUTHORIZED,
-            None,
-            "InvalidSignature: The token has an "
-            "invalid signature, is for another hub, or has expired.",
-        )
+        return _refuse(request, refusal)
 
     def management_reply(self, request: Request) -> bytes:
         """The reply of $management."""
@@ -55,10 +55,7 @@ class Nodes:
         try:
             return _reply(request, HTTPStatus.OK, self._read(asked))
         except Refusal as refusal:
-            status = (
-                HTTPStatus.NOT_FOUND if refusal.condition == NOT_FOUND else HTTPStatus.BAD_REQUEST
-            )
-            return _reply(request, status, None, refusal.description)
+            return _refuse(request, refusal)
 
     def _read(self, asked: Mapping[str, Any]) -> dict[str, Any]:
         self._hub.check_name(str(asked.get("name")))
@@ -96,3 +93,8 @@ def _reply(request: Request, status: HTTPStatus, value: Any, description: str = 
         "status-description": description or status.phrase,
     }
     return encode_reply(request, properties, value)
+
+
+def _refuse(request: Request, refusal: Refusal) -> bytes:
+    status = _STATUSES.get(refusal.condition, HTTPStatus.BAD_REQUEST)
+    return _reply(request, status, None, refusal.description)

@@ -13,7 +13,7 @@ from metrics_pipeline.simulators.event_hub.amqp_messages import Message
 NO_OFFSET: Final = "-1"
 """What Event Hubs calls the last offset of a partition that never had an event."""
 
-_COMPACT_FROM: Final = 4096
+_COMPACT_FROM: Final = 1024
 
 
 @dataclass(frozen=True, slots=True)

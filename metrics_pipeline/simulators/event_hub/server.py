@@ -130,6 +130,10 @@ class EventHubServer(LoopThread):
         """How many events each partition keeps."""
         return self._call(lambda: {name: len(log) for name, log in self._hub.partitions.items()})
 
+    def receivers(self) -> list[tuple[str, str, int | None]]:
+        """Who reads: consumer group (in lower case), partition, and epoch or None."""
+        return self._call(self._hub.receivers)
+
     # --- faults -------------------------------------------------------------------------------
 
     def detach(

@@ -1,0 +1,138 @@
+"""Consumers of the Azure SDK, unchanged, that keep what they get: in asyncio and in a thread."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from types import TracebackType
+from typing import Any, Self
+
+from azure.eventhub import EventData, EventHubConsumerClient
+from azure.eventhub.aio import EventHubConsumerClient as AsyncConsumerClient
+
+from metrics_pipeline.simulators.event_hub.server import EventHubServer
+
+WAIT_SECONDS = 20.0
+RECLAIM_SECONDS = 0.3
+"""After an error the SDK reads a partition again only when it balances the load again."""
+
+
+async def until_attached(hub: EventHubServer, count: int) -> None:
+    """Wait until the hub has so many receivers."""
+    async with asyncio.timeout(WAIT_SECONDS):
+        while len(await asyncio.to_thread(hub.receivers)) != count:
+            await asyncio.sleep(0.02)
+
+
+class AsyncReader:
+    """Reads in the running loop while it is entered. Options are those of `receive_batch`."""
+
+    def __init__(self, hub: EventHubServer, *, group: str = "$Default", **options: Any) -> None:
+        self.events: list[EventData] = []
+        self.partitions: list[str] = []
+        self.errors: list[Exception] = []
+        self._client = AsyncConsumerClient.from_connection_string(
+            hub.connection_string,
+            group,
+            load_balancing_interval=options.pop("load_balancing_interval", RECLAIM_SECONDS),
+            idle_timeout=options.pop("idle_timeout", None),
+            retry_total=options.pop("retry_total", 0),
+        )
+        self._options = {"starting_position": "-1", **options}
+        self._changed = asyncio.Event()
+
+    async def __aenter__(self) -> Self:
+        self._task = asyncio.create_task(
+            self._client.receive_batch(
+                on_event_batch=self._keep, on_error=self._keep_error, **self._options
+            )
+        )
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await self._client.close()
+        await self._task
+
+    @property
+    def bodies(self) -> list[str]:
+        return [event.body_as_str() for event in self.events]
+
+    @property
+    def sequence_numbers(self) -> list[int | None]:
+        return [event.sequence_number for event in self.events]
+
+    async def until_events(self, count: int) -> list[EventData]:
+        """Wait for so many events."""
+        await self._until(lambda: len(self.events) >= count)
+        return self.events
+
+    async def until_error(self) -> str:
+        """Wait for the first error, and give its text."""
+        await self._until(lambda: bool(self.errors))
+        return str(self.errors[0])
+
+    async def _until(self, condition: Any) -> None:
+        async with asyncio.timeout(WAIT_SECONDS):
+            while not condition():
+                self._changed.clear()
+                await self._changed.wait()
+
+    async def _keep(self, context: Any, events: list[EventData]) -> None:
+        self.partitions += [context.partition_id] * len(events)
+        self.events += events
+        self._changed.set()
+
+    async def _keep_error(self, _: Any, error: Exception) -> None:
+        self.errors.append(error)
+        self._changed.set()
+
+
+class ThreadReader:
+    """Reads in a thread while it is entered, until `count` events are there."""
+
+    def __init__(self, hub: EventHubServer, count: int, **options: Any) -> None:
+        self.events: list[EventData] = []
+        self.errors: list[Exception] = []
+        self._count = count
+        self._options = {"starting_position": "-1", **options}
+        self._complete = threading.Event()
+        self._client = EventHubConsumerClient.from_connection_string(
+            hub.connection_string, "$Default", load_balancing_interval=RECLAIM_SECONDS
+        )
+        self._thread = threading.Thread(target=self._receive)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._client.close()
+        self._thread.join()
+
+    def until_complete(self) -> list[EventData]:
+        """Wait for the events."""
+        assert self._complete.wait(WAIT_SECONDS), (len(self.events), self.errors)
+        return self.events
+
+    def _receive(self) -> None:
+        self._client.receive_batch(
+            on_event_batch=self._keep, on_error=self._keep_error, **self._options
+        )
+
+    def _keep(self, _: Any, events: list[EventData]) -> None:
+        self.events += events
+        if len(self.events) >= self._count:
+            self._complete.set()
+
+    def _keep_error(self, _: Any, error: Exception) -> None:
+        self.errors.append(error)

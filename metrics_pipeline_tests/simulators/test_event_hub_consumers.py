@@ -1,0 +1,256 @@
+"""Consumers of the Azure SDK against the simulated hub: where they begin, what they get."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+from azure.eventhub._utils import get_last_enqueued_event_properties
+
+from metrics_pipeline.simulators.event_hub.amqp_messages import iot_hub_annotations
+from metrics_pipeline.simulators.event_hub.server import EventHubServer, serve_event_hub
+from metrics_pipeline_tests.event_hub_clients import AsyncReader, ThreadReader, until_attached
+
+BEGIN_MS = 1_700_000_000_000
+
+
+@pytest.fixture
+def hub() -> Iterator[EventHubServer]:
+    with serve_event_hub(partition_count=2, consumer_groups=["second"]) as server:
+        yield server
+
+
+def fill(hub: EventHubServer, count: int, partition: str = "0") -> None:
+    """Put in events whose bodies are their numbers, one second apart."""
+    for number in range(count):
+        hub.append(b"%d" % number, partition=partition, enqueued_ms=BEGIN_MS + 1000 * number)
+
+
+def test_all_partitions_are_read_in_order_by_a_thread(hub: EventHubServer) -> None:
+    fill(hub, 1000, "0")
+    fill(hub, 1000, "1")
+    with ThreadReader(hub, 2000) as reader:
+        events = reader.until_complete()
+    numbers = [int(event.body_as_str()) for event in events]
+    assert sorted(numbers) == sorted([*range(1000), *range(1000)])
+    assert [event.sequence_number for event in events] == numbers
+    assert reader.errors == []
+
+
+@pytest.mark.parametrize("prefetch", [1, 300, 5000])
+def test_all_events_come_in_order_whatever_the_credit(hub: EventHubServer, prefetch: int) -> None:
+    count = 10 if prefetch == 1 else 3000
+    fill(hub, count)
+
+    async def scenario() -> list[int | None]:
+        async with AsyncReader(hub, prefetch=prefetch, partition_id="0") as reader:
+            await reader.until_events(count)
+        return reader.sequence_numbers
+
+    assert asyncio.run(scenario()) == list(range(count))
+
+
+def test_a_position_of_every_kind_is_where_reading_begins(hub: EventHubServer) -> None:
+    fill(hub, 5)
+    offsets = asyncio.run(offsets_of(hub, 5))
+    positions: list[tuple[Any, bool, int]] = [
+        ("-1", False, 0),
+        (offsets[2], False, 3),
+        (offsets[2], True, 2),
+        (1, False, 2),
+        (1, True, 1),
+        (datetime.fromtimestamp(BEGIN_MS / 1000 + 3, UTC), False, 4),
+        (datetime.fromtimestamp(BEGIN_MS / 1000 + 3, UTC), True, 3),
+        ("@latest", False, 5),
+        ("@latest", True, 4),
+    ]
+
+    async def scenario() -> list[int | None]:
+        # No more than five receivers may share a partition in one consumer group.
+        groups = ["$Default"] * 5 + ["second"] * 4
+        readers = [
+            AsyncReader(
+                hub,
+                group=group,
+                partition_id="0",
+                starting_position=position,
+                starting_position_inclusive=inclusive,
+            )
+            for (position, inclusive, _), group in zip(positions, groups, strict=True)
+        ]
+        async with at_once(readers):
+            await until_attached(hub, len(readers))
+            hub.append(b"for those who wait for what is new", partition="0")
+            await asyncio.gather(*(reader.until_events(1) for reader in readers))
+        return [reader.sequence_numbers[0] for reader in readers]
+
+    assert asyncio.run(scenario()) == [expected for _, _, expected in positions]
+
+
+async def offsets_of(hub: EventHubServer, count: int) -> list[str | None]:
+    async with AsyncReader(hub, partition_id="0") as reader:
+        return [event.offset for event in await reader.until_events(count)]
+
+
+@asynccontextmanager
+async def at_once(readers: Sequence[AsyncReader]) -> AsyncIterator[None]:
+    """All of them entered, and left at the same time: leaving takes the SDK a second."""
+    await asyncio.gather(*(reader.__aenter__() for reader in readers))
+    try:
+        yield
+    finally:
+        await asyncio.gather(*(reader.__aexit__(None, None, None) for reader in readers))
+
+
+def test_a_position_beyond_the_end_is_an_error_that_says_so(hub: EventHubServer) -> None:
+    fill(hub, 2)
+
+    async def scenario(position: str | int) -> str:
+        async with AsyncReader(hub, partition_id="0", starting_position=position) as reader:
+            return await reader.until_error()
+
+    async def both() -> list[str]:
+        return await asyncio.gather(scenario("99999"), scenario(7))
+
+    offset, number = asyncio.run(both())
+    assert "The supplied offset '99999' is invalid. The last offset in the system is" in offset
+    assert "The supplied sequence number '7' is invalid" in number
+
+
+def test_an_event_has_the_properties_an_iot_hub_gives(hub: EventHubServer) -> None:
+    hub.append(
+        b'{"eui": "70B3D57ED0000001"}',
+        partition="1",
+        properties={"iothub-creation-time-utc": "2026-11-21T11:00:00Z"},
+        annotations=iot_hub_annotations("device-1", BEGIN_MS),
+        enqueued_ms=BEGIN_MS + 5,
+    )
+
+    async def scenario() -> Any:
+        async with AsyncReader(hub) as reader:
+            return (await reader.until_events(1))[0]
+
+    event = asyncio.run(scenario())
+    system = event.system_properties
+    assert event.enqueued_time == datetime.fromtimestamp(BEGIN_MS / 1000 + 0.005, UTC)
+    assert (event.offset, event.sequence_number) == ("0", 0)
+    assert system[b"iothub-connection-device-id"] == b"device-1"
+    assert system[b"iothub-enqueuedtime"] == BEGIN_MS
+    assert b'"scope":"device"' in system[b"iothub-connection-auth-method"]
+    assert event.properties == {b"iothub-creation-time-utc": b"2026-11-21T11:00:00Z"}
+
+
+def test_each_consumer_group_gets_all_events(hub: EventHubServer) -> None:
+    fill(hub, 10)
+
+    async def scenario() -> list[list[str]]:
+        readers = [AsyncReader(hub, group=group) for group in ("$Default", "second")]
+        async with at_once(readers):
+            await asyncio.gather(*(reader.until_events(10) for reader in readers))
+        return [reader.bodies for reader in readers]
+
+    assert asyncio.run(scenario()) == [[str(number) for number in range(10)]] * 2
+
+
+def test_a_consumer_group_or_a_partition_that_is_not_there_is_an_error(
+    hub: EventHubServer,
+) -> None:
+    async def error_of(**options: Any) -> str:
+        async with AsyncReader(hub, **options) as reader:
+            return await reader.until_error()
+
+    async def both() -> list[str]:
+        return await asyncio.gather(
+            error_of(group="third", partition_id="0"), error_of(partition_id="7")
+        )
+
+    group, partition = asyncio.run(both())
+    assert "amqp:not-found" in group or "NotFound" in group
+    assert "'telemetry/ConsumerGroups/third' could not be found" in group
+    assert "It should be between 0 and 1." in partition
+
+
+@pytest.mark.parametrize(("owner_level", "words"), [(2, "epoch of '2'"), (1, "epoch of '1'")])
+def test_an_owner_of_the_same_or_a_higher_level_takes_the_partition(
+    hub: EventHubServer, owner_level: int, words: str
+) -> None:
+    async def scenario() -> tuple[str, list[tuple[str, str, int | None]], list[str]]:
+        first = AsyncReader(hub, partition_id="0", owner_level=1, load_balancing_interval=60)
+        second = AsyncReader(hub, partition_id="0", owner_level=owner_level)
+        async with at_once([first]):
+            await until_attached(hub, 1)
+            async with at_once([second]):
+                error = await first.until_error()
+                hub.append(b"for the second", partition="0")
+                await second.until_events(1)
+                return error, hub.receivers(), first.bodies
+
+    error, receivers, bodies = asyncio.run(scenario())
+    assert "New receiver" in error
+    assert words in error
+    assert (receivers, bodies) == ([("$default", "0", owner_level)], [])
+
+
+def test_a_lower_level_or_none_is_refused_while_there_is_an_owner(hub: EventHubServer) -> None:
+    async def scenario() -> tuple[list[str], list[tuple[str, str, int | None]]]:
+        owner = AsyncReader(hub, partition_id="0", owner_level=5)
+        others = [AsyncReader(hub, partition_id="0", owner_level=level) for level in (4, None)]
+        async with at_once([owner]):
+            await until_attached(hub, 1)
+            async with at_once(others):
+                errors = await asyncio.gather(*(other.until_error() for other in others))
+            assert owner.errors == []
+            return list(errors), hub.receivers()
+
+    (lower, none), receivers = asyncio.run(scenario())
+    assert "with a higher epoch '5' already exists" in lower
+    assert "created with epoch of '5', and so non-epoch receiver is not allowed" in none
+    assert receivers == [("$default", "0", 5)]
+
+
+def test_a_sixth_receiver_that_shares_is_refused(hub: EventHubServer) -> None:
+    async def scenario() -> str:
+        readers = [AsyncReader(hub, partition_id="0") for _ in range(5)]
+        async with at_once(readers):
+            await until_attached(hub, 5)
+            async with AsyncReader(hub, partition_id="0") as sixth:
+                return await sixth.until_error()
+
+    assert "maximum number of allowed receivers" in asyncio.run(scenario())
+
+
+def test_the_end_of_the_partition_comes_with_the_events_if_it_is_tracked(
+    hub: EventHubServer,
+) -> None:
+    fill(hub, 3)
+
+    async def scenario(tracks: bool) -> Any:
+        options = {"track_last_enqueued_event_properties": tracks}
+        async with AsyncReader(hub, partition_id="0", **options) as reader:
+            events = await reader.until_events(3)
+        return get_last_enqueued_event_properties(events[0])
+
+    async def both() -> list[Any]:
+        return await asyncio.gather(scenario(True), scenario(False))
+
+    tracked, untracked = asyncio.run(both())
+    assert tracked["sequence_number"] == 2
+    assert tracked["enqueued_time"] == datetime.fromtimestamp(BEGIN_MS / 1000 + 2, UTC)
+    assert untracked is None
+
+
+def test_a_large_event_is_read_in_many_frames(hub: EventHubServer) -> None:
+    bodies = [b"x" * 1_000_000, b"small", b"y" * 300_000]
+    for body in bodies:
+        hub.append(body, partition="0")
+
+    async def scenario() -> list[bytes]:
+        async with AsyncReader(hub) as reader:
+            events = await reader.until_events(3)
+        return [b"".join(event.body) for event in events]
+
+    assert asyncio.run(scenario()) == bodies
