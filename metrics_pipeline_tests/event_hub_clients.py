@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from contextlib import suppress
 from types import TracebackType
 from typing import Any, Self
 
@@ -56,7 +57,10 @@ class AsyncReader:
         traceback: TracebackType | None,
     ) -> None:
         await self._client.close()
-        await self._task
+        # By itself it would end only after the pause between two looks at the load.
+        self._task.cancel()
+        with suppress(asyncio.CancelledError):
+            await self._task
 
     @property
     def bodies(self) -> list[str]:
@@ -93,16 +97,25 @@ class AsyncReader:
 
 
 class ThreadReader:
-    """Reads in a thread while it is entered, until `count` events are there."""
+    """Reads in a thread while it is entered.
 
-    def __init__(self, hub: EventHubServer, count: int, **options: Any) -> None:
+    Refusals of a link are seen with this one alone: the one in asyncio tries again and is silent.
+    """
+
+    def __init__(
+        self, hub: EventHubServer, count: int, *, group: str = "$Default", **options: Any
+    ) -> None:
         self.events: list[EventData] = []
         self.errors: list[Exception] = []
         self._count = count
         self._options = {"starting_position": "-1", **options}
         self._complete = threading.Event()
+        self._failed = threading.Event()
         self._client = EventHubConsumerClient.from_connection_string(
-            hub.connection_string, "$Default", load_balancing_interval=RECLAIM_SECONDS
+            hub.connection_string,
+            group,
+            load_balancing_interval=RECLAIM_SECONDS,
+            retry_total=0,
         )
         self._thread = threading.Thread(target=self._receive)
 
@@ -124,6 +137,11 @@ class ThreadReader:
         assert self._complete.wait(WAIT_SECONDS), (len(self.events), self.errors)
         return self.events
 
+    def until_error(self) -> str:
+        """Wait for the first error, and give its text."""
+        assert self._failed.wait(WAIT_SECONDS), len(self.events)
+        return str(self.errors[0])
+
     def _receive(self) -> None:
         self._client.receive_batch(
             on_event_batch=self._keep, on_error=self._keep_error, **self._options
@@ -136,3 +154,4 @@ class ThreadReader:
 
     def _keep_error(self, _: Any, error: Exception) -> None:
         self.errors.append(error)
+        self._failed.set()

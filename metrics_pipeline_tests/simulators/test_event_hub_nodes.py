@@ -7,7 +7,6 @@ from collections.abc import Iterator
 import pytest
 from azure.eventhub import EventData, EventHubProducerClient
 from azure.eventhub._pyamqp.utils import generate_sas_token
-from azure.eventhub._pyamqp.utils import generate_sas_token
 from azure.eventhub.exceptions import AuthenticationError, ConnectError
 
 from metrics_pipeline.simulators.event_hub.access_tokens import AccessPolicy, hub_of
