@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from collections.abc import Callable
 from contextlib import suppress
 from types import TracebackType
 from typing import Any, Self
@@ -80,7 +81,7 @@ class AsyncReader:
         await self._until(lambda: bool(self.errors))
         return str(self.errors[0])
 
-    async def _until(self, condition: Any) -> None:
+    async def _until(self, condition: Callable[[], bool]) -> None:
         async with asyncio.timeout(WAIT_SECONDS):
             while not condition():
                 self._changed.clear()
@@ -97,26 +98,22 @@ class AsyncReader:
 
 
 class ThreadReader:
-    """Reads in a thread while it is entered.
+    """Reads in a thread while it is entered. Options are those of `receive_batch`.
 
     Refusals of a link are seen with this one alone: the one in asyncio tries again and is silent.
     """
 
-    def __init__(
-        self, hub: EventHubServer, count: int, *, group: str = "$Default", **options: Any
-    ) -> None:
+    def __init__(self, hub: EventHubServer, *, group: str = "$Default", **options: Any) -> None:
         self.events: list[EventData] = []
         self.errors: list[Exception] = []
-        self._count = count
-        self._options = {"starting_position": "-1", **options}
-        self._complete = threading.Event()
-        self._failed = threading.Event()
         self._client = EventHubConsumerClient.from_connection_string(
             hub.connection_string,
             group,
             load_balancing_interval=RECLAIM_SECONDS,
-            retry_total=0,
+            retry_total=options.pop("retry_total", 0),
         )
+        self._options = {"starting_position": "-1", **options}
+        self._changed = threading.Condition()
         self._thread = threading.Thread(target=self._receive)
 
     def __enter__(self) -> Self:
@@ -132,15 +129,24 @@ class ThreadReader:
         self._client.close()
         self._thread.join()
 
-    def until_complete(self) -> list[EventData]:
-        """Wait for the events."""
-        assert self._complete.wait(WAIT_SECONDS), (len(self.events), self.errors)
+    @property
+    def bodies(self) -> list[str]:
+        return [event.body_as_str() for event in self.events]
+
+    def until_events(self, count: int) -> list[EventData]:
+        """Wait for so many events."""
+        self._until(lambda: len(self.events) >= count)
         return self.events
 
     def until_error(self) -> str:
         """Wait for the first error, and give its text."""
-        assert self._failed.wait(WAIT_SECONDS), len(self.events)
+        self._until(lambda: bool(self.errors))
         return str(self.errors[0])
+
+    def _until(self, condition: Callable[[], bool]) -> None:
+        with self._changed:
+            is_met = self._changed.wait_for(condition, WAIT_SECONDS)
+        assert is_met, (len(self.events), self.errors)
 
     def _receive(self) -> None:
         self._client.receive_batch(
@@ -148,10 +154,11 @@ class ThreadReader:
         )
 
     def _keep(self, _: Any, events: list[EventData]) -> None:
-        self.events += events
-        if len(self.events) >= self._count:
-            self._complete.set()
+        with self._changed:
+            self.events += events
+            self._changed.notify_all()
 
     def _keep_error(self, _: Any, error: Exception) -> None:
-        self.errors.append(error)
-        self._failed.set()
+        with self._changed:
+            self.errors.append(error)
+            self._changed.notify_all()

@@ -35,8 +35,8 @@ def fill(hub: EventHubServer, count: int, partition: str = "0") -> None:
 def test_all_partitions_are_read_in_order_by_a_thread(hub: EventHubServer) -> None:
     fill(hub, 1000, "0")
     fill(hub, 1000, "1")
-    with ThreadReader(hub, 2000) as reader:
-        events = reader.until_complete()
+    with ThreadReader(hub) as reader:
+        events = reader.until_events(2000)
     numbers = [int(event.body_as_str()) for event in events]
     assert sorted(numbers) == sorted([*range(1000), *range(1000)])
     assert [event.sequence_number for event in events] == numbers
@@ -192,7 +192,7 @@ def test_a_sixth_receiver_that_shares_is_refused(hub: EventHubServer) -> None:
 
 
 def refusal(hub: EventHubServer, **options: Any) -> str:
-    with ThreadReader(hub, 1, **options) as reader:
+    with ThreadReader(hub, **options) as reader:
         return reader.until_error()
 
 

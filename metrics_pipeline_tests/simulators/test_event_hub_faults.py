@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import socket
 import time
 from collections.abc import Callable, Iterator
 
 import pytest
-from azure.eventhub import EventData, EventHubProducerClient
-from azure.eventhub.exceptions import EventHubError
 
 from metrics_pipeline.simulators.event_hub.amqp_frames import (
     AMQP_HEADER,
@@ -23,11 +22,15 @@ from metrics_pipeline.simulators.event_hub.amqp_types import UInt
 from metrics_pipeline.simulators.event_hub.server import EventHubServer, serve_event_hub
 from metrics_pipeline_tests.event_hub_clients import AsyncReader, ThreadReader, until_attached
 
+pytestmark = pytest.mark.filterwarnings("ignore:unclosed <socket:ResourceWarning")
+"""The SDK does not close its end of a connection that was cut."""
+
 
 @pytest.fixture
 def hub() -> Iterator[EventHubServer]:
     with serve_event_hub(partition_count=2) as server:
         yield server
+    gc.collect()  # what a client left open is this test's, not the next one's
 
 
 @pytest.mark.parametrize(
@@ -36,24 +39,31 @@ def hub() -> Iterator[EventHubServer]:
         lambda hub: hub.detach(partition="0", condition="com.microsoft:timeout"),
         EventHubServer.close_connections,
         EventHubServer.abort_connections,
-        lambda hub: hub.restart(0.2),
     ],
-    ids=["detach", "close", "abort", "restart"],
+    ids=["detach", "close", "abort"],
 )
 def test_a_reader_goes_on_after_the_last_event_it_got(
     hub: EventHubServer, fault: Callable[[EventHubServer], object]
 ) -> None:
-    async def scenario() -> list[str]:
-        hub.append(b"before", partition="0")
-        async with AsyncReader(hub, partition_id="0", retry_total=3) as reader:
-            await reader.until_events(1)
-            fault(hub)
-            hub.append(b"after", partition="0")
-            await reader.until_events(2)
-            assert reader.errors == []
-        return reader.bodies
+    hub.append(b"before", partition="0")
+    with ThreadReader(hub, partition_id="0", retry_total=3) as reader:
+        reader.until_events(1)
+        fault(hub)
+        hub.append(b"after", partition="0")
+        reader.until_events(2)
+    assert (reader.bodies, reader.errors) == (["before", "after"], [])
 
-    assert asyncio.run(scenario()) == ["before", "after"]
+
+def test_a_reader_outlives_a_restart(hub: EventHubServer) -> None:
+    hub.append(b"before", partition="0")
+    with ThreadReader(hub, partition_id="0") as reader:
+        reader.until_events(1)
+        hub.restart(1.0)
+        hub.append(b"while it is down", partition="0")
+        reader.until_error()
+        # The SDK has given up its link, and begins again where it was told to begin.
+        reader.until_events(3)
+    assert reader.bodies == ["before", "before", "while it is down"]
 
 
 def test_a_link_that_is_detached_says_why_and_the_other_partition_goes_on(
@@ -109,24 +119,37 @@ def test_a_slow_partition_gives_so_many_events_a_second(hub: EventHubServer) -> 
 
 def test_a_throttled_hub_refuses_new_receivers(hub: EventHubServer) -> None:
     hub.throttle()
-    with ThreadReader(hub, 1, partition_id="0") as reader:
+    with ThreadReader(hub, partition_id="0") as reader:
         assert "server-busy" in reader.until_error()
         hub.throttle(False)
         hub.append(b"at last", partition="0")
-        reader.until_complete()
+        reader.until_events(1)
 
 
 def test_a_frozen_hub_answers_nobody_and_comes_back(hub: EventHubServer) -> None:
-    client = EventHubProducerClient.from_connection_string(hub.connection_string, retry_total=0)
-    with client:
-        client.send_event(EventData(b"before"), partition_id="0")
-        hub.freeze()
-        with pytest.raises(EventHubError):
-            client.send_event(EventData(b"lost"), partition_id="0", timeout=1)
+    hub.append(b"kept", partition="0")
+    hub.freeze()
+    with opened(hub, None) as client:
+        client.settimeout(0.3)
+        with pytest.raises(TimeoutError):
+            client.recv(1)
         hub.freeze(False)
-    with EventHubProducerClient.from_connection_string(hub.connection_string) as client:
-        client.send_event(EventData(b"after"), partition_id="0")
-    assert hub.event_counts()["0"] == 2
+        assert client.recv(1) == b""
+    with ThreadReader(hub) as reader:
+        reader.until_events(1)
+
+
+def test_a_reader_outlives_a_freeze(hub: EventHubServer) -> None:
+    with ThreadReader(hub, partition_id="0", retry_total=3) as reader:
+        while not hub.receivers():
+            time.sleep(0.02)
+        hub.freeze()
+        hub.append(b"meanwhile", partition="0")
+        time.sleep(0.5)
+        assert reader.bodies == []
+        hub.freeze(False)
+        reader.until_events(1)
+    assert (reader.bodies, reader.errors) == (["meanwhile"], [])
 
 
 def test_while_it_restarts_nobody_is_let_in_and_the_events_stay(hub: EventHubServer) -> None:
@@ -134,8 +157,8 @@ def test_while_it_restarts_nobody_is_let_in_and_the_events_stay(hub: EventHubSer
     hub.restart(1.0)
     with pytest.raises(ConnectionRefusedError):
         socket.create_connection(("127.0.0.1", hub.port))
-    with ThreadReader(hub, 1) as reader:
-        assert reader.until_complete()[0].body_as_str() == "kept"
+    with ThreadReader(hub) as reader:
+        assert reader.until_events(1)[0].body_as_str() == "kept"
 
 
 def test_a_hub_that_is_left_while_it_restarts_is_gone() -> None:
@@ -145,14 +168,15 @@ def test_a_hub_that_is_left_while_it_restarts_is_gone() -> None:
         socket.create_connection(("127.0.0.1", hub.port))
 
 
-def test_a_partition_that_is_added_is_read_once_the_load_is_balanced(hub: EventHubServer) -> None:
+def test_a_partition_that_is_added_is_seen_by_those_who_ask_again(hub: EventHubServer) -> None:
     async def scenario() -> list[str]:
-        async with AsyncReader(hub) as reader:
+        async with AsyncReader(hub):  # it asks once
             await until_attached(hub, 2)
             assert hub.add_partition() == "2"
             hub.append(b"new", partition="2")
-            await reader.until_events(1)
-        return reader.partitions
+            async with AsyncReader(hub) as later:
+                await later.until_events(1)
+        return later.partitions
 
     assert asyncio.run(scenario()) == ["2"]
 

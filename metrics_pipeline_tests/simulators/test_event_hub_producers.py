@@ -34,7 +34,7 @@ def test_single_events_batches_and_keys_arrive_with_all_they_have(hub: EventHubS
     single = EventData(b"single")
     single.properties = {"colour": "green", "number": 7}
     single.message_id, single.content_type = "id-1", "application/json"
-    with producer(hub) as client, ThreadReader(hub, 14) as reader:
+    with producer(hub) as client, ThreadReader(hub) as reader:
         client.send_event(single, partition_id="2")
         client.send_event(EventData(b"keyed"), partition_key="a key")
         batch = client.create_batch(partition_key="a key")
@@ -42,7 +42,7 @@ def test_single_events_batches_and_keys_arrive_with_all_they_have(hub: EventHubS
             batch.add(EventData(f"of a batch {number}"))
         client.send_batch(batch)
         client.send_batch([EventData(b"x"), EventData(b"y")], partition_id="0")
-        events = {event.body_as_str(): event for event in reader.until_complete()}
+        events = {event.body_as_str(): event for event in reader.until_events(14)}
     got = events["single"]
     assert (got.properties, got.message_id, got.content_type) == (
         {b"colour": b"green", b"number": 7},
@@ -61,10 +61,10 @@ def test_single_events_batches_and_keys_arrive_with_all_they_have(hub: EventHubS
 def test_bodies_of_the_other_kinds_arrive(hub: EventHubServer) -> None:
     value = AmqpAnnotatedMessage(value_body={"a": [1, None, True]}, annotations={"x-mine": 5})
     sequence = AmqpAnnotatedMessage(sequence_body=[1, "two", b"three"])
-    with producer(hub) as client, ThreadReader(hub, 2) as reader:
+    with producer(hub) as client, ThreadReader(hub) as reader:
         client.send_event(value, partition_id="0")
         client.send_event(sequence, partition_id="0")
-        first, second = reader.until_complete()
+        first, second = reader.until_events(2)
     assert first.body_type is AmqpMessageBodyType.VALUE
     assert first.body == {b"a": [1, None, True]}
     assert first.raw_amqp_message.annotations[b"x-mine"] == 5
@@ -88,12 +88,12 @@ def test_a_message_as_large_as_allowed_passes_and_a_larger_one_does_not(
     hub: EventHubServer,
 ) -> None:
     body = b"x" * (MAX_MESSAGE_BYTES - 1000)
-    with producer(hub) as client, ThreadReader(hub, 2) as reader:
+    with producer(hub) as client, ThreadReader(hub) as reader:
         client.send_event(EventData(body), partition_id="0")
         with pytest.raises(EventHubError, match="exceeds the limit"):
             client.send_event(EventData(body + b"x" * 1000), partition_id="0")
         client.send_event(EventData(b"afterwards"), partition_id="0")
-        large, small = reader.until_complete()
+        large, small = reader.until_events(2)
     assert (b"".join(large.body), small.body_as_str()) == (body, "afterwards")
 
 
