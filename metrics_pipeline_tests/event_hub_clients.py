@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager, suppress
 from types import TracebackType
 from typing import Any, Self
 
-from azure.eventhub import EventData, EventHubConsumerClient
+from azure.eventhub import EventHubConsumerClient
+from azure.eventhub._pyamqp.utils import generate_sas_token
 from azure.eventhub.aio import EventHubConsumerClient as AsyncConsumerClient
 
 from metrics_pipeline.simulators.event_hub.server import EventHubServer
@@ -17,6 +18,13 @@ from metrics_pipeline.simulators.event_hub.server import EventHubServer
 WAIT_SECONDS = 20.0
 RECLAIM_SECONDS = 0.3
 """After an error the SDK reads a partition again only when it balances the load again."""
+
+
+def sas_token(hub: EventHubServer, expiry: int) -> str:
+    """A token as the SDK signs it; `expiry` is in seconds since the Unix epoch."""
+    sign: Any = generate_sas_token
+    policy = hub.policy
+    return str(sign(f"sb://{hub.host}/telemetry", policy.name, policy.key, expiry))
 
 
 async def until_attached(hub: EventHubServer, count: int) -> None:
@@ -30,7 +38,7 @@ class AsyncReader:
     """Reads in the running loop while it is entered. Options are those of `receive_batch`."""
 
     def __init__(self, hub: EventHubServer, *, group: str = "$Default", **options: Any) -> None:
-        self.events: list[EventData] = []
+        self.events: list[Any] = []
         self.partitions: list[str] = []
         self.errors: list[Exception] = []
         self._client = AsyncConsumerClient.from_connection_string(
@@ -71,7 +79,7 @@ class AsyncReader:
     def sequence_numbers(self) -> list[int | None]:
         return [event.sequence_number for event in self.events]
 
-    async def until_events(self, count: int) -> list[EventData]:
+    async def until_events(self, count: int) -> list[Any]:
         """Wait for so many events."""
         await self._until(lambda: len(self.events) >= count)
         return self.events
@@ -87,7 +95,7 @@ class AsyncReader:
                 self._changed.clear()
                 await self._changed.wait()
 
-    async def _keep(self, context: Any, events: list[EventData]) -> None:
+    async def _keep(self, context: Any, events: list[Any]) -> None:
         self.partitions += [context.partition_id] * len(events)
         self.events += events
         self._changed.set()
@@ -104,7 +112,7 @@ class ThreadReader:
     """
 
     def __init__(self, hub: EventHubServer, *, group: str = "$Default", **options: Any) -> None:
-        self.events: list[EventData] = []
+        self.events: list[Any] = []
         self.errors: list[Exception] = []
         self._client = EventHubConsumerClient.from_connection_string(
             hub.connection_string,
@@ -133,7 +141,7 @@ class ThreadReader:
     def bodies(self) -> list[str]:
         return [event.body_as_str() for event in self.events]
 
-    def until_events(self, count: int) -> list[EventData]:
+    def until_events(self, count: int) -> list[Any]:
         """Wait for so many events."""
         self._until(lambda: len(self.events) >= count)
         return self.events
@@ -153,7 +161,7 @@ class ThreadReader:
             on_event_batch=self._keep, on_error=self._keep_error, **self._options
         )
 
-    def _keep(self, _: Any, events: list[EventData]) -> None:
+    def _keep(self, _: Any, events: list[Any]) -> None:
         with self._changed:
             self.events += events
             self._changed.notify_all()
@@ -162,3 +170,19 @@ class ThreadReader:
         with self._changed:
             self.errors.append(error)
             self._changed.notify_all()
+
+
+@asynccontextmanager
+async def at_once(readers: Sequence[AsyncReader]) -> AsyncIterator[None]:
+    """All of them entered, and left at the same time: leaving takes the SDK a second."""
+    await asyncio.gather(*(reader.__aenter__() for reader in readers))
+    try:
+        yield
+    finally:
+        await asyncio.gather(*(reader.__aexit__(None, None, None) for reader in readers))
+
+
+def refusal(hub: EventHubServer, **options: Any) -> str:
+    """What a reader in a thread is told first that goes wrong."""
+    with ThreadReader(hub, **options) as reader:
+        return reader.until_error()

@@ -257,7 +257,7 @@ def test_a_stored_message_is_what_was_sent_and_what_the_service_adds(
     sent: SdkMessage, key: str | None
 ) -> None:
     payload = bytes(encode_payload(bytearray(), sent))
-    got = decode_payload(memoryview(parse_message(payload).stored(7, "99", 1_700, key)))
+    got: Any = decode_payload(memoryview(parse_message(payload).stored(7, "99", 1_700, key)))
     assert got.data == sent.data
     assert (got.application_properties or {}) == as_sdk(sent.application_properties)
     added = {
@@ -277,7 +277,7 @@ def test_what_the_service_sets_is_not_taken_from_a_sender() -> None:
     )
     message = parse_message(bytes(encode_payload(bytearray(), sent)))
     assert message.partition_key == "k"
-    got = decode_payload(memoryview(message.stored(0, "0", 0, None)))
+    got: Any = decode_payload(memoryview(message.stored(0, "0", 0, None)))
     assert got.message_annotations == {
         b"mine": 1,
         b"x-opt-sequence-number": 0,
@@ -298,14 +298,14 @@ def test_bodies_of_the_other_kinds_stay_as_they_are() -> None:
     for body in ({"value": {b"a": 1}}, {"sequence": [[1, 2], [b"x"]]}):
         sent = SdkMessage(**body)
         payload = bytes(encode_payload(bytearray(), sent))
-        got = decode_payload(memoryview(parse_message(payload).stored(0, "0", 0, None)))
+        got: Any = decode_payload(memoryview(parse_message(payload).stored(0, "0", 0, None)))
         assert (got.value, got.sequence) == (sent.value, sent.sequence)
 
 
 def test_a_made_message_has_its_properties_and_annotations() -> None:
     identity = UUID(int=7)
     message = make_message(b"x", properties={"n": 1, "id": identity}, annotations={"a": "b"})
-    got = decode_payload(memoryview(message.stored(0, "0", 0, None)))
+    got: Any = decode_payload(memoryview(message.stored(0, "0", 0, None)))
     assert (got.data, got.application_properties) == ([b"x"], {b"n": 1, b"id": identity})
     assert got.message_annotations[b"a"] == b"b"
 

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Iterator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -14,7 +13,13 @@ from azure.eventhub._utils import get_last_enqueued_event_properties
 
 from metrics_pipeline.simulators.event_hub.amqp_messages import iot_hub_annotations
 from metrics_pipeline.simulators.event_hub.server import EventHubServer, serve_event_hub
-from metrics_pipeline_tests.event_hub_clients import AsyncReader, ThreadReader, until_attached
+from metrics_pipeline_tests.event_hub_clients import (
+    AsyncReader,
+    ThreadReader,
+    at_once,
+    refusal,
+    until_attached,
+)
 
 BEGIN_MS = (int(time.time()) - 3600) * 1000
 """An hour ago: events of longer ago than they are kept would be dropped at once."""
@@ -98,16 +103,6 @@ async def offsets_of(hub: EventHubServer, count: int) -> list[str | None]:
         return [event.offset for event in await reader.until_events(count)]
 
 
-@asynccontextmanager
-async def at_once(readers: Sequence[AsyncReader]) -> AsyncIterator[None]:
-    """All of them entered, and left at the same time: leaving takes the SDK a second."""
-    await asyncio.gather(*(reader.__aenter__() for reader in readers))
-    try:
-        yield
-    finally:
-        await asyncio.gather(*(reader.__aexit__(None, None, None) for reader in readers))
-
-
 def test_an_event_has_the_properties_an_iot_hub_gives(hub: EventHubServer) -> None:
     hub.append(
         b'{"eui": "70B3D57ED0000001"}',
@@ -129,71 +124,6 @@ def test_an_event_has_the_properties_an_iot_hub_gives(hub: EventHubServer) -> No
     assert system[b"iothub-enqueuedtime"] == BEGIN_MS
     assert b'"scope":"device"' in system[b"iothub-connection-auth-method"]
     assert event.properties == {b"iothub-creation-time-utc": b"2026-11-21T11:00:00Z"}
-
-
-def test_each_consumer_group_gets_all_events(hub: EventHubServer) -> None:
-    fill(hub, 10)
-
-    async def scenario() -> list[list[str]]:
-        readers = [AsyncReader(hub, group=group) for group in ("$Default", "second")]
-        async with at_once(readers):
-            await asyncio.gather(*(reader.until_events(10) for reader in readers))
-        return [reader.bodies for reader in readers]
-
-    assert asyncio.run(scenario()) == [[str(number) for number in range(10)]] * 2
-
-
-@pytest.mark.parametrize(("owner_level", "words"), [(2, "epoch of '2'"), (1, "epoch of '1'")])
-def test_an_owner_of_the_same_or_a_higher_level_takes_the_partition(
-    hub: EventHubServer, owner_level: int, words: str
-) -> None:
-    async def scenario() -> tuple[str, list[tuple[str, str, int | None]], list[str]]:
-        first = AsyncReader(hub, partition_id="0", owner_level=1, load_balancing_interval=60)
-        second = AsyncReader(hub, partition_id="0", owner_level=owner_level)
-        async with at_once([first]):
-            await until_attached(hub, 1)
-            async with at_once([second]):
-                error = await first.until_error()
-                hub.append(b"for the second", partition="0")
-                await second.until_events(1)
-                return error, hub.receivers(), first.bodies
-
-    error, receivers, bodies = asyncio.run(scenario())
-    assert "New receiver" in error
-    assert words in error
-    assert (receivers, bodies) == ([("$default", "0", owner_level)], [])
-
-
-def test_a_lower_level_or_none_is_refused_while_there_is_an_owner(hub: EventHubServer) -> None:
-    async def scenario() -> tuple[list[str], list[tuple[str, str, int | None]]]:
-        owner = AsyncReader(hub, partition_id="0", owner_level=5)
-        others = [AsyncReader(hub, partition_id="0", owner_level=level) for level in (4, None)]
-        async with at_once([owner]):
-            await until_attached(hub, 1)
-            async with at_once(others):
-                errors = await asyncio.gather(*(other.until_error() for other in others))
-            assert owner.errors == []
-            return list(errors), hub.receivers()
-
-    (lower, none), receivers = asyncio.run(scenario())
-    assert "with a higher epoch '5' already exists" in lower
-    assert "created with epoch of '5', and so non-epoch receiver is not allowed" in none
-    assert receivers == [("$default", "0", 5)]
-
-
-def test_a_sixth_receiver_that_shares_is_refused(hub: EventHubServer) -> None:
-    async def scenario() -> str:
-        readers = [AsyncReader(hub, partition_id="0") for _ in range(5)]
-        async with at_once(readers):
-            await until_attached(hub, 5)
-            return await asyncio.to_thread(refusal, hub, partition_id="0")
-
-    assert "maximum number of allowed receivers" in asyncio.run(scenario())
-
-
-def refusal(hub: EventHubServer, **options: Any) -> str:
-    with ThreadReader(hub, **options) as reader:
-        return reader.until_error()
 
 
 @pytest.mark.parametrize(

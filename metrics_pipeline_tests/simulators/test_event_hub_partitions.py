@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from typing import Any
 
 import pytest
 from azure.eventhub._utils import event_position_selector
@@ -39,7 +40,7 @@ def log_of(
     return log
 
 
-def position(log: PartitionLog, value: object, inclusive: bool = False) -> int:
+def position(log: PartitionLog, value: Any, inclusive: bool = False) -> int:
     """Where a consumer of the SDK begins that asks for `value`."""
     return first_sequence_number(log, event_position_selector(value, inclusive).decode())
 

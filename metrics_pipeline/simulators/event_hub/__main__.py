@@ -6,6 +6,7 @@ It ends at the end of its input, or at SIGTERM or SIGINT.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import signal
 import sys
@@ -19,6 +20,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Serve until told to end. Raises OSError when the port is taken."""
     options = _parser().parse_args(argv)
     signal.signal(signal.SIGTERM, signal.default_int_handler)
+    with contextlib.suppress(KeyboardInterrupt):
+        _serve(options)
+    return 0
+
+
+def _serve(options: argparse.Namespace) -> None:
     with serve_event_hub(
         name=options.name,
         partition_count=options.partitions,
@@ -26,12 +33,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         port=options.port,
     ) as hub:
         print(json.dumps({"connection_string": hub.connection_string}), flush=True)
-        try:
-            for line in sys.stdin:
-                print(carry_out(hub, line), flush=True)
-        except KeyboardInterrupt:
-            return 0
-    return 0
+        for line in sys.stdin:
+            print(carry_out(hub, line), flush=True)
 
 
 def _parser() -> argparse.ArgumentParser:
