@@ -88,6 +88,14 @@ def test_while_it_restarts_nobody_is_let_in_and_the_events_stay(hub: EventHubSer
         assert reader.until_events(1)[0].body_as_str() == "kept"
 
 
+def test_a_second_restart_takes_the_place_of_the_first(hub: EventHubServer) -> None:
+    hub.restart(60.0)
+    hub.restart(0.0)
+    with ThreadReader(hub) as reader:
+        hub.append(b"up again")
+        reader.until_events(1)
+
+
 def test_a_hub_that_is_left_while_it_restarts_is_gone() -> None:
     with serve_event_hub() as hub:
         hub.restart(60.0)

@@ -59,6 +59,17 @@ def test_an_empty_log_says_so_as_the_service_does() -> None:
     assert (log.last_offset, log.last_enqueued_ms) == ("-1", 0)
 
 
+def test_an_event_never_comes_before_the_last_one() -> None:
+    log = log_of(2)
+    log.append(make_message(b"early"), enqueued_ms=5)
+    assert log.last_enqueued_ms == Clock().now_ms + SECOND_MS
+
+
+def test_events_that_are_too_old_go_while_others_come() -> None:
+    log = log_of(3000, Retention(max_age_seconds=60))
+    assert len(log) <= 60 + 1024
+
+
 def test_a_clock_that_goes_back_does_not_turn_the_order() -> None:
     clock = Clock()
     log = log_of(2, clock=clock)

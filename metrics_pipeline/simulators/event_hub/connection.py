@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 from collections.abc import Callable
 from typing import Final
 from uuid import uuid4
@@ -33,7 +34,10 @@ from metrics_pipeline.simulators.event_hub.refusals import (
 from metrics_pipeline.simulators.event_hub.session import Broker, Session
 
 CHANNEL_MAX: Final = 4999
-WRITE_BUFFER_BYTES: Final = 1_000_000
+WRITE_BUFFER_BYTES: Final = 65_536
+SEND_BUFFER_BYTES: Final = 1_000_000
+"""What the kernel is asked to take at once (it may take less): what does not fit is moved about."""
+
 _ANONYMOUS: Final = Array([Symbol("ANONYMOUS")])
 
 
@@ -56,6 +60,8 @@ class Connection(asyncio.Protocol):
         """Begin."""
         assert isinstance(transport, asyncio.Transport)
         transport.set_write_buffer_limits(high=WRITE_BUFFER_BYTES)
+        client = transport.get_extra_info("socket")
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER_BYTES)
         self._transport = transport
         self._every(self.broker.idle_seconds / 2, self._check_idle)
 

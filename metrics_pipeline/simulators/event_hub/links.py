@@ -47,7 +47,7 @@ MAX_MESSAGE_BYTES: Final = 1_048_576
 """Of the standard tier (quotas of Event Hubs)."""
 
 CREDIT: Final = 300
-EVENTS_PER_WRITE: Final = 256
+EVENTS_PER_WRITE: Final = 128
 SLOW_TICK_SECONDS: Final = 0.05
 
 _ACCEPTED: Final = Described(ULong(0x24), [])
@@ -91,6 +91,7 @@ class SenderLink(Link):
     def __init__(self, session: Session, attach: Frame) -> None:
         super().__init__(session, attach)
         self._parts: list[bytes] = []
+        self._size = 0
         self._first: Frame | None = None
         self._delivery_count = int(attach.fields[9] or 0)
 
@@ -101,26 +102,29 @@ class SenderLink(Link):
     def on_transfer(self, frame: Frame) -> None:
         """Take a part of a message, and the message with its last part."""
         first = self._first = self._first or frame
-        self._parts.append(frame.payload)
+        self._size += len(frame.payload)
+        if self._size <= MAX_MESSAGE_BYTES:  # else it will be refused, and is not kept
+            self._parts.append(frame.payload)
         if frame.fields[5]:  # more
             return
         payload, self._parts, self._first = b"".join(self._parts), [], None
+        size, self._size = self._size, 0
         self._delivery_count += 1
         if self._delivery_count % (CREDIT // 2) == 0:
             self._grant()
         if not frame.fields[9]:  # aborted
-            self._settle(first, payload)
+            self._settle(first, payload, size)
 
     def take(self, payload: bytes, message_format: int) -> None:
         """Do with a whole message what the link is for. Raises Refusal."""
         raise NotImplementedError
 
-    def _settle(self, first: Frame, payload: bytes) -> None:
+    def _settle(self, first: Frame, payload: bytes, size: int) -> None:
         delivery_id, message_format, is_settled = first.fields[1], first.fields[3], first.fields[4]
         state = _ACCEPTED
         try:
-            if len(payload) > MAX_MESSAGE_BYTES:
-                raise _too_large(delivery_id, len(payload))
+            if size > MAX_MESSAGE_BYTES:
+                raise _too_large(delivery_id, size)
             self.take(payload, message_format or 0)
         except Refusal as refusal:
             state = Described(_REJECTED, [refusal.error])

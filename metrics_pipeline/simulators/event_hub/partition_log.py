@@ -14,6 +14,7 @@ NO_OFFSET: Final = "-1"
 """What Event Hubs calls the last offset of a partition that never had an event."""
 
 _COMPACT_FROM: Final = 1024
+_EXPIRY_EVERY: Final = 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,11 +67,11 @@ class PartitionLog:
     ) -> int:
         """Keep `message`, and give its sequence number.
 
-        Without `enqueued_ms` it comes now, and never before the one that came last.
+        Without `enqueued_ms` it comes now; it never comes before the one that came last.
         """
         sequence_number = self.last_sequence_number + 1
-        if enqueued_ms is None:
-            enqueued_ms = max(self._epoch_ms(), self.last_enqueued_ms)
+        given_ms = self._epoch_ms() if enqueued_ms is None else enqueued_ms
+        enqueued_ms = max(given_ms, self.last_enqueued_ms)
         offset = self._next_offset
         payload = message.stored(sequence_number, str(offset), enqueued_ms, partition_key)
         self._payloads.append(payload)
@@ -81,6 +82,8 @@ class PartitionLog:
         self._last = (str(offset), enqueued_ms)
         if len(self) > self.retention.max_events or self.size_bytes > self.retention.max_bytes:
             self._drop_surplus()
+        if sequence_number % _EXPIRY_EVERY == 0:
+            self.drop_expired()
         return sequence_number
 
     def wake_readers(self) -> None:

@@ -6,7 +6,9 @@
         hub.detach(partition="0")
 
 It speaks AMQP 1.0 over plain TCP, as the SDKs expect of a development emulator
-(`UseDevelopmentEmulator=true`).
+(`UseDevelopmentEmulator=true`). An event is encoded once, when it comes; delivering it costs 1 to
+3 µs. On qpid-proton 0.40 that was 22 µs in its Python binding alone, without any socket, and the
+frames had to be padded for the SDK.
 """
 
 from __future__ import annotations
@@ -74,7 +76,8 @@ class EventHubServer(LoopThread):
         nodes = Nodes(self._hub, self.policy, lambda: epoch_ms() / 1000)
         self._broker = Broker(self._hub, nodes, self._faults, self._loop, idle_seconds)
         self._connections: set[Connection] = set()
-        self._socket: socket.socket | None = _listen(port)
+        self._socket: socket.socket | None = _bind(port)
+        self._socket.listen(BACKLOG)
         self._server: asyncio.Server | None = None
         self._reopening: asyncio.Task[None] | None = None
         self.port: int = self._socket.getsockname()[1]
@@ -199,14 +202,16 @@ class EventHubServer(LoopThread):
         if self._reopening is not None:
             self._reopening.cancel()
         self._shut()
+        if self._socket is not None:
+            self._socket.close()
         # Transports that were aborted say so in the next turn of the loop.
         while self._connections:
             await asyncio.sleep(0)
 
     async def _open(self) -> None:
-        listener = self._socket or _listen(self.port)
+        assert self._socket is not None
+        self._server = await self._loop.create_server(self._connect, sock=self._socket)
         self._socket = None
-        self._server = await self._loop.create_server(self._connect, sock=listener)
 
     def _connect(self) -> Connection:
         connection = Connection(self._broker, self._connections.discard)
@@ -224,7 +229,12 @@ class EventHubServer(LoopThread):
             await asyncio.sleep(down_seconds)
             await self._open()
 
-        self._shut()
+        if self._server is not None:
+            self._shut()
+            # Bound, and not listening: nobody gets in, and nobody else gets the port.
+            self._socket = _bind(self.port)
+        if self._reopening is not None:
+            self._reopening.cancel()
         self._reopening = self._loop.create_task(reopen())
 
     def _freeze(self, is_on: bool) -> None:
@@ -290,7 +300,5 @@ def serve_event_hub(
     )
 
 
-def _listen(port: int) -> socket.socket:
-    listener = bind_all([HOST], port, socket.SOCK_STREAM)[0]
-    listener.listen(BACKLOG)
-    return listener
+def _bind(port: int) -> socket.socket:
+    return bind_all([HOST], port, socket.SOCK_STREAM)[0]

@@ -123,7 +123,7 @@ class Session:
             case Performative.DETACH:
                 self._on_detach(frame)
             case _:
-                """Dispositions: what was delivered is settled already."""
+                pass  # dispositions: what was delivered is settled already
 
     def close(self) -> None:
         """All links are gone."""
