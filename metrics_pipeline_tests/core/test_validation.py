@@ -20,9 +20,10 @@ from metrics_pipeline.core.catalog import (
 )
 from metrics_pipeline.core.errors import InvalidPoint
 from metrics_pipeline.core.points import FieldValue, Point
-from metrics_pipeline.core.validation import NEWEST_NS, NS_PER_SECOND, OLDEST_NS, validate
+from metrics_pipeline.core.validation import NEWEST_NS, NS_PER_DAY, NS_PER_SECOND, validate
 
 NOW_NS = 1_700_000_000 * NS_PER_SECOND
+OLDEST_NS = 7 * NS_PER_DAY
 POLLS = Measurement("polls", database="tests", tags=("device_id",))
 
 
