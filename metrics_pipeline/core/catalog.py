@@ -148,9 +148,9 @@ class Catalog:
         metric = self._metrics.get((point.measurement, field, selected_by))
         return metric or self._find_open(point.measurement, field)
 
-    def is_open(self, measurement: str) -> bool:
-        """Whether others name fields of `measurement`, and so may disagree on their types."""
-        return measurement in self._open
+    def open_prefixes(self, measurement: str) -> tuple[str, ...]:
+        """How the fields of `measurement` begin that others name, and give a type to."""
+        return tuple(fields.prefix for fields in self._open.get(measurement, ()))
 
     def _find_open(self, measurement: str, field: str) -> OpenFields | None:
         for fields in self._open.get(measurement, ()):

@@ -1,33 +1,29 @@
-"""Nested JSON as fields of a point: every leaf by its path, in a type that does not change.
+"""Nested JSON as fields of a point: every leaf by its path, in a type that changes seldom.
 
 A number is always a float, because one device's `21` is the next one's `21.5`, and a store keeps
-the type a field was first written with. Flags and texts stay what they are, so a field may still be
-a text for one model of devices and a number for another. The store refuses such a point;
-`with_typed_names` gives it fields that no other type can be in. That rests on one rule here: a
-field whose name ends in `_text`, `_number` or `_flag` holds that type, or gets its type's word.
+the type a field was first written with. Flags and texts stay what they are; what happens where one
+model of devices sends a text and another a number is in `open_fields.py`.
 """
 
 from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Iterable
+from dataclasses import dataclass
 from functools import lru_cache
 from math import isfinite
 from typing import Any
 
 from metrics_pipeline.core.errors import InvalidPoint
-from metrics_pipeline.core.points import FieldValue, Point
+from metrics_pipeline.core.open_fields import FLAG, NUMBER, TYPE_WORDS, open_name
+from metrics_pipeline.core.points import FieldValue
 
 Path = tuple[str, ...]
 """Where a leaf was: the keys of objects and the places in arrays that lead to it."""
 
 _Leaf = tuple[Path, str, str, FieldValue]
 """The path to the object or array, the key in it, the word of the type, and the value."""
-
-TEXT, NUMBER, FLAG = "_text", "_number", "_flag"
-TYPE_WORDS: Mapping[type, str] = {str: TEXT, float: NUMBER, int: NUMBER, bool: FLAG}
 
 _NAMES = 4096
 _NOT_IN_A_NAME = re.compile(r"\W")
@@ -50,24 +46,23 @@ class Limits:
 
 
 class Leaves:
-    """The leaves of one uplink, put into `fields`; `cut` counts what the limits cost.
+    """The leaves of one uplink on their way into fields; `cut` counts what the limits cost.
 
     Words of `cut`: `too_deep` (an object or array each), `too_many_fields` (an uplink that had
     more) and `text_too_long`.
     """
 
-    __slots__ = ("_fields", "_found", "_has_clash", "_is_full", "_limits", "cut")
+    __slots__ = ("_fields", "_found", "_limits", "cut")
 
-    def __init__(self, limits: Limits, fields: dict[str, FieldValue]) -> None:
+    def __init__(self, limits: Limits) -> None:
         self._limits = limits
-        self._fields = fields
+        self._fields: dict[str, FieldValue] = {}
         self._found: list[_Leaf] = []
-        self._has_clash = self._is_full = False
         self.cut: dict[str, int] = {}
 
     def add_value(self, path: Path, value: Any) -> None:
         """Take what is in `value`, an object or an array, or `value` itself as `…_value`."""
-        is_nested = isinstance(value, dict | list)
+        is_nested = type(value) in (dict, list)
         self.add_all(path, _children(value) if is_nested else (("value", value),), depth=0)
 
     def add_all(self, path: Path, children: Iterable[tuple[str, Any]], depth: int = -1) -> None:
@@ -79,15 +74,29 @@ class Leaves:
         if depth >= self._limits.depth:
             self.count("too_deep")
             return
+        limits, fields, found = self._limits, self._fields, self._found
         for key, value in children:
+            short = key if len(key) <= limits.key_characters else key[: limits.key_characters]
             word = TYPE_WORDS.get(type(value))
-            short = key if len(key) <= self._limits.key_characters else self._cut_key(key)
-            if word is not None:
-                self._add_leaf(path, short, value, word)
+            if word is not None and len(found) < limits.fields:
+                leaf = self._fit(value, word)
+                fields[_name(path, short, word)] = leaf
+                found.append((path, short, word, leaf))
+            elif word is not None:
+                self.cut["too_many_fields"] = 1
+                return
             elif value is not None:
                 self.add_all((*path, short), _children(value), depth + 1)
-            if self._is_full:
-                return
+                if "too_many_fields" in self.cut:
+                    return
+
+    def _fit(self, value: Any, word: str) -> Any:
+        # Called for every leaf: what is usual is told without a call.
+        if word is NUMBER:
+            return value if type(value) is float and isfinite(value) else finite(value)
+        if word is FLAG or (value.isascii() and len(value) <= self._limits.text_characters):
+            return value
+        return self.as_text(value)
 
     def as_text(self, text: str) -> str:
         """`text` in the length and the characters that may be stored."""
@@ -101,31 +110,9 @@ class Leaves:
         """Something was cut off, or not usable."""
         self.cut[word] = self.cut.get(word, 0) + 1
 
-    def finish(self) -> None:
-        """Give every leaf a name of its own; the same leaves always get the same names."""
-        if self._has_clash:
-            for path, key, word, _value in self._found:
-                self._fields.pop(_name(path, key, word), None)
-            self._fields |= _distinct(self._found)
-
-    def _add_leaf(self, path: Path, key: str, value: Any, word: str) -> None:
-        # Called for every leaf: what is usual is told without a call.
-        if len(self._found) >= self._limits.fields:
-            self._is_full = True
-            self.count("too_many_fields")
-            return
-        if word is NUMBER:
-            value = value if type(value) is float and isfinite(value) else finite(value)
-        elif word is TEXT and not (value.isascii() and len(value) <= self._limits.text_characters):
-            value = self.as_text(value)
-        name = _name(path, key, word)
-        if name in self._fields:
-            self._has_clash = True
-        self._fields[name] = value
-        self._found.append((path, key, word, value))
-
-    def _cut_key(self, key: str) -> str:
-        return key[: self._limits.key_characters]
+    def finish(self) -> dict[str, FieldValue]:
+        """Every leaf by a name of its own; the same leaves always get the same names."""
+        return self._fields if len(self._fields) == len(self._found) else _distinct(self._found)
 
 
 def finite(number: float) -> float:
@@ -139,15 +126,6 @@ def finite(number: float) -> float:
     return as_float
 
 
-def with_typed_names(point: Point, prefixes: tuple[str, ...]) -> Point:
-    """`point` with the type's word at the end of each field that begins with one of `prefixes`."""
-    fields = {
-        f"{name}{TYPE_WORDS[type(value)]}" if name.startswith(prefixes) else name: value
-        for name, value in point.fields.items()
-    }
-    return replace(point, fields=fields)
-
-
 def _children(value: dict[str, Any] | list[Any]) -> Iterable[tuple[str, Any]]:
     if isinstance(value, dict):
         return value.items()
@@ -157,8 +135,7 @@ def _children(value: dict[str, Any] | list[Any]) -> Iterable[tuple[str, Any]]:
 @lru_cache(_NAMES)
 def _name(path: Path, key: str, word: str) -> str:
     name = "_".join(_NOT_IN_A_NAME.sub("_", part) or "_" for part in (*path, key))
-    is_other_type = name.endswith((TEXT, NUMBER, FLAG)) and not name.endswith(word)
-    return f"{name}{word}" if is_other_type else name
+    return open_name(name, word)
 
 
 def _distinct(leaves: Iterable[_Leaf]) -> dict[str, FieldValue]:

@@ -60,12 +60,12 @@ def read_uplink(document: Mapping[str, Any], device_id: str, limits: Limits) -> 
     """
     tags = {"device_eui": read_eui(document.get("eui"))}
     fields: dict[str, FieldValue] = {}
-    leaves = Leaves(limits, fields)
+    leaves = Leaves(limits)
     leaves.add_value(_PAYLOAD_PATH, document.get("data"))
     if device_id and device_id.upper() != tags["device_eui"]:
         leaves.add_all(_EXTRA_PATH, [(CONNECTION_DEVICE_ID, device_id)])
     leaves.add_all(_EXTRA_PATH, _others(document, _Draft(tags, fields, leaves)).items())
-    leaves.finish()
+    fields |= leaves.finish()
     return Uplink(tags, fields or {SAYS_NOTHING: True}, leaves.cut)
 
 
@@ -106,7 +106,7 @@ def _as_text(value: Any) -> Any:
     """A scalar as the text that JSON has for it; an object or array as it is."""
     if isinstance(value, bool):
         return "true" if value else "false"
-    if isinstance(value, float | int):
+    if isinstance(value, (float, int)):
         finite(value)
         return str(value)
     return value
@@ -129,10 +129,10 @@ _Reader = Callable[[Any, _Draft], bool]
 
 def _number(field: str) -> _Reader:
     def read(value: Any, draft: _Draft) -> bool:
-        if isinstance(value, bool) or not isinstance(value, float | int):
-            return False
-        draft.fields[field] = finite(value)
-        return True
+        is_number = type(value) is float or type(value) is int
+        if is_number:
+            draft.fields[field] = finite(value)
+        return is_number
 
     return read
 
@@ -170,13 +170,14 @@ def _read_port(value: Any, draft: _Draft) -> bool:
 
 def _whole(value: Any) -> int:
     """`value` if it is a whole number, also one written `7.0`; -1 for all else."""
-    if isinstance(value, float) and value.is_integer():
-        return int(value)
-    return value if isinstance(value, int) and not isinstance(value, bool) else -1
+    if type(value) is int:
+        return value
+    return int(value) if type(value) is float and value.is_integer() else -1
 
 
 def _read_gateway(value: Any, draft: _Draft) -> bool:
-    text = str(value) if isinstance(value, str) or _whole(value) >= 0 else ""
+    number = _whole(value)
+    text = value if isinstance(value, str) else str(number) if number >= 0 else ""
     name = _gateway_name(text) if len(text) <= MAX_CHARACTERS else ""
     if name:
         draft.tags["gateway_id"] = name
