@@ -146,17 +146,16 @@ class Catalog:
             return None
         selected_by = point.tags.get(measurement.selector, "") if measurement.selector else ""
         metric = self._metrics.get((point.measurement, field, selected_by))
-        return metric or self._find_open(point.measurement, field)
+        if metric is not None:
+            return metric
+        for fields in self._open.get(point.measurement, ()):
+            if field.startswith(fields.prefix):
+                return fields
+        return None
 
     def open_prefixes(self, measurement: str) -> tuple[str, ...]:
         """How the fields of `measurement` begin that others name, and give a type to."""
         return tuple(fields.prefix for fields in self._open.get(measurement, ()))
-
-    def _find_open(self, measurement: str, field: str) -> OpenFields | None:
-        for fields in self._open.get(measurement, ()):
-            if field.startswith(fields.prefix):
-                return fields
-        return None
 
 
 FLEET_COUNTS = Measurement("fleet_counts", database="network_metrics", tags=("provider",))

@@ -26,10 +26,14 @@ def validate(point: Point, catalog: Catalog, now_ns: int) -> Point:
     _check_tags(point, measurement)
     if not point.fields:
         raise InvalidPoint("no_fields", f"a point of {point.measurement} has no field")
-    fields = {name: _field(point, name, value, catalog) for name, value in point.fields.items()}
-    if all(fields[name] is value for name, value in point.fields.items()):
+    changed: dict[str, FieldValue] = {}
+    for name, value in point.fields.items():
+        typed = _field(point, name, value, catalog)
+        if typed is not value:
+            changed[name] = typed
+    if not changed:
         return point
-    return Point(point.measurement, point.tags, fields, point.time_ns)
+    return Point(point.measurement, point.tags, {**point.fields, **changed}, point.time_ns)
 
 
 def check_time(time_ns: int, measurement: Measurement, now_ns: int) -> None:
@@ -60,7 +64,8 @@ def _field(point: Point, name: str, value: FieldValue, catalog: Catalog) -> Fiel
     if metric is None:
         raise InvalidPoint("unknown_metric", f"{point.measurement} has no field {name!r}")
     if isinstance(metric, OpenFields):
-        _check_number(f"{point.measurement}.{name}", value)
+        if type(value) is not float or not math.isfinite(value):  # nearly all of them are
+            _check_open(f"{point.measurement}.{name}", value)
         return value
     typed = _typed(metric, value)
     _check_range(metric, typed)
@@ -91,7 +96,8 @@ def _check_range(metric: AnyMetric, value: FieldValue) -> None:
     if isinstance(value, str | bool):
         return
     minimum, maximum = metric.minimum, metric.maximum
-    _check_number(_name(metric), value)
+    if not math.isfinite(value):
+        raise InvalidPoint("not_finite", f"{_name(metric)} is {value}")
     if minimum is not None and value < minimum:
         raise InvalidPoint(
             "out_of_range", f"{_name(metric)} is {value}, at least {minimum} expected"
@@ -102,7 +108,7 @@ def _check_range(metric: AnyMetric, value: FieldValue) -> None:
         )
 
 
-def _check_number(name: str, value: FieldValue) -> None:
+def _check_open(name: str, value: FieldValue) -> None:
     if isinstance(value, float) and not math.isfinite(value):
         raise InvalidPoint("not_finite", f"{name} is {value}")
     if isinstance(value, int) and abs(value) > INT64_MAX:
