@@ -15,7 +15,7 @@ import codecs
 import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from functools import lru_cache
 from typing import Any
@@ -23,7 +23,7 @@ from typing import Any
 from metrics_pipeline.core.catalog import LORAWAN_UPLINK
 from metrics_pipeline.core.errors import InvalidPoint
 from metrics_pipeline.core.lorawan_payload import Limits
-from metrics_pipeline.core.lorawan_uplink import Uplink, read_uplink
+from metrics_pipeline.core.lorawan_uplink import read_uplink
 from metrics_pipeline.core.points import Point
 from metrics_pipeline.core.telemetry import DeadLetter, RawEvent, SystemProperty
 from metrics_pipeline.core.validation import check_time
@@ -119,12 +119,11 @@ def decode(event: RawEvent, rules: Rules, now_ns: int) -> Decoded:
         check_time(event.enqueued_time_ns, LORAWAN_UPLINK, now_ns)
         scope = _sender_scope(event.system_properties, rules)
         if scope != DEVICE_SCOPE:
-            return Decoded((), {Reason.FOREIGN_SCOPE: 1}, NOTHING)
+            return Decoded((), {Reason.FOREIGN_SCOPE.value: 1}, NOTHING)
         documents = _parse(event.body, rules)
     except InvalidPoint as error:
-        return Decoded(
-            (), {error.reason: 1}, NOTHING, _dead_letter(event, error.reason, str(error))
-        )
+        reason = str(error.reason)
+        return Decoded((), {reason: 1}, NOTHING, _dead_letter(event, reason, error.detail))
     return _decode_all(event, documents, rules)
 
 
@@ -143,9 +142,9 @@ def _decode_all(event: RawEvent, documents: Sequence[Any], rules: Rules) -> Deco
     errors: list[InvalidPoint] = []
     altered: Mapping[str, int] = NOTHING
     device_id = _device_id(event.system_properties)
-    for place, document in enumerate(documents):
+    for place, document in enumerate(documents[: rules.uplinks]):
         try:
-            uplink = _read(document, place, device_id, rules)
+            uplink = read_uplink(_as_object(document), device_id, rules.limits)
         except InvalidPoint as error:
             errors.append(error)
             continue
@@ -153,24 +152,29 @@ def _decode_all(event: RawEvent, documents: Sequence[Any], rules: Rules) -> Deco
         points.append(Point(LORAWAN_UPLINK.name, uplink.tags, uplink.fields, time_ns))
         if uplink.altered:
             altered = Counter(altered) + Counter(uplink.altered)
-    return _refused(event, points, altered, errors) if errors else Decoded(points, NOTHING, altered)
+    if len(points) < len(documents):
+        return _refused(event, len(documents), errors, Decoded(points, NOTHING, altered))
+    return Decoded(points, NOTHING, altered)
 
 
-def _read(document: Any, place: int, device_id: str, rules: Rules) -> Uplink:
-    if place >= rules.uplinks:
-        raise InvalidPoint(Reason.TOO_MANY, f"expected at most {rules.uplinks} uplinks")
+def _as_object(document: Any) -> Mapping[str, Any]:
     if not isinstance(document, dict):
         raise InvalidPoint(Reason.WRONG_SHAPE, f"expected an object, not {type(document).__name__}")
-    return read_uplink(document, device_id, rules.limits)
+    return document
 
 
 def _refused(
-    event: RawEvent, points: Sequence[Point], altered: Mapping[str, int], errors: list[InvalidPoint]
+    event: RawEvent, count: int, errors: Sequence[InvalidPoint], decoded: Decoded
 ) -> Decoded:
-    """The first of `errors`, all of one event, is the one its dead letter tells."""
-    refused = Counter(error.reason for error in errors)
-    detail = f"{len(errors)} of {len(points) + len(errors)} uplinks refused: {errors[0].detail}"
-    return Decoded(points, refused, altered, _dead_letter(event, errors[0].reason, detail))
+    """`decoded`, which lacks some of `count` uplinks; the dead letter tells the first error."""
+    refused = Counter(str(error.reason) for error in errors)
+    missing = count - len(decoded.points)
+    if missing > len(errors):
+        refused[Reason.TOO_MANY.value] = missing - len(errors)
+    reason = next(iter(refused))
+    told = errors[0].detail if errors else "an array holds too many"
+    detail = f"{missing} of {count} uplinks refused: {told}"
+    return replace(decoded, refused=refused, dead_letter=_dead_letter(event, reason, detail))
 
 
 def _dead_letter(event: RawEvent, reason: str, detail: str) -> DeadLetter:

@@ -275,6 +275,10 @@ def test_an_uplink_behind_the_last_that_has_a_time_of_its_own_is_refused() -> No
     result = decoded([{"eui": EUI}] * 1003)
     assert len(result.points) == 1000
     assert result.refused == {"too_many": 3}
+    assert result.dead_letter is not None
+    assert result.dead_letter.reason == "too_many"
+    assert result.dead_letter.detail == "3 of 1003 uplinks refused: an array holds too many"
+    assert decoded([*[{"eui": EUI}] * 999, 7, 7]).refused == {"wrong_shape": 1, "too_many": 1}
 
 
 def test_an_empty_array_is_nothing() -> None:
@@ -321,6 +325,7 @@ def check(result: Decoded) -> None:
         assert validate(point, CATALOG, NOW_NS) == point
         assert all(value.isascii() or value.encode() for value in map(str, point.fields.values()))
     assert set(result.refused) <= set(Reason)
+    assert {type(reason) for reason in result.refused} <= {str}
     assert (result.dead_letter is None) == (not set(result.refused) - {Reason.FOREIGN_SCOPE})
 
 
