@@ -10,7 +10,15 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from metrics_pipeline.core.catalog import CATALOG, SELF_FAMILIES, Family, Metric, StoredMetric
+from metrics_pipeline.core.catalog import (
+    CATALOG,
+    SELF_FAMILIES,
+    Family,
+    Measurement,
+    Metric,
+    OpenFields,
+    StoredMetric,
+)
 from metrics_pipeline.settings import Settings
 
 GENERATED = "<!-- Made by `make docs`; changes belong into the code. -->"
@@ -33,12 +41,16 @@ def metrics_page() -> str:
             "",
             "## Stored only",
             "",
-            "Collected where `polling.details` asks for it, and not shown by the exporter: 10,000",
-            "devices with 48 ports are a million series.",
+            "Not shown by the exporter: 10,000 devices with 48 ports are a million series. Those",
+            "with a `metric_name` are collected where `polling.details` asks for them. Of fields",
+            "that end in `…` the messages choose names and types. Where two devices choose",
+            "different types for one name, the store has a field for each: `…_text`, `…_number`,",
+            "`…_flag`.",
             "",
             "| metric_name | unit | measurement.field | value | tags | meaning |",
             "|---|---|---|---|---|---|",
             *(_stored_row(metric) for metric in CATALOG.stored_only),
+            *(_open_row(fields) for fields in CATALOG.open_fields),
             "",
             "## About the pipeline itself",
             "",
@@ -96,17 +108,30 @@ def _metric_row(metric: Metric) -> str:
     return (
         f"| `{metric.family.name}` | {metric.family.type} | {metric.unit} "
         f"| `{measurement.name}.{metric.field}` | {metric.value_type} "
-        f"| {', '.join(f'`{tag}`' for tag in measurement.tags)} | {_cell(metric.help)} |"
+        f"| {_tags(measurement)} | {_cell(metric.help)} |"
     )
 
 
 def _stored_row(metric: StoredMetric) -> str:
     measurement = metric.measurement
     return (
-        f"| `{metric.selected_by}` | {metric.unit} "
+        f"| {f'`{metric.selected_by}`' if metric.selected_by else ''} | {metric.unit} "
         f"| `{measurement.name}.{metric.field}` | {metric.value_type} "
-        f"| {', '.join(f'`{tag}`' for tag in measurement.tags)} | {_cell(metric.help)} |"
+        f"| {_tags(measurement)} | {_cell(metric.help)} |"
     )
+
+
+def _open_row(fields: OpenFields) -> str:
+    measurement = fields.measurement
+    return (
+        f"|  |  | `{measurement.name}.{fields.prefix}…` | float, boolean or string "
+        f"| {_tags(measurement)} | {_cell(fields.help)} |"
+    )
+
+
+def _tags(measurement: Measurement) -> str:
+    optional = [f"(`{tag}`)" for tag in measurement.optional_tags]
+    return ", ".join([*(f"`{tag}`" for tag in measurement.tags), *optional])
 
 
 def _family_row(family: Family) -> str:

@@ -21,7 +21,11 @@ def test_every_metric_and_family_is_on_its_page() -> None:
     for metric in CATALOG:
         assert f"`{metric.family.name}`" in page
     for stored in CATALOG.stored_only:
-        assert f"| `{stored.selected_by}` | {stored.unit} | `{stored.measurement.name}." in page
+        selected_by = f"`{stored.selected_by}`" if stored.selected_by else ""
+        field = f"`{stored.measurement.name}.{stored.field}`"
+        assert f"| {selected_by} | {stored.unit} | {field} |" in page
+    for fields in CATALOG.open_fields:
+        assert f"`{fields.measurement.name}.{fields.prefix}…`" in page
     for family in SELF_FAMILIES:
         assert f"`{family.name}`" in page
 

@@ -34,13 +34,22 @@ class MetricType(StrEnum):
 class Measurement:
     """A table of the time-series store. `database` is a bucket (InfluxDB 2) or database (3).
 
-    Where many metrics share one field, `selector` is the tag whose value tells which it is.
+    Every point has all of `tags`, and may have `optional_tags`. Where many metrics share one field,
+    `selector` is the tag whose value tells which it is. Points may be `max_age_days` old, for where
+    they come from may keep them that long.
     """
 
     name: str
     database: str
     tags: tuple[str, ...]
     selector: str = ""
+    optional_tags: tuple[str, ...] = ()
+    max_age_days: int = 7
+
+    @property
+    def all_tags(self) -> tuple[str, ...]:
+        """Those a point must have, then those it may have."""
+        return self.tags + self.optional_tags
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +96,18 @@ class StoredMetric:
     selected_by: str = ""
 
 
+@dataclass(frozen=True, slots=True)
+class OpenFields:
+    """All fields of a measurement that begin with `prefix`: others name them, and choose the type.
+
+    They are in the store alone. A number has to be finite; there is no range.
+    """
+
+    measurement: Measurement
+    prefix: str
+    help: str
+
+
 AnyMetric = Metric | StoredMetric
 
 
@@ -96,26 +117,45 @@ class Catalog:
     Iterating gives those that the exporter shows.
     """
 
-    def __init__(self, metrics: Iterable[Metric], stored_only: Iterable[StoredMetric] = ()) -> None:
+    def __init__(
+        self,
+        metrics: Iterable[Metric],
+        stored_only: Iterable[StoredMetric] = (),
+        open_fields: Iterable[OpenFields] = (),
+    ) -> None:
         self._shown = tuple(metrics)
         self.stored_only = tuple(stored_only)
+        self.open_fields = tuple(open_fields)
         stored: tuple[AnyMetric, ...] = (*self._shown, *self.stored_only)
         self._metrics = {(m.measurement.name, m.field, m.selected_by): m for m in stored}
+        self._open: dict[str, list[OpenFields]] = {}
+        for fields in self.open_fields:
+            self._open.setdefault(fields.measurement.name, []).append(fields)
         self.measurements: Mapping[str, Measurement] = {
-            m.measurement.name: m.measurement for m in self._metrics.values()
+            m.measurement.name: m.measurement for m in (*stored, *self.open_fields)
         }
         self.shown_measurements = frozenset(m.measurement.name for m in self._shown)
 
     def __iter__(self) -> Iterator[Metric]:
         return iter(self._shown)
 
-    def find(self, point: Point, field: str) -> AnyMetric | None:
+    def find(self, point: Point, field: str) -> AnyMetric | OpenFields | None:
         """The metric that `field` of `point` is a value of, or None if there is no such metric."""
         measurement = self.measurements.get(point.measurement)
         if measurement is None:
             return None
         selected_by = point.tags.get(measurement.selector, "") if measurement.selector else ""
-        return self._metrics.get((point.measurement, field, selected_by))
+        metric = self._metrics.get((point.measurement, field, selected_by))
+        if metric is not None:
+            return metric
+        for fields in self._open.get(point.measurement, ()):
+            if field.startswith(fields.prefix):
+                return fields
+        return None
+
+    def open_prefixes(self, measurement: str) -> tuple[str, ...]:
+        """How the fields of `measurement` begin that others name, and give a type to."""
+        return tuple(fields.prefix for fields in self._open.get(measurement, ()))
 
 
 FLEET_COUNTS = Measurement("fleet_counts", database="network_metrics", tags=("provider",))
@@ -259,7 +299,118 @@ DETAIL_METRICS = (
 )
 """Only where `polling.details` asks for them: 10,000 devices with 48 ports are a million series."""
 
-CATALOG = Catalog((*FLEET_METRICS, DEVICE_UP, *DEVICE_METRIC_LIST), DETAIL_METRICS)
+# --- telemetry ------------------------------------------------------------------------------
+
+PAYLOAD, EXTRA = "payload_", "extra_"
+
+LORAWAN_UPLINK = Measurement(
+    "lorawan_uplink",
+    database="network_metrics",
+    tags=("device_eui",),
+    optional_tags=("gateway_id", "port"),
+    # Event Hubs keep events up to 90 days, and delete them some hours late.
+    max_age_days=91,
+)
+
+
+def _uplink_metric(
+    field: str, unit: str, help_text: str, value_type: ValueType = ValueType.FLOAT
+) -> StoredMetric:
+    return StoredMetric(LORAWAN_UPLINK, field, value_type, unit, help_text)
+
+
+UPLINK_METRICS = (
+    _uplink_metric("rssi_dbm", "dBm", "Received signal strength at the gateway."),
+    _uplink_metric("snr_db", "dB", "Signal-to-noise ratio at the gateway."),
+    _uplink_metric("frequency_mhz", "MHz", "Frequency of the channel."),
+    _uplink_metric(
+        "spreading_factor", "1", "LoRa spreading factor, from `datr`.", ValueType.INTEGER
+    ),
+    _uplink_metric("bandwidth_khz", "kHz", "LoRa bandwidth, from `datr`."),
+    _uplink_metric("frame_counter", "1", "The device's number of the frame.", ValueType.INTEGER),
+    _uplink_metric("rawdata", "", "The frame's payload as it was sent, base64.", ValueType.STRING),
+)
+
+UPLINK_OPEN_FIELDS = (
+    OpenFields(
+        LORAWAN_UPLINK,
+        PAYLOAD,
+        "Each number, flag and text of the decoded payload, by its path joined with `_`.",
+    ),
+    OpenFields(LORAWAN_UPLINK, EXTRA, "What else the message says, by the name it has there."),
+)
+
+LORAWAN_DEVICES = Measurement(
+    "lorawan_devices", database="network_metrics", tags=("device_eui",), max_age_days=91
+)
+"""The latest values of each device that sent, for the exporter."""
+
+
+def _lorawan_device_metric(
+    field: str, value_type: ValueType, unit: str, help_text: str, minimum: float | None = None
+) -> Metric:
+    kind = MetricType.COUNTER if field.endswith("_total") else MetricType.GAUGE
+    family = Family(f"lorawan_device_{field}", kind, help_text, ("device_eui",))
+    return Metric(LORAWAN_DEVICES, field, value_type, unit, family, minimum)
+
+
+LORAWAN_DEVICE_METRICS = (
+    _lorawan_device_metric(
+        "last_uplink_timestamp_seconds",
+        ValueType.FLOAT,
+        "s",
+        "When the hub accepted the device's last uplink, in seconds since the epoch.",
+    ),
+    _lorawan_device_metric(
+        "rssi_dbm", ValueType.FLOAT, "dBm", "Received signal strength of the device's last uplink."
+    ),
+    _lorawan_device_metric(
+        "snr_db", ValueType.FLOAT, "dB", "Signal-to-noise ratio of the device's last uplink."
+    ),
+    _lorawan_device_metric(
+        "frame_counter", ValueType.INTEGER, "1", "The device's own number of its last frame.", 0
+    ),
+    _lorawan_device_metric(
+        "frames_received_total",
+        ValueType.INTEGER,
+        "1",
+        "Frames that came, each counted once however many gateways heard it.",
+        0,
+    ),
+    _lorawan_device_metric(
+        "frames_lost_total",
+        ValueType.INTEGER,
+        "1",
+        "Frames missing in the gaps of the frame counter, counted once they can no longer be late.",
+        0,
+    ),
+)
+
+LORAWAN_DEVICE_STATE = (
+    StoredMetric(
+        LORAWAN_DEVICES,
+        "frames_duplicate",
+        ValueType.INTEGER,
+        "1",
+        "Copies of frames that had come before.",
+        0,
+    ),
+    StoredMetric(
+        LORAWAN_DEVICES,
+        "frames_missing",
+        ValueType.INTEGER,
+        "1",
+        "Which of the last 62 frames before this one may still come: bit 0 is the one before.",
+        0,
+    ),
+)
+"""What counting frames needs to know besides (`frame_counts.py`)."""
+
+CATALOG = Catalog(
+    (*FLEET_METRICS, DEVICE_UP, *DEVICE_METRIC_LIST, *LORAWAN_DEVICE_METRICS),
+    (*DETAIL_METRICS, *UPLINK_METRICS, *LORAWAN_DEVICE_STATE),
+    UPLINK_OPEN_FIELDS,
+)
 
 # --- the product about itself ---------------------------------------------------------------
 

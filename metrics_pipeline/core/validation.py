@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import math
 
-from metrics_pipeline.core.catalog import AnyMetric, Catalog, ValueType
+from metrics_pipeline.core.catalog import AnyMetric, Catalog, Measurement, OpenFields, ValueType
 from metrics_pipeline.core.errors import InvalidPoint
 from metrics_pipeline.core.points import FieldValue, Point
 
 NS_PER_SECOND = 1_000_000_000
-OLDEST_NS = 7 * 24 * 3600 * NS_PER_SECOND
+NS_PER_DAY = 24 * 3600 * NS_PER_SECOND
 NEWEST_NS = 10 * 60 * NS_PER_SECOND
 INT64_MAX = 2**63 - 1
 
@@ -19,35 +19,41 @@ def validate(point: Point, catalog: Catalog, now_ns: int) -> Point:
 
     Integers become floats, and whole floats integers, where the metric says so: nothing is lost.
     """
-    _check_time(point, now_ns)
-    _check_tags(point, catalog)
-    if not point.fields:
-        raise InvalidPoint("no_fields", f"a point of {point.measurement} has no field")
-    fields = {name: _field(point, name, value, catalog) for name, value in point.fields.items()}
-    if all(fields[name] is value for name, value in point.fields.items()):
-        return point
-    return Point(point.measurement, point.tags, fields, point.time_ns)
-
-
-def _check_time(point: Point, now_ns: int) -> None:
-    if not now_ns - OLDEST_NS <= point.time_ns <= now_ns + NEWEST_NS:
-        age_seconds = (now_ns - point.time_ns) / NS_PER_SECOND
-        raise InvalidPoint(
-            "time_out_of_range",
-            f"a point of {point.measurement} is {age_seconds:.0f} s old; "
-            "accepted are 7 days back to 10 minutes ahead",
-        )
-
-
-def _check_tags(point: Point, catalog: Catalog) -> None:
     measurement = catalog.measurements.get(point.measurement)
     if measurement is None:
         raise InvalidPoint("unknown_measurement", f"{point.measurement!r} is not in the catalogue")
+    check_time(point.time_ns, measurement, now_ns)
+    _check_tags(point, measurement)
+    if not point.fields:
+        raise InvalidPoint("no_fields", f"a point of {point.measurement} has no field")
+    changed: dict[str, FieldValue] = {}
+    for name, value in point.fields.items():
+        typed = _field(point, name, value, catalog)
+        if typed is not value:
+            changed[name] = typed
+    if not changed:
+        return point
+    return Point(point.measurement, point.tags, {**point.fields, **changed}, point.time_ns)
+
+
+def check_time(time_ns: int, measurement: Measurement, now_ns: int) -> None:
+    """InvalidPoint if a point of `measurement` may not have this time."""
+    days = measurement.max_age_days
+    if not now_ns - days * NS_PER_DAY <= time_ns <= now_ns + NEWEST_NS:
+        age_seconds = (now_ns - time_ns) / NS_PER_SECOND
+        raise InvalidPoint(
+            "time_out_of_range",
+            f"a point of {measurement.name} is {age_seconds:.0f} s old; "
+            f"accepted are {days} days back to 10 minutes ahead",
+        )
+
+
+def _check_tags(point: Point, measurement: Measurement) -> None:
     for name in measurement.tags:
         if not point.tags.get(name):
             raise InvalidPoint("empty_tag", f"a point of {point.measurement} has no {name!r}")
     for name, value in point.tags.items():
-        if name not in measurement.tags:
+        if name not in measurement.all_tags:
             raise InvalidPoint("unknown_tag", f"{point.measurement} has no tag {name!r}")
         if not value.isprintable():
             raise InvalidPoint("unprintable_tag", f"{point.measurement}.{name} is {value!r}")
@@ -57,6 +63,10 @@ def _field(point: Point, name: str, value: FieldValue, catalog: Catalog) -> Fiel
     metric = catalog.find(point, name)
     if metric is None:
         raise InvalidPoint("unknown_metric", f"{point.measurement} has no field {name!r}")
+    if isinstance(metric, OpenFields):
+        if type(value) is not float or not math.isfinite(value):  # nearly all of them are
+            _check_open(f"{point.measurement}.{name}", value)
+        return value
     typed = _typed(metric, value)
     _check_range(metric, typed)
     return typed
@@ -96,6 +106,13 @@ def _check_range(metric: AnyMetric, value: FieldValue) -> None:
         raise InvalidPoint(
             "out_of_range", f"{_name(metric)} is {value}, at most {maximum} expected"
         )
+
+
+def _check_open(name: str, value: FieldValue) -> None:
+    if isinstance(value, float) and not math.isfinite(value):
+        raise InvalidPoint("not_finite", f"{name} is {value}")
+    if isinstance(value, int) and abs(value) > INT64_MAX:
+        raise InvalidPoint("out_of_range", f"{name} does not fit into 64 bits")
 
 
 def _name(metric: AnyMetric) -> str:

@@ -39,6 +39,7 @@ from metrics_pipeline.core.line_protocol import render
 from metrics_pipeline.core.points import Point
 from metrics_pipeline.storage.influx_replies import (
     REFUSALS,
+    in_conflict,
     is_for_the_moment,
     is_redirection,
     is_success,
@@ -367,8 +368,9 @@ def _left_to_try(reply: Reply, batch: Sequence[Point], tally: _Tally) -> list[Se
     partly = partly_refused(reply)
     if partly is not None:
         tally.accepted += max(0, len(batch) - sum(partly.rejected.values()))
-        if partly.lines is not None:
-            tally.kept += [p for n, p in enumerate(batch, start=1) if n not in partly.lines]
+        lines = in_conflict(reply, batch) if partly.lines is None else partly.lines
+        if lines is not None:
+            tally.kept += [p for n, p in enumerate(batch, start=1) if n not in lines]
         for reason, count in partly.rejected.items():
             tally.refuse(reason, count, said(reply))
         return []

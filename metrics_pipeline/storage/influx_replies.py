@@ -13,13 +13,14 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any
 
 from metrics_pipeline.access.http import Reply
 from metrics_pipeline.core.errors import excerpt
+from metrics_pipeline.core.points import Point
 
 REFUSALS = (
     HTTPStatus.BAD_REQUEST,
@@ -32,6 +33,13 @@ TYPE_CONFLICTS = ("field type conflict", "invalid column type")
 """The words of InfluxDB 1 and 2, and of 3."""
 
 _DROPPED = re.compile(r"dropped=(\d+)")
+_CONFLICT = re.compile(r'input field "(.+?)" on measurement "(.+?)" is type (\w+), already')
+_INFLUX_TYPES: Mapping[type, str] = {
+    float: "float",
+    int: "integer",
+    str: "string",
+    bool: "boolean",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +83,26 @@ def partly_refused(reply: Reply) -> PartlyRefused | None:
     dropped = _DROPPED.search(text)
     count = int(dropped[1]) if dropped else 0
     return PartlyRefused({_reason(text): max(1, count + text.count("unable to parse"))}, None)
+
+
+def in_conflict(reply: Reply, batch: Sequence[Point]) -> frozenset[int] | None:
+    """Which points of `batch`, counted from 1, InfluxDB 1 or 2 refused for a field's type.
+
+    It names the first such field and how many points it dropped. If as many have that field in that
+    type, it was these; else (None) there was more than one such field.
+    """
+    text = said(reply)
+    conflict, dropped = _CONFLICT.search(text), _DROPPED.search(text)
+    if conflict is None or dropped is None or "unable to parse" in text:
+        return None
+    field, measurement, kind = conflict.groups()
+    lines = frozenset(
+        number
+        for number, point in enumerate(batch, start=1)
+        if point.measurement == measurement
+        and _INFLUX_TYPES.get(type(point.fields.get(field))) == kind
+    )
+    return lines if len(lines) == int(dropped[1]) else None
 
 
 def refusal_reason(reply: Reply) -> str:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeVar
 
 import sqlalchemy as sa
@@ -20,6 +20,7 @@ from metrics_pipeline.core.backoff import Backoff, Timing, call_with_retries
 from metrics_pipeline.core.catalog import POINTS_REJECTED, POINTS_WRITTEN, Catalog
 from metrics_pipeline.core.devices import Device
 from metrics_pipeline.core.errors import InvalidPoint, PartialWrite
+from metrics_pipeline.core.open_fields import with_typed_names
 from metrics_pipeline.core.points import Point
 from metrics_pipeline.core.ports import PointStore, Reading
 from metrics_pipeline.core.validation import validate
@@ -31,6 +32,9 @@ LONGEST_WAIT_SECONDS = 60.0
 """A store that asks by Retry-After for more patience than this has failed for this run."""
 
 MAX_EXAMPLES = 5
+
+TYPE_CONFLICT = "field_type_conflict"
+"""What every store calls a point with a field of another type than the field's first value."""
 
 T = TypeVar("T")
 
@@ -74,6 +78,10 @@ class _Stored:
     kept: tuple[Point, ...]
     rejected: Counter[str]
     problem: str
+
+    def after(self, kept: tuple[Point, ...]) -> _Stored:
+        """The same, where `kept` of the measurement had been kept before."""
+        return replace(self, accepted=self.accepted + len(kept), kept=kept + self.kept)
 
 
 class Writer:
@@ -185,7 +193,17 @@ class Writer:
         return _Sorted(tuple(fit), rejected, tuple(examples))
 
     def _store_group(self, points: Sequence[Point]) -> _Stored:
-        """Write `points`, which are of one measurement."""
+        """Write `points`, which are of one measurement; once more where types clash."""
+        stored = self._store_some(points)
+        prefixes = self._catalog.open_prefixes(stored.measurement)
+        if not prefixes or TYPE_CONFLICT not in stored.rejected:
+            return stored
+        # Also those of which the store did not say whether it kept them: it does no harm.
+        kept = set(map(id, stored.kept))
+        rest = [with_typed_names(point, prefixes) for point in points if id(point) not in kept]
+        return self._store_some(rest).after(stored.kept)
+
+    def _store_some(self, points: Sequence[Point]) -> _Stored:
         measurement = points[0].measurement
         try:
             self._store_with_retries(points)

@@ -20,9 +20,10 @@ from metrics_pipeline.core.catalog import (
 )
 from metrics_pipeline.core.errors import InvalidPoint
 from metrics_pipeline.core.points import FieldValue, Point
-from metrics_pipeline.core.validation import NEWEST_NS, NS_PER_SECOND, OLDEST_NS, validate
+from metrics_pipeline.core.validation import NEWEST_NS, NS_PER_DAY, NS_PER_SECOND, validate
 
 NOW_NS = 1_700_000_000 * NS_PER_SECOND
+OLDEST_NS = 7 * NS_PER_DAY
 POLLS = Measurement("polls", database="tests", tags=("device_id",))
 
 
@@ -176,3 +177,57 @@ def test_any_value_either_becomes_its_metrics_type_or_is_refused(
 
 def test_an_integer_too_large_for_a_float_is_refused() -> None:
     assert reason_for(poll("load_percent", 10**400), POLL_CATALOG) == "wrong_type"
+
+
+# --- fields and tags that others choose -----------------------------------------------------------
+
+
+def uplink(fields: Mapping[str, FieldValue], age_days: int = 0, **tags: str) -> Point:
+    given_tags = {"device_eui": "A84041B3D1874EE2", **tags}
+    return Point("lorawan_uplink", given_tags, fields, NOW_NS - age_days * NS_PER_DAY)
+
+
+@pytest.mark.parametrize("value", [1.5, -1e300, 7, True, "on", ""])
+@pytest.mark.parametrize("field", ["payload_status", "payload_a_b_0", "extra_tmst"])
+def test_an_open_field_takes_any_type(field: str, value: FieldValue) -> None:
+    point = uplink({field: value})
+    assert validate(point, CATALOG, NOW_NS) is point
+
+
+@pytest.mark.parametrize(
+    ("value", "reason"),
+    [(math.nan, "not_finite"), (-math.inf, "not_finite"), (2**63, "out_of_range")],
+)
+def test_an_open_field_takes_no_number_that_cannot_be_stored(
+    value: FieldValue, reason: str
+) -> None:
+    assert reason_for(uplink({"payload_x": value})) == reason
+
+
+@pytest.mark.parametrize("field", ["status", "payload", "Payload_x", "x_payload_"])
+def test_a_field_that_nobody_opened_is_refused(field: str) -> None:
+    assert reason_for(uplink({field: 1.0})) == "unknown_metric"
+
+
+def test_another_measurement_has_no_open_fields() -> None:
+    assert reason_for(counts({"payload_x": 1})) == "unknown_metric"
+
+
+def test_the_known_fields_of_an_open_measurement_keep_their_types() -> None:
+    value = validate(uplink({"rssi_dbm": -35}), CATALOG, NOW_NS).fields["rssi_dbm"]
+    assert (value, type(value)) == (-35.0, float)
+    assert reason_for(uplink({"rssi_dbm": "-35"})) == "wrong_type"
+
+
+def test_optional_tags_may_be_there() -> None:
+    point = uplink({"snr_db": 1.0}, gateway_id="g", port="5")
+    assert validate(point, CATALOG, NOW_NS) is point
+    assert reason_for(uplink({"snr_db": 1.0}, colour="red")) == "unknown_tag"
+    assert reason_for(uplink({"snr_db": 1.0}, device_eui="")) == "empty_tag"
+
+
+def test_a_measurement_says_how_old_its_points_may_be() -> None:
+    old = uplink({"snr_db": 1.0}, age_days=91)
+    assert validate(old, CATALOG, NOW_NS) is old
+    with pytest.raises(InvalidPoint, match="accepted are 91 days back to 10 minutes ahead"):
+        validate(uplink({"snr_db": 1.0}, age_days=92), CATALOG, NOW_NS)

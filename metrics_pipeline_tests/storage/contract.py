@@ -159,6 +159,18 @@ class ExactStoreContract(PointStoreContract):
             poll({"value": 5.5}, TIME_NS + 4 * MS),
         )
 
+    def test_where_one_field_changes_its_type_it_is_known_which_points_are_kept(
+        self, tested: StoreUnderTest
+    ) -> None:
+        tested.store.write([poll({"value": 1.5})])
+        points = [
+            poll({"value": value}, TIME_NS + place * MS)
+            for place, value in enumerate((2.5, 3, 4.5, 5), start=1)
+        ]
+        with pytest.raises(PartialWrite) as caught:
+            tested.store.write(points)
+        assert caught.value.kept == (points[0], points[2])
+
     def test_a_type_that_changes_inside_the_first_write_keeps_one_of_the_two(
         self, tested: StoreUnderTest
     ) -> None:

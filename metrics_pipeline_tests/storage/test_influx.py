@@ -27,7 +27,12 @@ from metrics_pipeline.core.line_protocol import render
 from metrics_pipeline.core.points import FieldValue, Point, SeriesKey
 from metrics_pipeline.simulators.loopback_server import Answer, NoAnswer
 from metrics_pipeline.storage.influx import MAX_SPLITS, InfluxStore, InfluxStoreSettings
-from metrics_pipeline.storage.influx_replies import partly_refused, refusal_reason, said
+from metrics_pipeline.storage.influx_replies import (
+    in_conflict,
+    partly_refused,
+    refusal_reason,
+    said,
+)
 from metrics_pipeline_tests.servers import PLAIN_HTTP, self_signed, victoria_metrics
 from metrics_pipeline_tests.storage.contract import (
     CATALOG,
@@ -515,6 +520,34 @@ def test_the_lines_of_version_3_are_counted_each_by_its_reason() -> None:
     found = partly_refused(Reply(400, {}, json.dumps(document).encode()))
     assert found is not None
     assert found.rejected == {"field_type_conflict": 1, "store_rejected": 2}
+
+
+CONFLICT = (
+    'partial write: field type conflict: input field "value" on measurement "polls" is type '
+    "{kind}, already exists as type float dropped={dropped}"
+)
+
+
+@pytest.mark.parametrize(
+    ("kind", "dropped", "lines"),
+    [
+        ("integer", 1, {2}),
+        ("string", 2, {3, 4}),
+        ("boolean", 1, {5}),
+        ("integer", 2, None),  # another field is in conflict, too
+        ("string", 1, None),  # some are in a shard that has no such field yet
+        ("unsigned", 1, None),
+    ],
+)
+def test_which_points_are_in_conflict_is_told_where_it_is_certain(
+    kind: str, dropped: int, lines: set[int] | None
+) -> None:
+    values: tuple[FieldValue, ...] = (1.5, 2, "3", "4", True)
+    batch = [*(poll({"value": value}) for value in values), poll({"count": 2})]
+    body = json.dumps({"message": CONFLICT.format(kind=kind, dropped=dropped)}).encode()
+    assert in_conflict(Reply(422, {}, body), batch) == lines
+    assert in_conflict(Reply(422, {}, body + b"unable to parse"), batch) is None
+    assert in_conflict(Reply(422, {}, b"partial write: dropped=1"), batch) is None
 
 
 JSON = st.recursive(

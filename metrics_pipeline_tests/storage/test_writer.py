@@ -5,11 +5,12 @@ from __future__ import annotations
 import itertools
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, field, replace
 from http import HTTPStatus
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
@@ -24,6 +25,7 @@ from metrics_pipeline.core.catalog import POINTS_REJECTED, POINTS_WRITTEN, Catal
 from metrics_pipeline.core.device_points import metric_points
 from metrics_pipeline.core.devices import DISK_USAGE, DISKS, UPTIME, DeviceReading
 from metrics_pipeline.core.errors import SourceUnreachable, StoreError, StoreUnavailable
+from metrics_pipeline.core.lorawan_payload import Leaves, Limits
 from metrics_pipeline.core.points import FieldValue, Point
 from metrics_pipeline.core.ports import PointStore, Reading
 from metrics_pipeline.core.row_names import distinct_names
@@ -38,9 +40,16 @@ from metrics_pipeline.storage.writer import MAX_EXAMPLES, Writer
 from metrics_pipeline_tests.at_once import at_once
 from metrics_pipeline_tests.storage.contract import CATALOG as POLL_CATALOG
 from metrics_pipeline_tests.storage.influx_stub import POISON, TOKEN, InfluxStub
+from metrics_pipeline_tests.storage.influxdb_1_engine_shim import TOKEN as ENGINE_TOKEN
+from metrics_pipeline_tests.storage.influxdb_1_engine_shim import (
+    Influxdb1EngineShim,
+    influxdb_1_engine,
+)
 from metrics_pipeline_tests.storage.operational_databases import sqlite_settings
 
-CATALOG = Catalog([*PRODUCT_CATALOG, *POLL_CATALOG], PRODUCT_CATALOG.stored_only)
+CATALOG = Catalog(
+    [*PRODUCT_CATALOG, *POLL_CATALOG], PRODUCT_CATALOG.stored_only, PRODUCT_CATALOG.open_fields
+)
 ASSET = "fleet/device_counts"
 NOW_NS = 1_700_000_000_000_000_000
 MINUTE_NS = 60 * 10**9
@@ -96,7 +105,9 @@ def stub(monkeypatch: pytest.MonkeyPatch) -> Iterator[InfluxStub]:
         yield server
 
 
-def influx_settings(stub: InfluxStub, api: str, **changes: Any) -> InfluxStoreSettings:
+def influx_settings(
+    stub: InfluxStub | Influxdb1EngineShim, api: str, **changes: Any
+) -> InfluxStoreSettings:
     given = {
         "kind": "influxdb",
         "url": stub.url,
@@ -553,6 +564,110 @@ def test_influxdb_takes_rows_of_odd_names(influx_writer: Writer, stub: InfluxStu
     assert influx_writer.append(disks()).written[DISKS] == len(ODD_NAMES)
     lines = [line.decode() for _database, line in stub.lines]
     assert any(r"name=C:/\ Label:\ Serial\ Number\ 1848504c value=5 " in line for line in lines)
+
+
+# --- fields whose types others choose -------------------------------------------------------------
+
+
+def uplink(eui: str, **fields: FieldValue) -> Point:
+    return Point("lorawan_uplink", {"device_eui": eui}, fields, NOW_NS)
+
+
+@pytest.fixture
+def engine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Influxdb1EngineShim]:
+    monkeypatch.setenv("ENGINE_TOKEN", ENGINE_TOKEN)
+    with influxdb_1_engine(tmp_path / "engine") as shim:
+        yield shim
+
+
+MODELS = (
+    uplink("text", snr_db=1.0, payload_status="ok", payload_on=True, extra_time="t"),
+    uplink("number", snr_db=2.0, payload_status=7.0, payload_on=1.0),
+    uplink("flag", payload_status=False, payload_status_text="why"),
+)
+"""Three models of devices that do not agree on what a status is."""
+
+MODELS_STORED: Mapping[str, Mapping[str, FieldValue]] = {
+    "text": {"snr_db": 1.0, "payload_status": "ok", "payload_on": True, "extra_time": "t"},
+    "number": {"snr_db": 2.0, "payload_status_number": 7.0, "payload_on_number": 1.0},
+    "flag": {"payload_status_flag": False, "payload_status_text_text": "why"},
+}
+
+
+def stored_uplinks(points: Iterable[Point]) -> dict[str, Mapping[str, FieldValue]]:
+    return {point.tags["device_eui"]: point.fields for point in points}
+
+
+def test_what_clashes_in_type_is_stored_under_names_of_its_type(
+    writer: Writer, embedded: EmbeddedStore, operational: OperationalDatabase
+) -> None:
+    for _ in range(2):
+        part = writer.append(MODELS)
+        assert (part.written, part.rejected) == ({"lorawan_uplink": 3}, {})
+        assert stored_uplinks(kept(embedded, "lorawan_uplink")) == MODELS_STORED
+    assert totals(operational) == {POINTS_WRITTEN.name: {"lorawan_uplink": 6}}
+
+
+def test_influxdb_stores_what_clashes_in_type_under_names_of_its_type(
+    engine: Influxdb1EngineShim, operational: OperationalDatabase, world: World
+) -> None:
+    settings = influx_settings(engine, "v2", token={"env": "ENGINE_TOKEN"})
+    with closing(InfluxStore(settings, CATALOG)) as store:
+        writer = writer_to(store, operational, world)
+        for model in MODELS:
+            part = writer.append([model, model])
+            assert (part.written, part.rejected) == ({"lorawan_uplink": 2}, {})
+        assert stored_uplinks(engine.read("lorawan_uplink")) == MODELS_STORED
+        # Two fields clash at once, and InfluxDB names but one of them: what it kept is written
+        # again as well, under both names.
+        part = writer.append(MODELS)
+        assert (part.written, part.rejected) == ({"lorawan_uplink": 3}, {})
+    stored = stored_uplinks(engine.read("lorawan_uplink"))
+    assert all(MODELS_STORED[eui].items() <= stored[eui].items() for eui in MODELS_STORED)
+
+
+def test_a_clash_of_a_field_that_the_catalogue_knows_is_refused_once(
+    writer: Writer, embedded: EmbeddedStore
+) -> None:
+    embedded.write([uplink("early", snr_db="loud")])
+    part = writer.append([uplink("a", snr_db=1.0, payload_x=1.0), uplink("b", payload_x=2.0)])
+    assert (part.written, part.rejected) == ({"lorawan_uplink": 1}, {"field_type_conflict": 1})
+    assert stored_uplinks(kept(embedded, "lorawan_uplink"))["b"] == {"payload_x": 2.0}
+
+
+@hypothesis_settings(max_examples=25, deadline=None)
+@given(
+    batches=st.lists(
+        st.lists(
+            st.dictionaries(
+                st.sampled_from(["a", "a_text", "a_number", "b"]),
+                st.sampled_from(["x", 1.0, True]),
+                min_size=1,
+            ),
+            min_size=1,
+            max_size=4,
+        ),
+        max_size=4,
+    )
+)
+def test_no_uplink_is_ever_refused_for_a_type(
+    batches: list[list[dict[str, FieldValue]]],
+) -> None:
+    with TemporaryDirectory() as folder, ExitStack() as stack:
+        path = Path(folder) / "points.sqlite"
+        store = stack.enter_context(closing(EmbeddedStore(EmbeddedStoreSettings(path=path))))
+        database = OperationalDatabase(sqlite_settings(Path(folder)))
+        writer = writer_to(store, stack.enter_context(closing(database)), World())
+        for place, payloads in enumerate(batches):
+            points = [uplink(f"{place}-{n}", **_leaves(data)) for n, data in enumerate(payloads)]
+            part = writer.append(points)
+            assert (part.written.total(), part.rejected) == (len(points), {})
+
+
+def _leaves(payload: Mapping[str, FieldValue]) -> dict[str, FieldValue]:
+    leaves = Leaves(Limits())
+    leaves.add_value(("payload",), payload)
+    return leaves.finish()
 
 
 # --- opened from the settings ---------------------------------------------------------------------

@@ -1,0 +1,71 @@
+"""The latest values of every LoRaWAN device that sent, and how many of its frames were lost. Pure.
+
+Fed with the uplinks that are stored; `rows` are what the exporter shows, and what a later run goes
+on from. A row has the time of the device's last uplink.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+from metrics_pipeline.core.catalog import LORAWAN_DEVICES, LORAWAN_UPLINK
+from metrics_pipeline.core.frame_counts import NS_PER_SECOND, FrameCounts
+from metrics_pipeline.core.points import FieldValue, Point
+
+SIGNAL = ("rssi_dbm", "snr_db")
+
+
+class LorawanDevices:
+    """What is known of each device, by EUI; begun with the `rows` of an earlier run."""
+
+    def __init__(self, rows: Iterable[Point] = ()) -> None:
+        self._frames: dict[str, FrameCounts] = {}
+        self._times_ns: dict[str, int] = {}
+        self._signals: dict[str, dict[str, FieldValue]] = {}
+        for row in rows:
+            self._restore(row)
+
+    def take(self, points: Iterable[Point]) -> None:
+        """Uplinks, in the order they were accepted by the hub; other points are passed over."""
+        for point in points:
+            if point.measurement == LORAWAN_UPLINK.name:
+                self._take(point)
+
+    def rows(self) -> Iterator[Point]:
+        """A point of `lorawan_devices` for each device."""
+        for eui, time_ns in self._times_ns.items():
+            frames = self._frames.get(eui)
+            fields: dict[str, FieldValue] = {
+                "last_uplink_timestamp_seconds": time_ns / NS_PER_SECOND,
+                **self._signals[eui],
+                **(frames.fields() if frames else {}),
+            }
+            yield Point(LORAWAN_DEVICES.name, {"device_eui": eui}, fields, time_ns)
+
+    def _restore(self, row: Point) -> None:
+        eui = row.tags["device_eui"]
+        self._times_ns[eui] = row.time_ns
+        self._signals[eui] = _signal(row)
+        if "frame_counter" in row.fields:
+            self._frames[eui] = FrameCounts.from_fields(row.fields, row.time_ns)
+
+    def _take(self, uplink: Point) -> None:
+        eui = uplink.tags["device_eui"]
+        if uplink.time_ns >= self._times_ns.get(eui, 0):
+            self._times_ns[eui] = uplink.time_ns
+            self._signals[eui] = _signal(uplink)
+        counter = uplink.fields.get("frame_counter")
+        if isinstance(counter, int):
+            self._count(eui, counter, uplink)
+
+    def _count(self, eui: str, counter: int, uplink: Point) -> None:
+        frames = self._frames.get(eui)
+        if frames is None:
+            self._frames[eui] = FrameCounts(counter, uplink.time_ns)
+        else:
+            is_copy = uplink.fields.get("extra_dupmsg") is True
+            frames.count(counter, uplink.time_ns, is_copy)
+
+
+def _signal(point: Point) -> dict[str, FieldValue]:
+    return {name: point.fields[name] for name in SIGNAL if name in point.fields}
