@@ -55,6 +55,21 @@ TALLIES = sa.Table(
 )
 """Totals that only grow, for the exporter's counters."""
 
+TELEMETRY_CHECKPOINTS = sa.Table(
+    "telemetry_checkpoints",
+    TABLES,
+    sa.Column("namespace", sa.Text, primary_key=True),
+    sa.Column("hub", sa.Text, primary_key=True),
+    sa.Column("consumer_group", sa.Text, primary_key=True),
+    sa.Column("partition", sa.Text, primary_key=True),
+    sa.Column("offset", sa.Text),
+    sa.Column("sequence_number", sa.BigInteger),
+    sa.Column("epoch", sa.BigInteger, nullable=False),
+    sa.Column("owner", sa.Text, nullable=False),
+    sa.Column("updated_at_ns", sa.BigInteger, nullable=False),
+)
+"""How far each partition is stored; without a position while it has only been claimed."""
+
 
 class OperationalDatabase:
     """Connections to it, with failures translated. Safe to share between threads."""
@@ -126,9 +141,10 @@ def upsert(
     )
 
 
-def insert_if_absent(connection: sa.Connection, table: sa.Table, row: dict[str, Any]) -> None:
-    """Insert `row`, unless its primary key is there already."""
-    connection.execute(_insert(connection, table, row).on_conflict_do_nothing())
+def insert_if_absent(connection: sa.Connection, table: sa.Table, row: dict[str, Any]) -> bool:
+    """Insert `row`, unless its primary key is there already; says whether it did."""
+    done = connection.execute(_insert(connection, table, row).on_conflict_do_nothing())
+    return done.rowcount > 0
 
 
 def _insert(
