@@ -106,7 +106,7 @@ class BlobCheckpoints:
 
     def claim(self, keys: Collection[PartitionKey]) -> int:
         """The epoch for a reader of `keys`, greater than any before of each of them (from 1)."""
-        ordered = sorted(set(keys), key=_folder)
+        ordered = sorted(set(keys), key=_checkpoint_name)
         for _ in range(TRIES_AGAINST_OTHERS):
             with self._translating():
                 try:
@@ -163,9 +163,8 @@ class BlobCheckpoints:
         except ResourceNotFoundError as error:
             _refuse_missing_container(error)
             return _Stored()
-        metadata = _lowered(found.metadata)
-        checkpoint = self._checkpoint(name, metadata)
-        return _Stored(checkpoint, metadata.get("owner", "another client"), found.etag)
+        owner = _lowered(found.metadata).get("owner", "another client")
+        return _Stored(self._checkpoint(name, found.metadata), owner, found.etag)
 
     def _put(self, key: PartitionKey, checkpoint: Checkpoint, etag: str | None) -> None:
         """Write it over the one with `etag`, or where there is none; else `_MOVED_MEANWHILE`."""
@@ -285,16 +284,12 @@ class BlobCheckpoints:
             raise StoreUnavailable(self.name, _reason(error), FIX) from error
 
 
-def _folder(key: PartitionKey) -> str:
-    return f"{key.namespace}/{key.hub}/{key.consumer_group}/{{}}/{key.partition}".lower()
-
-
 def _checkpoint_name(key: PartitionKey) -> str:
-    return _folder(key).replace("{}", "checkpoint")
+    return f"{key.namespace}/{key.hub}/{key.consumer_group}/checkpoint/{key.partition}".lower()
 
 
 def _ownership_name(key: PartitionKey) -> str:
-    return _folder(key).replace("{}", "ownership")
+    return f"{key.namespace}/{key.hub}/{key.consumer_group}/ownership/{key.partition}".lower()
 
 
 def _lowered(metadata: Mapping[str, str] | None) -> dict[str, str]:
