@@ -130,8 +130,8 @@ class StoreUnavailable(StoreError):
 class CheckpointMoved(StoreError):
     """The checkpoint of `key` is not the one that the writer left there, or is of a later epoch.
 
-    `expected` and `stored` are None where there is no position; `stored_epoch` is the highest that
-    a reader has claimed, `owner` who has written it last.
+    `expected` and `stored` are None where there is no position. `owner` has written it last, and be
+    it with a claim; `stored_epoch` is the highest that anybody has claimed.
     """
 
     def __init__(
@@ -147,8 +147,8 @@ class CheckpointMoved(StoreError):
         super().__init__(
             store,
             f"the checkpoint of partition {key.partition} of {key.namespace}/{key.hub}, consumer "
-            f"group {key.consumer_group}, should be {_shown(expected)} and is {_shown(stored)}; "
-            f"{owner or 'another client'} wrote it and holds epoch {stored_epoch}",
+            f"group {key.consumer_group}, should be {_shown(expected)} and is {_shown(stored)}, "
+            f"written by {owner}; the highest epoch claimed is {stored_epoch}",
             "Let this reader end: another has taken the partition over, and what both have stored "
             "is there once.",
         )

@@ -16,7 +16,7 @@ told by CheckpointMoved, and its next run goes on from there.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -32,6 +32,8 @@ from azure.core.exceptions import (
 )
 from azure.storage.blob import ContainerClient
 
+from metrics_pipeline.access.system_timing import SYSTEM_TIMING
+from metrics_pipeline.core.backoff import Backoff, Timing
 from metrics_pipeline.core.errors import (
     CheckpointMoved,
     ConfigurationError,
@@ -41,10 +43,9 @@ from metrics_pipeline.core.errors import (
 from metrics_pipeline.core.telemetry import Checkpoint, PartitionKey, Position
 from metrics_pipeline.storage.checkpoints import BlobCheckpointSettings, refuse_backwards
 
-TRIES_AGAINST_OTHERS = 20
-"""So often a claim begins again because somebody else wrote at the same moment."""
+AGAINST_OTHERS = Backoff(tries=20, base_seconds=0.02, cap_seconds=1.0)
+"""How a claim begins again when somebody else wrote at the same moment."""
 
-REQUEST_RETRIES = 2
 MAX_REASON_CHARACTERS = 300
 FIX = "Check checkpoints in the settings: account, container, rights, network."
 
@@ -83,8 +84,11 @@ class BlobCheckpoints:
     `owner` is who writes, such as a run's id; others are told it.
     """
 
-    def __init__(self, settings: BlobCheckpointSettings, owner: str) -> None:
+    def __init__(
+        self, settings: BlobCheckpointSettings, owner: str, timing: Timing = SYSTEM_TIMING
+    ) -> None:
         self._settings = settings
+        self._timing = timing
         self._owner = quote(owner, safe=" !#$&'()*+,/:;=?@[]")  # metadata is ASCII
         account = settings.account_url or f"the account of {settings.connection_string}"
         self.name = f"checkpoints in container {settings.container} of {account}"
@@ -107,12 +111,11 @@ class BlobCheckpoints:
     def claim(self, keys: Collection[PartitionKey]) -> int:
         """The epoch for a reader of `keys`, greater than any before of each of them (from 1)."""
         ordered = sorted(set(keys), key=_checkpoint_name)
-        for _ in range(TRIES_AGAINST_OTHERS):
-            with self._translating():
-                try:
-                    return self._claim(ordered)
-                except (_Overtaken, *_MOVED_MEANWHILE):
-                    continue  # begin again, above the epoch of those who were faster
+        for tried in range(1, AGAINST_OTHERS.tries + 1):
+            with self._translating(), suppress(_Overtaken, *_MOVED_MEANWHILE):
+                return self._claim(ordered)
+            # Begin again, above the epoch of those who were faster.
+            self._timing.sleep(AGAINST_OTHERS.wait_seconds(tried, self._timing.random))
         raise StoreUnavailable(
             self.name, "others claim the same partitions again and again", "Try again later."
         )
@@ -147,7 +150,7 @@ class BlobCheckpoints:
                 return
             held = self._ownership(key)
         epoch = max(held.epoch, stored.epoch)
-        owner = held.owner if held.epoch > stored.epoch else stored.owner
+        owner = held.owner if stored.checkpoint is None else stored.owner
         raise CheckpointMoved(
             self.name, key, old, stored.checkpoint, stored_epoch=epoch, owner=owner
         )
@@ -225,7 +228,7 @@ class BlobCheckpoints:
 
     def _mark(self, key: PartitionKey, epoch: int) -> None:
         """Write `epoch` into the checkpoint, which an earlier reader may still be moving."""
-        for _ in range(TRIES_AGAINST_OTHERS):
+        for _ in range(AGAINST_OTHERS.tries):
             stored = self._stored(key)
             if stored.checkpoint is None:
                 return
@@ -246,7 +249,7 @@ class BlobCheckpoints:
         limits: dict[str, Any] = {
             "connection_timeout": settings.timeout_seconds,
             "read_timeout": settings.timeout_seconds,
-            "retry_total": REQUEST_RETRIES,
+            "retry_total": 0,  # who calls tries again, as with every store
         }
         if settings.account_url is not None:
             from azure.identity import DefaultAzureCredential  # noqa: PLC0415  (heavy)
