@@ -49,6 +49,7 @@ INT64_MIN, INT64_MAX = -(2**63), 2**63 - 1
 
 _LOG = logging.getLogger(__name__)
 _ROW = DEAD_LETTERS.c
+_SUM = sa.func.coalesce(sa.func.sum(_ROW.size_bytes), 0)
 _OLDEST = sa.select(_ROW.id, _ROW.reason, _ROW.size_bytes).order_by(_ROW.id).limit(IDS_AT_ONCE)
 
 
@@ -169,8 +170,7 @@ class DeadLetters:
             for start in range(0, len(ordered), IDS_AT_ONCE):
                 mine = [_ROW[name] == value for name, value in self._hub.items()]
                 gone = sa.and_(_ROW.id.in_(ordered[start : start + IDS_AT_ONCE]), *mine)
-                total = sa.func.coalesce(sa.func.sum(_ROW.size_bytes), 0)
-                size_bytes -= int(connection.execute(sa.select(total).where(gone)).scalar_one())
+                size_bytes -= int(connection.execute(sa.select(_SUM).where(gone)).scalar_one())
                 removed += connection.execute(sa.delete(DEAD_LETTERS).where(gone)).rowcount
             _save_size(connection, rows - removed, size_bytes)
         return removed
@@ -199,16 +199,21 @@ class DeadLetters:
         """Delete the oldest until the rest fits, and note its size; the deleted ones by reason."""
         dropped: Counter[str] = Counter()
         last_id = 0
-        while rows > self._settings.max_rows or size_bytes > self._settings.max_bytes:
+        if self._is_too_much(rows, size_bytes):
+            rows, size_bytes = _true_size(connection, rows, size_bytes)
+        while self._is_too_much(rows, size_bytes):
             for row in connection.execute(_OLDEST.where(_ROW.id > last_id)).all():
                 rows, size_bytes, last_id = rows - 1, size_bytes - row.size_bytes, row.id
                 dropped[row.reason] += 1
-                if rows <= self._settings.max_rows and size_bytes <= self._settings.max_bytes:
+                if not self._is_too_much(rows, size_bytes):
                     break
         if dropped:
             connection.execute(sa.delete(DEAD_LETTERS).where(_ROW.id <= last_id))
         _save_size(connection, rows, size_bytes)
         return dropped
+
+    def _is_too_much(self, rows: int, size_bytes: int) -> bool:
+        return rows > self._settings.max_rows or size_bytes > self._settings.max_bytes
 
     def _conditions(self, wanted: Selection) -> Iterable[sa.ColumnElement[bool]]:
         yield from (_ROW[name] == value for name, value in self._hub.items())
@@ -238,6 +243,17 @@ def _lock_size(connection: sa.Connection) -> tuple[int, int]:
     insert_if_absent(connection, DEAD_LETTER_SIZE, {"id": 0, "row_count": 0, "size_bytes": 0})
     row = connection.execute(sa.select(DEAD_LETTER_SIZE).with_for_update()).one()
     return row.row_count, row.size_bytes
+
+
+def _true_size(connection: sa.Connection, rows: int, size_bytes: int) -> tuple[int, int]:
+    """As noted, or counted anew if somebody has deleted rows by hand."""
+    if (
+        connection.execute(sa.select(sa.func.count()).select_from(DEAD_LETTERS)).scalar_one()
+        == rows
+    ):
+        return rows, size_bytes
+    counted = connection.execute(sa.select(sa.func.count(), _SUM)).one()
+    return int(counted[0]), int(counted[1])
 
 
 def _save_size(connection: sa.Connection, rows: int, size_bytes: int) -> None:

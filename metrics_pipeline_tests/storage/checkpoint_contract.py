@@ -253,9 +253,7 @@ class CheckpointStoreContract:
         first = store.claim([KEY])
         with closing(place.open("run 2")) as other:
             other.claim([KEY])
-        with pytest.raises(
-            CheckpointMoved, match="written by run 2; the highest epoch claimed is 2"
-        ):
+        with pytest.raises(CheckpointMoved, match="run 2; the highest epoch claimed is 2"):
             store.advance(KEY, None, at(6, first))
         assert store.find(KEY) is None
 
