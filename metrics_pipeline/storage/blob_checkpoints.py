@@ -15,10 +15,10 @@ told by CheckpointMoved, and its next run goes on from there.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any
 from urllib.parse import quote
 
@@ -89,6 +89,8 @@ class BlobCheckpoints:
     ) -> None:
         self._settings = settings
         self._timing = timing
+        self._lock = threading.Lock()
+        self._client: ContainerClient | None = None
         self._owner = quote(owner, safe=" !#$&'()*+,/:;=?@[]")  # metadata is ASCII
         account = settings.account_url or f"the account of {settings.connection_string}"
         self.name = f"checkpoints in container {settings.container} of {account}"
@@ -131,8 +133,8 @@ class BlobCheckpoints:
 
     def close(self) -> None:
         """Give back connections."""
-        if "_container" in vars(self):
-            self._container.close()
+        if self._client is not None:
+            self._client.close()
 
     # --- one partition ----------------------------------------------------------------------
 
@@ -243,8 +245,14 @@ class BlobCheckpoints:
 
     # --- the container ----------------------------------------------------------------------
 
-    @cached_property
+    @property
     def _container(self) -> ContainerClient:
+        with self._lock:
+            if self._client is None:
+                self._client = self._open()
+            return self._client
+
+    def _open(self) -> ContainerClient:
         settings = self._settings
         limits: dict[str, Any] = {
             "connection_timeout": settings.timeout_seconds,

@@ -6,11 +6,9 @@ that other processes can import, opens a store with.
 
 from __future__ import annotations
 
-import multiprocessing
 import os
-import signal
-import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
 from typing import Any
@@ -20,7 +18,7 @@ import pytest
 from metrics_pipeline.core.errors import CheckpointMoved, StoreError
 from metrics_pipeline.core.ports import CheckpointStore
 from metrics_pipeline.core.telemetry import Checkpoint, PartitionKey, Position
-from metrics_pipeline_tests.at_once import at_once
+from metrics_pipeline_tests.at_once import at_once, last_word_of_the_killed
 
 NAMESPACE = "plant.servicebus.windows.net"
 KEY = PartitionKey(NAMESPACE, "uplinks", "$Default", "0")
@@ -95,14 +93,14 @@ def _claim_and_drain(place: Place, events: int) -> list[tuple[int, int]]:
                 continue
 
 
-def _drain_for_ever(place: Place, told: Any) -> None:
+def _drain_for_ever(place: Place, tell: Callable[[int], None]) -> None:
     with closing(place.open("the victim")) as store:
         epoch = store.claim([KEY])
         old = store.find(KEY)
         while True:
             new = at(1 if old is None else old.position.sequence_number + 1, epoch)
             store.advance(KEY, old, new)
-            told.send(new.position.sequence_number)
+            tell(new.position.sequence_number)
             old = new
 
 
@@ -277,6 +275,20 @@ class CheckpointStoreContract:
         assert found is not None
         assert found.position.sequence_number == self.STEPS
 
+    def test_threads_may_share_it(self, store: CheckpointStore) -> None:
+        def drain(key: PartitionKey) -> None:
+            old = None
+            for n in range(self.STEPS):
+                new = at(n, epoch)
+                store.advance(key, old, new)
+                old = new
+
+        epoch = store.claim(KEYS)
+        with ThreadPoolExecutor(len(KEYS)) as threads:
+            list(threads.map(drain, KEYS))
+        last = at(self.STEPS - 1, epoch)
+        assert store.find_all(NAMESPACE, "uplinks", "$Default") == dict.fromkeys("012", last)
+
     def test_no_epoch_is_given_twice(self, place: Place) -> None:
         claims = at_once(_claim_often, place, self.STEPS, processes=PROCESSES)
         assert all(mine == sorted(mine) for mine in claims), claims
@@ -295,29 +307,11 @@ class CheckpointStoreContract:
     def test_a_reader_that_is_killed_leaves_what_it_was_told_is_stored(
         self, place: Place, store: CheckpointStore
     ) -> None:
-        context = multiprocessing.get_context("forkserver")
         for _ in range(self.KILLS):
-            told, tell = context.Pipe(duplex=False)
-            victim = context.Process(target=_drain_for_ever, args=(place, tell))
-            victim.start()
-            tell.close()
-            last = told.recv()
-            timer = threading.Timer(0.05, os.kill, (victim.pid, signal.SIGKILL))
-            timer.start()
-            last = _last_told(told, last)
-            timer.join()
-            victim.join()
+            last = last_word_of_the_killed(_drain_for_ever, place)
             found = store.find(KEY)
             assert found is not None
             # What was being written when it was killed may have been written.
             assert found.position.sequence_number in (last, last + 1)
             epoch = store.claim([KEY])
             assert epoch == found.epoch + 1
-
-
-def _last_told(told: Any, last: int) -> int:
-    while True:
-        try:
-            last = told.recv()
-        except EOFError:
-            return last

@@ -36,7 +36,7 @@ from metrics_pipeline.storage.operational import (
     TALLIES,
     OperationalDatabase,
 )
-from metrics_pipeline_tests.at_once import at_once
+from metrics_pipeline_tests.at_once import at_once, last_word_of_the_killed
 
 HUB = ("plant.servicebus.windows.net", "uplinks", "$Default")
 PROCESSES = 4
@@ -347,6 +347,32 @@ def test_several_processes_keep_the_bounds_and_the_counts(
     assert len(make().find(limit=1000)) == kept - dropped == 30
     assert totals(operational) == {"kept": {"not_json": kept}, "dropped": {"not_json": dropped}}
     assert_size_is_true(operational)
+
+
+def _keep_for_ever(given: DatabaseSettings, first: int, tell: Callable[[int], None]) -> None:
+    with closing(OperationalDatabase(given)) as database:
+        dead_letters = DeadLetters(database, DeadLetterSettings(max_rows=50), *HUB)
+        while True:
+            dead_letters.keep(letters(range(first, first + 7)))
+            first += 7
+            tell(first)
+
+
+def test_a_process_that_is_killed_leaves_what_it_kept_and_no_half_of_anything(
+    settings: DatabaseSettings, make: Make, operational: OperationalDatabase
+) -> None:
+    first = 0
+    for _ in range(3):
+        told = last_word_of_the_killed(_keep_for_ever, settings, first)
+        make().remove([])  # waits until the server has done with what the killed one sent
+        found = numbers(make().find())
+        first = found[-1] + 1
+        assert first in (told, told + 7)
+        assert found == list(range(max(0, first - 50), first))
+        assert_size_is_true(operational)
+        counted = totals(operational)
+        assert counted["kept"] == {"not_json": first}
+        assert first - counted["dropped"].get("not_json", 0) == len(found)
 
 
 def test_a_database_that_fails_keeps_none_of_them(
