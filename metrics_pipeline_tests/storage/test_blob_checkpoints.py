@@ -53,7 +53,7 @@ NO_DATABASE = DatabaseSettings(url="sqlite:///not-used.sqlite")
 @pytest.fixture(scope="module")
 def account() -> Iterator[str]:
     """The connection string of a running service."""
-    require_module("azure.storage", "make install-test")
+    require_the_extra()
     with azurite() as text:
         yield text
 
@@ -272,7 +272,12 @@ def test_a_body_of_an_ownership_that_is_not_ours_is_no_epoch(
     assert store.claim([KEY]) == 1
 
 
+def require_the_extra() -> None:
+    require_module("azure.storage", "make install-test")
+
+
 def fails(where: BlobCheckpointSettings) -> StoreError:
+    require_the_extra()
     with (
         closing(open_in_blobs(where, "run 1")) as store,
         pytest.raises(StoreError) as caught,
