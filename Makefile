@@ -37,7 +37,7 @@ audit: install-test
 lock: install-test
 	$(PIP) install uv
 	$(LOCK) pyproject.toml --extra build --output-file constraints.txt
-	$(LOCK) pyproject.toml --extra build --extra test --constraint constraints.txt \
+	$(LOCK) pyproject.toml --extra build --extra blob --extra test --constraint constraints.txt \
 		--output-file constraints-test.txt
 	echo 'pypsrp[kerberos]' | $(LOCK) - --constraint constraints.txt \
 		--output-file constraints-kerberos.txt

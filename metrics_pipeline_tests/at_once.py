@@ -1,9 +1,13 @@
-"""Several processes that do the same at the same moment."""
+"""Several processes that do the same at the same moment, and one that is killed."""
 
 from __future__ import annotations
 
 import multiprocessing
+import os
+import signal
+import threading
 from collections.abc import Callable
+from multiprocessing.connection import Connection
 from multiprocessing.queues import SimpleQueue
 from multiprocessing.synchronize import Barrier
 from typing import Any
@@ -42,6 +46,37 @@ def at_once(work: Callable[..., Any], *arguments: Any, processes: int = 6) -> li
         process.join(WAIT_SECONDS)
         assert process.exitcode == 0, f"a process ended with {process.exitcode}"
     return [results.get() for _ in started]
+
+
+def last_word_of_the_killed(
+    work: Callable[..., Any], *arguments: Any, after_seconds: float = 0.05
+) -> Any:
+    """The last that `work(*arguments, tell)` told before it was killed with SIGKILL.
+
+    `work` is a function of a module that never ends, and calls `tell` with each thing it has done;
+    `after_seconds` count from the first of them.
+    """
+    told, teller = _CONTEXT.Pipe(duplex=False)
+    victim = _CONTEXT.Process(target=_tell, args=(work, arguments, teller))
+    victim.start()
+    teller.close()
+    with told:
+        last = told.recv()
+        assert victim.pid is not None
+        timer = threading.Timer(after_seconds, os.kill, (victim.pid, signal.SIGKILL))
+        timer.start()
+        try:
+            while True:
+                last = told.recv()
+        except EOFError:
+            pass
+    timer.join()
+    victim.join(WAIT_SECONDS)
+    return last
+
+
+def _tell(work: Callable[..., Any], arguments: Any, teller: Connection) -> None:
+    work(*arguments, teller.send)
 
 
 def _run(

@@ -101,7 +101,7 @@ def versions(lock: str) -> dict[str, str]:
 
 @pytest.mark.parametrize(
     ("lock", "extras"),
-    [("constraints.txt", ["build"]), ("constraints-test.txt", ["build", "test"])],
+    [("constraints.txt", ["build"]), ("constraints-test.txt", ["build", "blob", "test"])],
 )
 def test_the_lock_holds_what_the_project_asks_for(lock: str, extras: list[str]) -> None:
     text = (ROOT / lock).read_text()

@@ -10,6 +10,7 @@ MetricsPipelineError
 │   └── UnexpectedReply        answered, but not what was asked for      never
 ├── StoreError                 the store says no to this write           never
 │   ├── StoreUnavailable       the store is down, locked, full or busy   after `retry_after_seconds`
+│   ├── CheckpointMoved        another reader has moved the checkpoint   never
 │   └── PartialWrite           some points were kept, some were refused  never
 └── InvalidPoint               one point is wrong; `reason` is a metric label
 
@@ -23,6 +24,7 @@ from types import MappingProxyType
 from typing import Self
 
 from metrics_pipeline.core.points import Point
+from metrics_pipeline.core.telemetry import Checkpoint, PartitionKey
 
 REPLY_EXCERPT_BYTES = 200
 
@@ -125,6 +127,38 @@ class StoreUnavailable(StoreError):
         self.retry_after_seconds = retry_after_seconds
 
 
+class CheckpointMoved(StoreError):
+    """The checkpoint of `key` is not the one that the writer left there, or is of a later epoch.
+
+    `expected` and `stored` are None where there is no position. `owner` has written it last, and be
+    it with a claim; `stored_epoch` is the highest that anybody has claimed.
+    """
+
+    def __init__(
+        self,
+        store: str,
+        key: PartitionKey,
+        expected: Checkpoint | None,
+        stored: Checkpoint | None,
+        *,
+        stored_epoch: int,
+        owner: str,
+    ) -> None:
+        super().__init__(
+            store,
+            f"the checkpoint of partition {key.partition} of {key.namespace}/{key.hub}, consumer "
+            f"group {key.consumer_group}, should be {_shown(expected)} and is {_shown(stored)}, "
+            f"written by {owner}; the highest epoch claimed is {stored_epoch}",
+            "Let this reader end: another has taken the partition over, and what both have stored "
+            "is there once.",
+        )
+        self.key = key
+        self.expected = expected
+        self.stored = stored
+        self.stored_epoch = stored_epoch
+        self.owner = owner
+
+
 class PartialWrite(StoreError):
     """The store kept `accepted` points and refused others, counted by reason in `rejected`.
 
@@ -163,3 +197,13 @@ def excerpt(reply: bytes) -> str:
     shown = reply[:REPLY_EXCERPT_BYTES].decode("utf-8", errors="replace")
     more = "…" if len(reply) > REPLY_EXCERPT_BYTES else ""
     return f"{shown!r}{more}"
+
+
+def _shown(checkpoint: Checkpoint | None) -> str:
+    if checkpoint is None:
+        return "none"
+    position = checkpoint.position
+    return (
+        f"sequence number {position.sequence_number} (offset {position.offset!r}) "
+        f"of epoch {checkpoint.epoch}"
+    )

@@ -10,6 +10,7 @@ from metrics_pipeline.core.catalog import Metric
 from metrics_pipeline.core.devices import Device, DeviceReading
 from metrics_pipeline.core.errors import SourceError
 from metrics_pipeline.core.points import Point
+from metrics_pipeline.core.telemetry import Checkpoint, PartitionKey
 
 Trace = Callable[[str], None]
 """Is told, in one line, what was asked of a device or what came back."""
@@ -112,6 +113,53 @@ class PointStore(Protocol):
 
     def check(self) -> str:
         """What the store says of itself when it is healthy; StoreError when it is not."""
+        ...
+
+    def close(self) -> None:
+        """Give back connections."""
+        ...
+
+
+class CheckpointStore(Protocol):
+    """Keeps how far each partition of a hub is stored, and who may say so.
+
+    Opened for one reader (its name is shown to those who come too late). Names of namespaces, hubs
+    and consumer groups are the same in upper and lower case, as they are for the hub. Every method
+    raises StoreUnavailable when trying again may help, and StoreError when it does not.
+    """
+
+    @property
+    def name(self) -> str:
+        """Where it is, for people: no secret in it."""
+        ...
+
+    def find(self, key: PartitionKey) -> Checkpoint | None:
+        """The checkpoint of `key`; None while nothing of it has been stored."""
+        ...
+
+    def find_all(self, namespace: str, hub: str, consumer_group: str) -> Mapping[str, Checkpoint]:
+        """Every checkpoint of the consumer group, by partition."""
+        ...
+
+    def claim(self, keys: Collection[PartitionKey]) -> int:
+        """The epoch for a reader of `keys`, greater than any before of each of them (from 1).
+
+        It is stored before this returns: writers of an earlier epoch are shut out from then on.
+        The checkpoints found afterwards are of this epoch, at the position they had.
+        """
+        ...
+
+    def advance(self, key: PartitionKey, old: Checkpoint | None, new: Checkpoint) -> None:
+        """Make `new` the checkpoint of `key` if it is exactly `old` (None: there is none yet).
+
+        It is no error if it is `new` already, as after a try whose answer was lost. Otherwise
+        CheckpointMoved, also when a later epoch than that of `new` has been claimed, and nothing
+        is changed. StoreError when `new` lies before `old`: that is what `rewind` is for.
+        """
+        ...
+
+    def rewind(self, key: PartitionKey, old: Checkpoint | None, new: Checkpoint) -> None:
+        """As `advance`, for a person who wants events read again: `new` may lie before `old`."""
         ...
 
     def close(self) -> None:

@@ -54,7 +54,8 @@ class RawEvent:
 class DeadLetter:
     """An event of which something could not be used; `reason` is one of a few fixed words.
 
-    `detail` says more, for people. The table keeps the first 1,024 bytes of `body`.
+    `detail` says more, for people. The table keeps the first 1,024 bytes of `body`. `index` tells
+    apart what is kept of the uplinks of one event.
     """
 
     partition: str
@@ -64,3 +65,4 @@ class DeadLetter:
     reason: str
     detail: str
     body: bytes
+    index: int = 0

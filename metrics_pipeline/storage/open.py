@@ -4,7 +4,13 @@ from __future__ import annotations
 
 from metrics_pipeline.access.database import DatabaseSettings
 from metrics_pipeline.core.catalog import Catalog
-from metrics_pipeline.core.ports import PointStore
+from metrics_pipeline.core.errors import ConfigurationError
+from metrics_pipeline.core.ports import CheckpointStore, PointStore
+from metrics_pipeline.storage.checkpoints import (
+    BlobCheckpointSettings,
+    DatabaseCheckpoints,
+    DatabaseCheckpointSettings,
+)
 from metrics_pipeline.storage.embedded import EmbeddedStore, EmbeddedStoreSettings
 from metrics_pipeline.storage.influx import InfluxStore, InfluxStoreSettings
 from metrics_pipeline.storage.operational import OperationalDatabase
@@ -25,3 +31,27 @@ def open_writer(
 ) -> Writer:
     """The writer over the time-series store and the operational database."""
     return Writer(open_store(settings, catalog), OperationalDatabase(operational_database), catalog)
+
+
+def open_checkpoints(
+    settings: DatabaseCheckpointSettings | BlobCheckpointSettings,
+    operational_database: DatabaseSettings,
+    owner: str,
+) -> CheckpointStore:
+    """The checkpoints as `owner` (a run's id, say) writes them; connects at first use.
+
+    ConfigurationError when they are to be in Blob Storage and the extra is not installed.
+    """
+    if isinstance(settings, DatabaseCheckpointSettings):
+        return DatabaseCheckpoints(OperationalDatabase(operational_database), owner)
+    try:
+        from metrics_pipeline.storage.blob_checkpoints import (  # noqa: PLC0415  (an extra)
+            BlobCheckpoints,
+        )
+    except ModuleNotFoundError as error:
+        raise ConfigurationError(
+            "checkpoints, kind blob",
+            f"{error.name} is not installed",
+            "Install the extra: pip install 'metrics-pipeline[blob]'.",
+        ) from error
+    return BlobCheckpoints(settings, owner)

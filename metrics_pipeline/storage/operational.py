@@ -55,6 +55,55 @@ TALLIES = sa.Table(
 )
 """Totals that only grow, for the exporter's counters."""
 
+TELEMETRY_CHECKPOINTS = sa.Table(
+    "telemetry_checkpoints",
+    TABLES,
+    sa.Column("namespace", sa.Text, primary_key=True),
+    sa.Column("hub", sa.Text, primary_key=True),
+    sa.Column("consumer_group", sa.Text, primary_key=True),
+    sa.Column("partition", sa.Text, primary_key=True),
+    sa.Column("offset", sa.Text),
+    sa.Column("sequence_number", sa.BigInteger),
+    sa.Column("epoch", sa.BigInteger, nullable=False),
+    sa.Column("owner", sa.Text, nullable=False),
+    sa.Column("updated_at_ns", sa.BigInteger, nullable=False),
+)
+"""How far each partition is stored; without a position while it has only been claimed."""
+
+DEAD_LETTERS = sa.Table(
+    "dead_letters",
+    TABLES,
+    sa.Column("id", sa.BigInteger().with_variant(sa.Integer, "sqlite"), primary_key=True),
+    sa.Column("kept_at_ns", sa.BigInteger, nullable=False),
+    sa.Column("namespace", sa.Text, nullable=False),
+    sa.Column("hub", sa.Text, nullable=False),
+    sa.Column("consumer_group", sa.Text, nullable=False),
+    sa.Column("partition", sa.Text, nullable=False),
+    sa.Column("sequence_number", sa.BigInteger, nullable=False),
+    sa.Column("uplink_index", sa.BigInteger, nullable=False),
+    sa.Column("offset", sa.Text, nullable=False),
+    sa.Column("enqueued_time_ns", sa.BigInteger, nullable=False),
+    sa.Column("reason", sa.Text, nullable=False),
+    sa.Column("detail", sa.Text, nullable=False),
+    sa.Column("body", sa.LargeBinary, nullable=False),
+    sa.Column("body_bytes", sa.BigInteger, nullable=False),
+    sa.Column("size_bytes", sa.BigInteger, nullable=False),
+    sa.UniqueConstraint(
+        *("namespace", "hub", "consumer_group", "partition", "sequence_number", "uplink_index")
+    ),
+    sqlite_autoincrement=True,  # an id that a person has seen is never given to another letter
+)
+"""What could not be decoded; `size_bytes` is what a row counts for, `body_bytes` the whole body."""
+
+DEAD_LETTER_SIZE = sa.Table(
+    "dead_letter_size",
+    TABLES,
+    sa.Column("id", sa.Integer, primary_key=True, autoincrement=False),
+    sa.Column("row_count", sa.BigInteger, nullable=False),
+    sa.Column("size_bytes", sa.BigInteger, nullable=False),
+)
+"""One row: how much the table of dead letters holds, which would take long to count each time."""
+
 
 class OperationalDatabase:
     """Connections to it, with failures translated. Safe to share between threads."""
@@ -126,9 +175,10 @@ def upsert(
     )
 
 
-def insert_if_absent(connection: sa.Connection, table: sa.Table, row: dict[str, Any]) -> None:
-    """Insert `row`, unless its primary key is there already."""
-    connection.execute(_insert(connection, table, row).on_conflict_do_nothing())
+def insert_if_absent(connection: sa.Connection, table: sa.Table, row: dict[str, Any]) -> bool:
+    """Insert `row`, unless its primary key is there already; says whether it did."""
+    done = connection.execute(_insert(connection, table, row).on_conflict_do_nothing())
+    return done.rowcount > 0
 
 
 def _insert(
