@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
@@ -43,31 +44,51 @@ def literal_address(host: str) -> Address | None:
 
 
 class HostAddresses:
-    """What the names of one sweep mean. A look-up is waited for `timeout_seconds` at most."""
+    """What the names of one sweep mean.
+
+    A name is given up when for `timeout_seconds` neither its own look-up nor any other has ended:
+    a thousand names may be waiting for a few threads, and only a resolver that stands still is ill.
+    """
 
     def __init__(self, timeout_seconds: float) -> None:
         self._timeout_seconds = timeout_seconds
         self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="look-up")
         self._asked: dict[str, asyncio.Future[tuple[Address, ...] | str]] = {}
+        self._last_end_seconds = 0.0
 
     async def find(self, host: str) -> Sequence[Address]:
         """The addresses of `host`, at least one, in the resolver's order; else NameNotFound."""
         literal = literal_address(host)
         if literal is not None:
             return (literal,)
-        if host not in self._asked:
-            loop = asyncio.get_running_loop()
-            self._asked[host] = loop.run_in_executor(self._threads, _look_up, host)
-        try:
-            # Others may wait for the same name: giving up here does not cancel it for them.
-            asked = asyncio.shield(self._asked[host])
-            found = await asyncio.wait_for(asked, self._timeout_seconds)
-        except TimeoutError:
-            problem = f"no answer from the resolver within {self._timeout_seconds:g} s"
-            raise NameNotFound(problem) from None
+        found = await self._wait_for(self._ask(host))
         if isinstance(found, str):
             raise NameNotFound(found)
         return found
+
+    def _ask(self, host: str) -> asyncio.Future[tuple[Address, ...] | str]:
+        asked = self._asked.get(host)
+        if asked is None:
+            loop = asyncio.get_running_loop()
+            asked = self._asked[host] = loop.run_in_executor(self._threads, _look_up, host)
+            asked.add_done_callback(self._note_end)
+        return asked
+
+    def _note_end(self, _asked: asyncio.Future[tuple[Address, ...] | str]) -> None:
+        self._last_end_seconds = time.monotonic()
+
+    async def _wait_for(
+        self, asked: asyncio.Future[tuple[Address, ...] | str]
+    ) -> tuple[Address, ...] | str:
+        began = time.monotonic()
+        while not asked.done():
+            until = max(began, self._last_end_seconds) + self._timeout_seconds
+            left = until - time.monotonic()
+            if left <= 0:
+                return f"no answer from the resolver within {self._timeout_seconds:g} s"
+            # Others may wait for the same name: giving up here does not cancel it for them.
+            await asyncio.wait({asked}, timeout=left)
+        return asked.result()
 
     def close(self) -> None:
         """Begin no further look-up. One that hangs in the resolver ends by itself."""

@@ -15,7 +15,8 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
-from collections.abc import Awaitable, Callable, Collection, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Generic, Self, TypeVar
@@ -152,6 +153,9 @@ class _Sample:
     at_seconds: float
 
 
+Link = Connection | socket.socket
+
+
 class Ssh:
     """Probe of hosts with a shell. `logins` are by the name the inventory gives as `credential`."""
 
@@ -170,6 +174,7 @@ class Ssh:
             self._settings.known_hosts, self._settings.trust_on_first_use
         )
         self._addresses = HostAddresses(self._settings.connect_timeout_seconds)
+        self._logins = asyncio.Semaphore(self._settings.max_logins)
         return self
 
     async def __aexit__(self, *_exception: object) -> None:
@@ -184,42 +189,64 @@ class Ssh:
         """Read `metrics` of `device`; with none, only log in. Cancelled, it leaves nothing open."""
         tell = trace or _tell_nobody
         try:
-            connection = await self._open(device, tell)
-            try:
-                if not metrics:
-                    return DeviceReading(device.id, is_up=True)
-                report = await self._ask(connection, device, metrics, tell)
-            finally:
-                connection.close()
-                await connection.wait_closed()
+            peer, way = self._peer_of(device)
+            link = await self._reach(peer, way, tell)
+            async with self._turn_of(link):
+                connection = await self._log_in(peer, way, link, tell)
+                try:
+                    if not metrics:
+                        return DeviceReading(device.id, is_up=True)
+                    report = await self._ask(connection, device, metrics, tell)
+                finally:
+                    connection.close()
+                    await connection.wait_closed()
         except Lost as lost:
             tell(f"{lost.miss}: {lost.detail}")
             misses = dict.fromkeys(metrics, lost.miss)
             return DeviceReading(device.id, lost.has_answered, {}, misses, lost.miss, lost.detail)
         return _reading(device, metrics, report)
 
+    @asynccontextmanager
+    async def _turn_of(self, link: Link) -> AsyncIterator[None]:
+        """Wait until one of those that are logged in is done; given up, the link is closed."""
+        try:
+            await self._logins.acquire()
+        except asyncio.CancelledError:
+            if isinstance(link, socket.socket):
+                link.close()
+            raise
+        try:
+            yield
+        finally:
+            self._logins.release()
+
     async def enter_jump(self, jump: SshJump, way: _Way) -> Connection:
         """A connection to `jump`; what goes wrong is told as its failure."""
         try:
             peer = Peer((jump.host,), jump.port)
-            return await self._log_in(peer, way, _tell_nobody)
+            link = await self._reach(peer, way, _tell_nobody)
+            return await self._log_in(peer, way, link, _tell_nobody)
         except Lost as lost:
             raise Lost(lost.miss, f"jump host {jump.host}: {lost.detail}") from lost
 
-    async def _open(self, device: Device, tell: Trace) -> Connection:
+    def _peer_of(self, device: Device) -> tuple[Peer, _Way]:
         way = self._ways.get(device.credential)
         if way is None:
             raise Lost(Miss.CREDENTIAL, f"no credential is called {device.credential!r}")
         names = tuple(dict.fromkeys(name for name in (device.address, device.hostname) if name))
         if not names:
             raise Lost(Miss.RESOLVE, "it has no address")
-        return await self._log_in(Peer(names, device.port or SSH_PORT), way, tell)
+        return Peer(names, device.port or SSH_PORT), way
 
-    async def _log_in(self, peer: Peer, way: _Way, tell: Trace) -> Connection:
-        assert self._known_hosts is not None, "the probe was not entered"
+    async def _reach(self, peer: Peer, way: _Way, tell: Trace) -> Link:
+        """A connection to `peer` that nobody has logged in on, or one to the jump host."""
         options = await way.options.get()
         tell(f"connecting to {peer} as {options.username}")
-        link = await way.jump() or await self._open_socket(peer)
+        return await way.jump() or await self._open_socket(peer)
+
+    async def _log_in(self, peer: Peer, way: _Way, link: Link, tell: Trace) -> Connection:
+        assert self._known_hosts is not None, "the probe was not entered"
+        options = await way.options.get()
         return await log_in(
             peer,
             link,

@@ -136,7 +136,7 @@ class _Way:
 class WinRm:
     """Probe of Windows hosts. `logins` are by the name the inventory gives as `credential`.
 
-    Connections to hosts that answered all are kept for their next poll, up to `max_in_flight`.
+    Connections to hosts that answered all are kept for their next poll, up to `max_at_once`.
     """
 
     name = NAME
@@ -147,7 +147,7 @@ class WinRm:
         self._idle: OrderedDict[_Key, Conversation] = OrderedDict()
 
     async def __aenter__(self) -> Self:
-        self._threads = ThreadPoolExecutor(self._settings.max_in_flight, thread_name_prefix=NAME)
+        self._threads = ThreadPoolExecutor(self._settings.max_at_once, thread_name_prefix=NAME)
         self._addresses = HostAddresses(self._settings.timeout_seconds)
         return self
 
@@ -229,7 +229,7 @@ class WinRm:
         if earlier is not None:
             earlier.close()
         self._idle[_key(device)] = conversation
-        if len(self._idle) > self._settings.max_in_flight:
+        if len(self._idle) > self._settings.max_at_once:
             self._idle.popitem(last=False)[1].close()
 
 

@@ -21,10 +21,18 @@ class WinRmSettings(BaseModel, frozen=True, extra="forbid"):
         "the first look at a performance class starts its provider.",
     )
     max_in_flight: int = Field(
+        default=1000,
+        ge=1,
+        le=20_000,
+        description="Hosts that are asked at the same time. Many of them make dead hosts cheap, as "
+        "each waits out its time.",
+    )
+    max_at_once: int = Field(
         default=32,
         ge=1,
         le=512,
-        description="Hosts that are asked at the same time; each takes a thread.",
+        description="Of those that have accepted the connection so many are asked at the same "
+        "time; each takes a thread.",
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket
 import threading
+import time
 from typing import Any
 
 import pytest
@@ -110,6 +111,26 @@ def test_who_gives_up_waiting_does_not_take_the_name_from_others(
             addresses.close()
 
     asyncio.run(scenario())
+
+
+def test_many_names_wait_for_few_threads_as_long_as_the_resolver_answers(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def take_a_while(*_arguments: object, **_options: object) -> list[Any]:
+        time.sleep(0.02)
+        return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", ("127.0.0.1", 0))]
+
+    monkeypatch.setattr(socket, "getaddrinfo", take_a_while)
+
+    async def scenario() -> int:
+        addresses = HostAddresses(timeout_seconds=0.25)
+        try:
+            finding = (addresses.find(f"host{n}.example") for n in range(500))
+            return len(await asyncio.gather(*finding))
+        finally:
+            addresses.close()
+
+    assert asyncio.run(scenario()) == 500
 
 
 async def _find(addresses: HostAddresses) -> int:

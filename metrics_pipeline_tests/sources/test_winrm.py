@@ -608,7 +608,7 @@ def open_descriptors() -> int:
 
 def test_a_silent_host_holds_up_no_other(here: Site) -> None:
     async def scenario(hosts: list[WindowsHost]) -> list[DeviceReading]:
-        settings = WinRmSettings(timeout_seconds=1, max_in_flight=4)
+        settings = WinRmSettings(timeout_seconds=1, max_at_once=4)
         async with WinRm(settings, {"windows": here.login()}) as probe:
             polls = (probe.poll(device(h, id=str(n)), HOST_METRICS) for n, h in enumerate(hosts))
             return await asyncio.gather(*polls)
@@ -628,7 +628,7 @@ def test_polls_that_wait_for_a_thread_can_be_cancelled(here: Site, host: Windows
     host.faults.append(NoAnswer())
 
     async def scenario() -> None:
-        settings = WinRmSettings(timeout_seconds=5, max_in_flight=1)
+        settings = WinRmSettings(timeout_seconds=5, max_at_once=1)
         async with WinRm(settings, {"windows": here.login()}) as probe:
             polls = (probe.poll(device(host, id=str(n)), HOST_METRICS) for n in range(3))
             with pytest.raises(TimeoutError):
@@ -678,7 +678,7 @@ def test_two_polls_of_one_device_at_once_do_not_share_a_connection(
 
 def test_no_more_connections_are_kept_than_hosts_are_asked_at_once(here: Site) -> None:
     async def scenario(hosts: list[WindowsHost]) -> None:
-        settings = WinRmSettings(timeout_seconds=5, max_in_flight=1)
+        settings = WinRmSettings(timeout_seconds=5, max_at_once=1)
         async with WinRm(settings, {"windows": here.login()}) as probe:
             for number in (0, 1, 0):
                 await probe.poll(device(hosts[number], id=str(number)), [CPU_UTILIZATION])
