@@ -6,15 +6,18 @@ does not matter and quotes nothing. An account may be held to it: with
 and what is sent is ignored. What the answer means is in `host_report.py`, how a connection is made
 and can fail in `ssh_session.py`.
 
-CPU is what was used since the last poll by the same probe; on the first poll, and after a long
-time, between two samples within the script.
+CPU is what was used since the last poll, which another run may have made; on the first poll, and
+after a long time, between two samples within the script.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import json
 import os
 import socket
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -147,7 +150,7 @@ class _Way:
 
 @dataclass(frozen=True, slots=True)
 class _Sample:
-    """Ticks of a host, and when they were had, by the loop's clock."""
+    """Ticks of a host, and when they were had, in seconds since the epoch."""
 
     ticks: CpuTicks
     at_seconds: float
@@ -167,6 +170,21 @@ class Ssh:
         self._samples: dict[str, _Sample] = {}
         self._addresses: HostAddresses | None = None
         self._known_hosts: KnownHosts | None = None
+
+    def load_memories(self, memories: Mapping[str, bytes]) -> None:
+        """Know the samples that `dump_memories` gave; what cannot be read is forgotten."""
+        for device, memory in memories.items():
+            with contextlib.suppress(ValueError, TypeError, OverflowError):
+                idle, total, at_seconds = json.loads(memory)
+                ticks = CpuTicks(int(idle), int(total))
+                self._samples[device] = _Sample(ticks, float(at_seconds))
+
+    def dump_memories(self) -> Mapping[str, bytes]:
+        """The last sample of each host, some 40 bytes of JSON, by its id."""
+        return {
+            device: json.dumps([*sample.ticks, sample.at_seconds]).encode()
+            for device, sample in self._samples.items()
+        }
 
     async def __aenter__(self) -> Self:
         """Read the known host keys; ConfigurationError if that cannot be done."""
@@ -267,7 +285,7 @@ class Ssh:
     async def _ask(
         self, connection: Connection, device: Device, metrics: Collection[str], tell: Trace
     ) -> HostReport:
-        now = asyncio.get_running_loop().time()
+        now = time.time()
         earlier = self._earlier_ticks(device, now)
         window = self._settings.cpu_window_seconds
         if earlier is not None or CPU_UTILIZATION not in metrics:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import os
 import shutil
 import socket
 import subprocess
 import threading
+import time
 from collections.abc import Awaitable, Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,6 +18,8 @@ from typing import TypeVar
 
 import asyncssh
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from metrics_pipeline.access.secrets import SecretReference
@@ -123,6 +127,31 @@ def test_from_the_second_poll_on_cpu_is_that_between_polls(network: Network) -> 
     assert first.values[CPU_UTILIZATION] == pytest.approx(20)  # 2 of 10 ticks in 0.1 s
     # The host was sampled first at the end of its window of 10 ticks.
     assert second.values[CPU_UTILIZATION] == pytest.approx(50, abs=0.1)
+
+
+def test_cpu_is_that_since_the_last_run(network: Network) -> None:
+    host = network.hosts.hosts[LINUX]
+    first, second = (Ssh(network.settings(), {"account": network.login}) for _ in range(2))
+
+    async def poll(probe: Ssh) -> DeviceReading:
+        return await probe.poll(network.device(LINUX), HOST_METRICS)
+
+    in_probe(first, lambda: poll(first))
+    host.figures = replace(host.figures, busy_share=0.5).after(300)
+    time.sleep(network.settings().cpu_window_seconds)
+    second.load_memories(first.dump_memories())
+    reading = in_probe(second, lambda: poll(second))
+    assert reading.values[CPU_UTILIZATION] == pytest.approx(50, abs=0.1)
+
+
+ODD_JSON = st.lists(st.none() | st.booleans() | st.floats() | st.integers() | st.text())
+
+
+@given(st.dictionaries(st.text(), st.binary() | ODD_JSON.map(lambda v: json.dumps(v).encode())))
+def test_whatever_is_remembered_of_hosts_can_be_loaded(memories: dict[str, bytes]) -> None:
+    probe = Ssh(SshSettings(), {})
+    probe.load_memories(memories)
+    assert set(probe.dump_memories()) <= set(memories)
 
 
 def test_only_what_is_asked_for_is_in_the_reading(network: Network) -> None:
