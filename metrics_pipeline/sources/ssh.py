@@ -6,8 +6,8 @@ does not matter and quotes nothing. An account may be held to it: with
 and what is sent is ignored. What the answer means is in `host_report.py`, how a connection is made
 and can fail in `ssh_session.py`.
 
-CPU is what was used since the last poll by the same probe; on the first poll, and after a long
-time, between two samples within the script.
+CPU is what was used since the last poll, whose ticks are remembered from run to run; on the first
+poll, and after a long time, between two samples within the script.
 """
 
 from __future__ import annotations
@@ -15,12 +15,15 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
-from collections.abc import Awaitable, Callable, Collection, Mapping
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Generic, Self, TypeVar
 
 import asyncssh
+from pydantic import BaseModel, Field, ValidationError
 
 from metrics_pipeline.access.host_addresses import HostAddresses, NameNotFound
 from metrics_pipeline.access.hosts import SSH_PORT
@@ -49,6 +52,8 @@ SCRIPT = Path(__file__).with_name("host_report.sh").read_bytes()
 REMEMBERED_SECONDS = 900.0
 """CPU over longer than that would say little of now: the host was away, or we were."""
 JUMP_RETRY_SECONDS = 5.0
+MAX_TICKS = 10**30
+"""More than any report's: what is remembered and larger is not ours."""
 
 
 T = TypeVar("T")
@@ -144,25 +149,55 @@ class _Way:
             await agent.wait_closed()
 
 
-@dataclass(frozen=True, slots=True)
-class _Sample:
-    """Ticks of a host, and when they were had, by the loop's clock."""
+_Link = socket.socket | Connection
+"""A socket of its own, or the connection to the jump host, which others use as well."""
 
-    ticks: CpuTicks
+
+@dataclass(frozen=True, slots=True)
+class _Reached:
+    """A host to which a connection stands, before a word is said."""
+
+    peer: Peer
+    options: asyncssh.SSHClientConnectionOptions
+    link: _Link
+
+
+class _Sample(BaseModel, frozen=True, extra="forbid"):
+    """Ticks of a host, and when they were had, in seconds since 1970."""
+
+    idle: int = Field(ge=0, le=MAX_TICKS)
+    total: int = Field(ge=0, le=MAX_TICKS)
     at_seconds: float
 
 
 class Ssh:
-    """Probe of hosts with a shell. `logins` are by the name the inventory gives as `credential`."""
+    """Probe of hosts with a shell. `logins` are by the name the inventory gives as `credential`.
+
+    `clock` gives seconds since 1970: what is remembered of a host outlives the process.
+    """
 
     name = NAME
 
-    def __init__(self, settings: SshSettings, logins: Mapping[str, SshLogin]) -> None:
+    def __init__(
+        self,
+        settings: SshSettings,
+        logins: Mapping[str, SshLogin],
+        clock: Callable[[], float] = time.time,
+    ) -> None:
         self._settings = settings
         self._ways = {name: _Way(login, self) for name, login in logins.items()}
-        self._samples: dict[str, _Sample] = {}
+        self._clock = clock
+        self._memories: dict[str, bytes] = {}
         self._addresses: HostAddresses | None = None
         self._known_hosts: KnownHosts | None = None
+
+    def load_memories(self, memories: Mapping[str, bytes]) -> None:
+        """Know the hosts as `dump_memories` did; what cannot be read is forgotten."""
+        self._memories.update(memories)
+
+    def dump_memories(self) -> Mapping[str, bytes]:
+        """The last ticks of each host, some 60 bytes of JSON, by its id."""
+        return dict(self._memories)
 
     async def __aenter__(self) -> Self:
         """Read the known host keys; ConfigurationError if that cannot be done."""
@@ -170,6 +205,7 @@ class Ssh:
             self._settings.known_hosts, self._settings.trust_on_first_use
         )
         self._addresses = HostAddresses(self._settings.connect_timeout_seconds)
+        self._places = asyncio.Semaphore(self._settings.max_logins)
         return self
 
     async def __aexit__(self, *_exception: object) -> None:
@@ -184,46 +220,71 @@ class Ssh:
         """Read `metrics` of `device`; with none, only log in. Cancelled, it leaves nothing open."""
         tell = trace or _tell_nobody
         try:
-            connection = await self._open(device, tell)
-            try:
-                if not metrics:
-                    return DeviceReading(device.id, is_up=True)
-                report = await self._ask(connection, device, metrics, tell)
-            finally:
-                connection.close()
-                await connection.wait_closed()
+            host = await self._reach(*self._find_way(device), tell)
+            async with self._place(host.link):
+                report = await self._visit(host, device, metrics, tell)
         except Lost as lost:
             tell(f"{lost.miss}: {lost.detail}")
             misses = dict.fromkeys(metrics, lost.miss)
             return DeviceReading(device.id, lost.has_answered, {}, misses, lost.miss, lost.detail)
+        if report is None:
+            return DeviceReading(device.id, is_up=True)
         return _reading(device, metrics, report)
 
     async def enter_jump(self, jump: SshJump, way: _Way) -> Connection:
         """A connection to `jump`; what goes wrong is told as its failure."""
         try:
             peer = Peer((jump.host,), jump.port)
-            return await self._log_in(peer, way, _tell_nobody)
+            # It takes no place: all that lie behind it would stand in line with it.
+            return await self._log_in(await self._reach(peer, way, _tell_nobody), _tell_nobody)
         except Lost as lost:
             raise Lost(lost.miss, f"jump host {jump.host}: {lost.detail}") from lost
 
-    async def _open(self, device: Device, tell: Trace) -> Connection:
+    def _find_way(self, device: Device) -> tuple[Peer, _Way]:
         way = self._ways.get(device.credential)
         if way is None:
             raise Lost(Miss.CREDENTIAL, f"no credential is called {device.credential!r}")
         names = tuple(dict.fromkeys(name for name in (device.address, device.hostname) if name))
         if not names:
             raise Lost(Miss.RESOLVE, "it has no address")
-        return await self._log_in(Peer(names, device.port or SSH_PORT), way, tell)
+        return Peer(names, device.port or SSH_PORT), way
 
-    async def _log_in(self, peer: Peer, way: _Way, tell: Trace) -> Connection:
-        assert self._known_hosts is not None, "the probe was not entered"
+    async def _reach(self, peer: Peer, way: _Way, tell: Trace) -> _Reached:
         options = await way.options.get()
         tell(f"connecting to {peer} as {options.username}")
-        link = await way.jump() or await self._open_socket(peer)
+        return _Reached(peer, options, await way.jump() or await self._open_socket(peer))
+
+    @asynccontextmanager
+    async def _place(self, link: _Link) -> AsyncIterator[None]:
+        """One of the places of `max_logins`; who stops waiting for one leaves no socket open."""
+        try:
+            await self._places.acquire()
+        except asyncio.CancelledError:
+            if isinstance(link, socket.socket):
+                link.close()
+            raise
+        try:
+            yield
+        finally:
+            self._places.release()
+
+    async def _visit(
+        self, host: _Reached, device: Device, metrics: Collection[str], tell: Trace
+    ) -> HostReport | None:
+        """Log in, run the script if anything is asked, and leave."""
+        connection = await self._log_in(host, tell)
+        try:
+            return await self._ask(connection, device, metrics, tell) if metrics else None
+        finally:
+            connection.close()
+            await connection.wait_closed()
+
+    async def _log_in(self, host: _Reached, tell: Trace) -> Connection:
+        assert self._known_hosts is not None, "the probe was not entered"
         return await log_in(
-            peer,
-            link,
-            options,
+            host.peer,
+            host.link,
+            host.options,
             self._known_hosts,
             timeout_seconds=self._settings.answer_timeout_seconds,
             tell=tell,
@@ -240,7 +301,7 @@ class Ssh:
     async def _ask(
         self, connection: Connection, device: Device, metrics: Collection[str], tell: Trace
     ) -> HostReport:
-        now = asyncio.get_running_loop().time()
+        now = self._clock()
         earlier = self._earlier_ticks(device, now)
         window = self._settings.cpu_window_seconds
         if earlier is not None or CPU_UTILIZATION not in metrics:
@@ -256,16 +317,18 @@ class Ssh:
         tell(f"{command}: {output}")
         report = _parse(output, earlier, [table for table in DETAILS if table in metrics])
         if report.ticks is not None:
-            self._samples[device.id] = _Sample(report.ticks, now)
+            sample = _Sample(**report.ticks._asdict(), at_seconds=now)
+            self._memories[device.id] = sample.model_dump_json().encode()
         return report
 
     def _earlier_ticks(self, device: Device, now_seconds: float) -> CpuTicks | None:
-        sample = self._samples.pop(device.id, None)
-        if sample is None:
+        try:
+            sample = _Sample.model_validate_json(self._memories.get(device.id, b""))
+        except ValidationError:
             return None
         age_seconds = now_seconds - sample.at_seconds
         is_fit = self._settings.cpu_window_seconds <= age_seconds <= REMEMBERED_SECONDS
-        return sample.ticks if is_fit else None
+        return CpuTicks(sample.idle, sample.total) if is_fit else None
 
 
 def _tell_nobody(_line: str) -> None:
