@@ -6,15 +6,13 @@ does not matter and quotes nothing. An account may be held to it: with
 and what is sent is ignored. What the answer means is in `host_report.py`, how a connection is made
 and can fail in `ssh_session.py`.
 
-CPU is what was used since the last poll, which another run may have made; on the first poll, and
-after a long time, between two samples within the script.
+CPU is what was used since the last poll, whose ticks are remembered from run to run; on the first
+poll, and after a long time, between two samples within the script.
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import json
 import os
 import socket
 import time
@@ -25,6 +23,7 @@ from pathlib import Path
 from typing import Generic, Self, TypeVar
 
 import asyncssh
+from pydantic import BaseModel, Field, ValidationError
 
 from metrics_pipeline.access.host_addresses import HostAddresses, NameNotFound
 from metrics_pipeline.access.hosts import SSH_PORT
@@ -53,6 +52,8 @@ SCRIPT = Path(__file__).with_name("host_report.sh").read_bytes()
 REMEMBERED_SECONDS = 900.0
 """CPU over longer than that would say little of now: the host was away, or we were."""
 JUMP_RETRY_SECONDS = 5.0
+MAX_TICKS = 10**30
+"""More than any report's: what is remembered and larger is not ours."""
 
 
 T = TypeVar("T")
@@ -148,43 +149,55 @@ class _Way:
             await agent.wait_closed()
 
 
-@dataclass(frozen=True, slots=True)
-class _Sample:
-    """Ticks of a host, and when they were had, in seconds since the epoch."""
+_Link = socket.socket | Connection
+"""A socket of its own, or the connection to the jump host, which others use as well."""
 
-    ticks: CpuTicks
+
+@dataclass(frozen=True, slots=True)
+class _Reached:
+    """A host to which a connection stands, before a word is said."""
+
+    peer: Peer
+    options: asyncssh.SSHClientConnectionOptions
+    link: _Link
+
+
+class _Sample(BaseModel, frozen=True, extra="forbid"):
+    """Ticks of a host, and when they were had, in seconds since 1970."""
+
+    idle: int = Field(ge=0, le=MAX_TICKS)
+    total: int = Field(ge=0, le=MAX_TICKS)
     at_seconds: float
 
 
-Link = Connection | socket.socket
-
-
 class Ssh:
-    """Probe of hosts with a shell. `logins` are by the name the inventory gives as `credential`."""
+    """Probe of hosts with a shell. `logins` are by the name the inventory gives as `credential`.
+
+    `clock` gives seconds since 1970: what is remembered of a host outlives the process.
+    """
 
     name = NAME
 
-    def __init__(self, settings: SshSettings, logins: Mapping[str, SshLogin]) -> None:
+    def __init__(
+        self,
+        settings: SshSettings,
+        logins: Mapping[str, SshLogin],
+        clock: Callable[[], float] = time.time,
+    ) -> None:
         self._settings = settings
         self._ways = {name: _Way(login, self) for name, login in logins.items()}
-        self._samples: dict[str, _Sample] = {}
+        self._clock = clock
+        self._memories: dict[str, bytes] = {}
         self._addresses: HostAddresses | None = None
         self._known_hosts: KnownHosts | None = None
 
     def load_memories(self, memories: Mapping[str, bytes]) -> None:
-        """Know the samples that `dump_memories` gave; what cannot be read is forgotten."""
-        for device, memory in memories.items():
-            with contextlib.suppress(ValueError, TypeError, OverflowError):
-                idle, total, at_seconds = json.loads(memory)
-                ticks = CpuTicks(int(idle), int(total))
-                self._samples[device] = _Sample(ticks, float(at_seconds))
+        """Know the hosts as `dump_memories` did; what cannot be read is forgotten."""
+        self._memories.update(memories)
 
     def dump_memories(self) -> Mapping[str, bytes]:
-        """The last sample of each host, some 40 bytes of JSON, by its id."""
-        return {
-            device: json.dumps([*sample.ticks, sample.at_seconds]).encode()
-            for device, sample in self._samples.items()
-        }
+        """The last ticks of each host, some 60 bytes of JSON, by its id."""
+        return dict(self._memories)
 
     async def __aenter__(self) -> Self:
         """Read the known host keys; ConfigurationError if that cannot be done."""
@@ -192,7 +205,7 @@ class Ssh:
             self._settings.known_hosts, self._settings.trust_on_first_use
         )
         self._addresses = HostAddresses(self._settings.connect_timeout_seconds)
-        self._logins = asyncio.Semaphore(self._settings.max_logins)
+        self._places = asyncio.Semaphore(self._settings.max_logins)
         return self
 
     async def __aexit__(self, *_exception: object) -> None:
@@ -207,47 +220,27 @@ class Ssh:
         """Read `metrics` of `device`; with none, only log in. Cancelled, it leaves nothing open."""
         tell = trace or _tell_nobody
         try:
-            peer, way = self._peer_of(device)
-            link = await self._reach(peer, way, tell)
-            async with self._turn_of(link):
-                connection = await self._log_in(peer, way, link, tell)
-                try:
-                    if not metrics:
-                        return DeviceReading(device.id, is_up=True)
-                    report = await self._ask(connection, device, metrics, tell)
-                finally:
-                    connection.close()
-                    await connection.wait_closed()
+            host = await self._reach(*self._find_way(device), tell)
+            async with self._place(host.link):
+                report = await self._visit(host, device, metrics, tell)
         except Lost as lost:
             tell(f"{lost.miss}: {lost.detail}")
             misses = dict.fromkeys(metrics, lost.miss)
             return DeviceReading(device.id, lost.has_answered, {}, misses, lost.miss, lost.detail)
+        if report is None:
+            return DeviceReading(device.id, is_up=True)
         return _reading(device, metrics, report)
-
-    @asynccontextmanager
-    async def _turn_of(self, link: Link) -> AsyncIterator[None]:
-        """Wait until one of those that are logged in is done; given up, the link is closed."""
-        try:
-            await self._logins.acquire()
-        except asyncio.CancelledError:
-            if isinstance(link, socket.socket):
-                link.close()
-            raise
-        try:
-            yield
-        finally:
-            self._logins.release()
 
     async def enter_jump(self, jump: SshJump, way: _Way) -> Connection:
         """A connection to `jump`; what goes wrong is told as its failure."""
         try:
             peer = Peer((jump.host,), jump.port)
-            link = await self._reach(peer, way, _tell_nobody)
-            return await self._log_in(peer, way, link, _tell_nobody)
+            # It takes no place: all that lie behind it would stand in line with it.
+            return await self._log_in(await self._reach(peer, way, _tell_nobody), _tell_nobody)
         except Lost as lost:
             raise Lost(lost.miss, f"jump host {jump.host}: {lost.detail}") from lost
 
-    def _peer_of(self, device: Device) -> tuple[Peer, _Way]:
+    def _find_way(self, device: Device) -> tuple[Peer, _Way]:
         way = self._ways.get(device.credential)
         if way is None:
             raise Lost(Miss.CREDENTIAL, f"no credential is called {device.credential!r}")
@@ -256,19 +249,42 @@ class Ssh:
             raise Lost(Miss.RESOLVE, "it has no address")
         return Peer(names, device.port or SSH_PORT), way
 
-    async def _reach(self, peer: Peer, way: _Way, tell: Trace) -> Link:
-        """A connection to `peer` that nobody has logged in on, or one to the jump host."""
+    async def _reach(self, peer: Peer, way: _Way, tell: Trace) -> _Reached:
         options = await way.options.get()
         tell(f"connecting to {peer} as {options.username}")
-        return await way.jump() or await self._open_socket(peer)
+        return _Reached(peer, options, await way.jump() or await self._open_socket(peer))
 
-    async def _log_in(self, peer: Peer, way: _Way, link: Link, tell: Trace) -> Connection:
+    @asynccontextmanager
+    async def _place(self, link: _Link) -> AsyncIterator[None]:
+        """One of the places of `max_logins`; who stops waiting for one leaves no socket open."""
+        try:
+            await self._places.acquire()
+        except asyncio.CancelledError:
+            if isinstance(link, socket.socket):
+                link.close()
+            raise
+        try:
+            yield
+        finally:
+            self._places.release()
+
+    async def _visit(
+        self, host: _Reached, device: Device, metrics: Collection[str], tell: Trace
+    ) -> HostReport | None:
+        """Log in, run the script if anything is asked, and leave."""
+        connection = await self._log_in(host, tell)
+        try:
+            return await self._ask(connection, device, metrics, tell) if metrics else None
+        finally:
+            connection.close()
+            await connection.wait_closed()
+
+    async def _log_in(self, host: _Reached, tell: Trace) -> Connection:
         assert self._known_hosts is not None, "the probe was not entered"
-        options = await way.options.get()
         return await log_in(
-            peer,
-            link,
-            options,
+            host.peer,
+            host.link,
+            host.options,
             self._known_hosts,
             timeout_seconds=self._settings.answer_timeout_seconds,
             tell=tell,
@@ -285,7 +301,7 @@ class Ssh:
     async def _ask(
         self, connection: Connection, device: Device, metrics: Collection[str], tell: Trace
     ) -> HostReport:
-        now = time.time()
+        now = self._clock()
         earlier = self._earlier_ticks(device, now)
         window = self._settings.cpu_window_seconds
         if earlier is not None or CPU_UTILIZATION not in metrics:
@@ -301,16 +317,18 @@ class Ssh:
         tell(f"{command}: {output}")
         report = _parse(output, earlier, [table for table in DETAILS if table in metrics])
         if report.ticks is not None:
-            self._samples[device.id] = _Sample(report.ticks, now)
+            sample = _Sample(**report.ticks._asdict(), at_seconds=now)
+            self._memories[device.id] = sample.model_dump_json().encode()
         return report
 
     def _earlier_ticks(self, device: Device, now_seconds: float) -> CpuTicks | None:
-        sample = self._samples.pop(device.id, None)
-        if sample is None:
+        try:
+            sample = _Sample.model_validate_json(self._memories.get(device.id, b""))
+        except ValidationError:
             return None
         age_seconds = now_seconds - sample.at_seconds
         is_fit = self._settings.cpu_window_seconds <= age_seconds <= REMEMBERED_SECONDS
-        return sample.ticks if is_fit else None
+        return CpuTicks(sample.idle, sample.total) if is_fit else None
 
 
 def _tell_nobody(_line: str) -> None:

@@ -32,16 +32,18 @@ class SshSettings(BaseModel, frozen=True, extra="forbid"):
     max_in_flight: int = Field(
         default=1000,
         ge=1,
-        le=20_000,
-        description="Hosts that are asked at the same time. Many of them make dead hosts cheap, as "
-        "each waits out its time.",
+        le=5000,
+        description="Devices that are asked at the same time, connecting and waiting for the "
+        "log-in included; each takes a file descriptor (ulimit -n). Many of them make dead hosts "
+        "cheap, as each waits out its time-out.",
     )
     max_logins: int = Field(
         default=100,
         ge=1,
         le=5000,
-        description="Of those that have accepted the connection so many log in and run the script "
-        "at the same time. It is some milliseconds of CPU each, so more only wait for each other.",
+        description="Hosts that have taken the connection and are logged in to and run the script "
+        "at the same time. A log-in is some milliseconds of CPU on both sides, so more of them "
+        "only wait for each other.",
     )
     cpu_window_seconds: float = Field(
         default=0.5,

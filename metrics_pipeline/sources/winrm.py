@@ -1,7 +1,7 @@
 """Windows hosts over WinRM (WS-Man): nothing to install there, WQL queries on CIM classes.
 
 Connecting is asyncio's, so that a host that is off costs no thread; logging in and asking is done
-by `winrm_session.py` in a bounded pool of threads. What the answers mean is in `windows_report.py`.
+by `winrm_session.py` in `max_at_once` threads. What the answers mean is in `windows_report.py`.
 How it was tried, and that no Windows was at hand: `docs/winrm.md`.
 """
 
@@ -12,7 +12,6 @@ import errno
 import os
 import socket
 import ssl
-from collections import OrderedDict
 from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -44,11 +43,6 @@ class _Report:
     details: list[str] = field(default_factory=list)
     has_answered: bool = False
     lost: Lost | None = None
-
-    @property
-    def is_stale(self) -> bool:
-        """Whether a connection that was kept may just have been too old."""
-        return self.lost is not None and self.lost.miss is not Miss.TIMEOUT
 
     def add(self, query: Query, rows: Sequence[Row]) -> None:
         """What the rows of `query` say."""
@@ -134,17 +128,13 @@ class _Way:
 
 
 class WinRm:
-    """Probe of Windows hosts. `logins` are by the name the inventory gives as `credential`.
-
-    Connections to hosts that answered all are kept for their next poll, up to `max_at_once`.
-    """
+    """Probe of Windows hosts. `logins` are by the name the inventory gives as `credential`."""
 
     name = NAME
 
     def __init__(self, settings: WinRmSettings, logins: Mapping[str, WindowsLogin]) -> None:
         self._settings = settings
         self._ways = {name: _Way(login) for name, login in logins.items()}
-        self._idle: OrderedDict[_Key, Conversation] = OrderedDict()
 
     async def __aenter__(self) -> Self:
         self._threads = ThreadPoolExecutor(self._settings.max_at_once, thread_name_prefix=NAME)
@@ -152,8 +142,6 @@ class WinRm:
         return self
 
     async def __aexit__(self, *_exception: object) -> None:
-        while self._idle:
-            self._idle.popitem()[1].close()
         self._addresses.close()
         await asyncio.to_thread(self._threads.shutdown, cancel_futures=True)
 
@@ -166,23 +154,17 @@ class WinRm:
         wait.
         """
         queries, tell = queries_for(metrics), _teller(trace)
-        kept = self._idle.pop(_key(device), None)
-        report = None if kept is None else await self._ask(device, kept, queries, tell)
-        if report is None or report.is_stale:
-            report = await self._ask_anew(device, queries, tell)
-        return report.reading(device, metrics)
-
-    async def _ask_anew(self, device: Device, queries: Queries, tell: Trace) -> _Report:
         try:
             conversation = await self._open(device, tell)
         except Lost as lost:
             tell(f"{lost.miss}: {lost.detail}")
-            return _Report().lose(lost)
+            return _Report().lose(lost).reading(device, metrics)
         if not queries:
             # Nothing was asked but whether it is there, and it took the connection.
             conversation.close()
-            return _Report(has_answered=True)
-        return await self._ask(device, conversation, queries, tell)
+            return _Report(has_answered=True).reading(device, metrics)
+        report = await self._ask(conversation, queries, tell)
+        return report.reading(device, metrics)
 
     async def _open(self, device: Device, tell: Trace) -> Conversation:
         way = self._ways.get(device.credential)
@@ -205,9 +187,7 @@ class WinRm:
             message = f"{device.address!r} has no address: {error}"
             raise Lost(Miss.RESOLVE, message) from error
 
-    async def _ask(
-        self, device: Device, conversation: Conversation, queries: Queries, tell: Trace
-    ) -> _Report:
+    async def _ask(self, conversation: Conversation, queries: Queries, tell: Trace) -> _Report:
         work = self._threads.submit(_gather, conversation, queries, tell)
         try:
             report = await asyncio.wrap_future(work)
@@ -218,27 +198,11 @@ class WinRm:
             # thread may come back as another host's.
             work.add_done_callback(lambda _work: conversation.close())
             raise
-        if report.lost is None:
-            self._keep(device, conversation)
-        else:
-            conversation.close()
+        conversation.close()
         return report
-
-    def _keep(self, device: Device, conversation: Conversation) -> None:
-        earlier = self._idle.pop(_key(device), None)
-        if earlier is not None:
-            earlier.close()
-        self._idle[_key(device)] = conversation
-        if len(self._idle) > self._settings.max_at_once:
-            self._idle.popitem(last=False)[1].close()
 
 
 Queries = tuple[Query, ...]
-_Key = tuple[str, str, int, str]
-
-
-def _key(device: Device) -> _Key:
-    return device.id, device.address, device.port, device.credential
 
 
 def _teller(trace: Trace | None) -> Trace:
@@ -256,7 +220,6 @@ def _teller(trace: Trace | None) -> Trace:
 def _gather(conversation: Conversation, queries: Queries, tell: Trace) -> _Report:
     """All `queries`, one after the other, in a thread; ends with the first that is Lost."""
     report = _Report()
-    conversation.line.received_bytes = 0
     for query in queries:
         try:
             rows = conversation.rows(query)

@@ -23,16 +23,17 @@ class WinRmSettings(BaseModel, frozen=True, extra="forbid"):
     max_in_flight: int = Field(
         default=1000,
         ge=1,
-        le=20_000,
-        description="Hosts that are asked at the same time. Many of them make dead hosts cheap, as "
-        "each waits out its time.",
+        le=5000,
+        description="Hosts that are asked at the same time, connecting and waiting for a thread "
+        "included; each takes up to two file descriptors (ulimit -n). Many of them make dead "
+        "hosts cheap, as each waits out its time-out.",
     )
     max_at_once: int = Field(
         default=32,
         ge=1,
         le=512,
-        description="Of those that have accepted the connection so many are asked at the same "
-        "time; each takes a thread.",
+        description="Hosts that have taken the connection and are logged in to and asked at the "
+        "same time; each takes a thread.",
     )
 
 

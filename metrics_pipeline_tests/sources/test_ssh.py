@@ -4,22 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
 import os
 import shutil
 import socket
 import subprocess
 import threading
-import time
-from collections.abc import Awaitable, Callable, Collection, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 import asyncssh
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from metrics_pipeline.access.secrets import SecretReference
@@ -39,8 +35,9 @@ from metrics_pipeline.core.devices import (
     DeviceReading,
     Miss,
 )
+from metrics_pipeline.core.ports import RemembersDevices
 from metrics_pipeline.simulators.ssh_host import HostFigures, Manner, SimulatedHost, SshHosts
-from metrics_pipeline.sources.ssh import Ssh
+from metrics_pipeline.sources.ssh import REMEMBERED_SECONDS, Ssh
 from metrics_pipeline.sources.ssh_settings import AGENT_VARIABLE, SshJump, SshLogin, SshSettings
 from metrics_pipeline.stack.layout import LOOPBACK, find_free_port
 from metrics_pipeline_tests.servers import require, running, wait_until
@@ -113,45 +110,86 @@ def test_a_host_gives_all_its_figures(network: Network, address: str) -> None:
     assert reading.reason is None
 
 
-def test_from_the_second_poll_on_cpu_is_that_between_polls(network: Network) -> None:
-    host = network.hosts.hosts[LINUX]
-    probe = Ssh(network.settings(), {"account": network.login})
-
-    async def poll_twice() -> tuple[DeviceReading, DeviceReading]:
-        first = await probe.poll(network.device(LINUX), HOST_METRICS)
-        host.figures = replace(host.figures, busy_share=0.5).after(300)
-        await asyncio.sleep(0.1)
-        return first, await probe.poll(network.device(LINUX), HOST_METRICS)
-
-    first, second = in_probe(probe, poll_twice)
-    assert first.values[CPU_UTILIZATION] == pytest.approx(20)  # 2 of 10 ticks in 0.1 s
-    # The host was sampled first at the end of its window of 10 ticks.
-    assert second.values[CPU_UTILIZATION] == pytest.approx(50, abs=0.1)
+NOW_SECONDS = 1_800_000_000.0
 
 
-def test_cpu_is_that_since_the_last_run(network: Network) -> None:
-    host = network.hosts.hosts[LINUX]
-    first, second = (Ssh(network.settings(), {"account": network.login}) for _ in range(2))
-
-    async def poll(probe: Ssh) -> DeviceReading:
-        return await probe.poll(network.device(LINUX), HOST_METRICS)
-
-    in_probe(first, lambda: poll(first))
-    host.figures = replace(host.figures, busy_share=0.5).after(300)
-    time.sleep(network.settings().cpu_window_seconds)
-    second.load_memories(first.dump_memories())
-    reading = in_probe(second, lambda: poll(second))
-    assert reading.values[CPU_UTILIZATION] == pytest.approx(50, abs=0.1)
-
-
-ODD_JSON = st.lists(st.none() | st.booleans() | st.floats() | st.integers() | st.text())
-
-
-@given(st.dictionaries(st.text(), st.binary() | ODD_JSON.map(lambda v: json.dumps(v).encode())))
-def test_whatever_is_remembered_of_hosts_can_be_loaded(memories: dict[str, bytes]) -> None:
-    probe = Ssh(SshSettings(), {})
+def remember(network: Network, memories: Mapping[str, bytes], later_seconds: float) -> Remembered:
+    """A poll of LINUX by a new probe that knows `memories`, its clock so much later."""
+    probe = Ssh(
+        network.settings(), {"account": network.login}, clock=lambda: NOW_SECONDS + later_seconds
+    )
+    assert isinstance(probe, RemembersDevices)
     probe.load_memories(memories)
-    assert set(probe.dump_memories()) <= set(memories)
+    told: list[str] = []
+    poll = in_probe(probe, lambda: probe.poll(network.device(LINUX), HOST_METRICS, told.append))
+    return Remembered(poll.values[CPU_UTILIZATION], told[-1], probe.dump_memories())
+
+
+class Remembered(NamedTuple):
+    """The CPU of one poll, the command that was run, and what is remembered after it."""
+
+    cpu_percent: float
+    told: str
+    memories: Mapping[str, bytes]
+
+
+def test_the_next_run_gives_the_cpu_since_the_last_and_samples_once(network: Network) -> None:
+    host = network.hosts.hosts[LINUX]
+    first = remember(network, {}, 0)
+    assert first.cpu_percent == pytest.approx(20)  # 2 of 10 ticks in 0.1 s
+    assert first.told.startswith("/bin/sh -s 0.1:")
+    assert len(first.memories[LINUX]) < 100
+    host.figures = replace(host.figures, busy_share=0.5).after(300)
+    second = remember(network, first.memories, 300)
+    # The host was sampled first at the end of its window of 10 ticks.
+    assert second.cpu_percent == pytest.approx(50, abs=0.1)
+    assert second.told.startswith("/bin/sh -s 0:")
+    assert second.memories != first.memories
+
+
+@pytest.mark.parametrize("later_seconds", [0.05, REMEMBERED_SECONDS + 1, -300])
+def test_ticks_that_are_too_new_too_old_or_of_the_future_are_not_used(
+    network: Network, later_seconds: float
+) -> None:
+    memories = remember(network, {}, 0).memories
+    later = remember(network, memories, later_seconds)
+    assert later.told.startswith("/bin/sh -s 0.1:")
+    assert later.cpu_percent == pytest.approx(20)
+
+
+def test_a_host_that_started_anew_gives_the_cpu_since_then(network: Network) -> None:
+    host = network.hosts.hosts[LINUX]
+    memories = remember(network, {}, 0).memories
+    host.figures = replace(host.figures, busy_ticks=900, idle_ticks=100)
+    assert remember(network, memories, 300).cpu_percent == pytest.approx(90)
+
+
+@pytest.mark.parametrize(
+    "known",
+    [
+        b"",
+        b"not JSON",
+        b"\xff",
+        b"[]",
+        b'{"idle": 1, "total": "x", "at_seconds": 1800000000}',
+        b'{"idle": 1%s, "total": 1, "at_seconds": 1800000000}' % (b"0" * 400),
+        b'{"idle": 1, "total": 2, "at_seconds": NaN}',
+    ],
+)
+def test_a_memory_that_cannot_be_read_is_forgotten(network: Network, known: bytes) -> None:
+    polled = remember(network, {LINUX: known, "somebody else": b"kept"}, 300)
+    assert polled.told.startswith("/bin/sh -s 0.1:")
+    assert polled.memories[LINUX].startswith(b'{"idle":')
+    assert polled.memories["somebody else"] == b"kept"
+
+
+def test_a_poll_that_fails_forgets_nothing(network: Network) -> None:
+    memories = remember(network, {}, 0).memories
+    probe = Ssh(network.settings(), {"account": network.login})
+    probe.load_memories(memories)
+    network.hosts.hosts[LINUX].manner = Manner.RESTRICTED
+    in_probe(probe, lambda: probe.poll(network.device(LINUX), HOST_METRICS))
+    assert probe.dump_memories() == memories
 
 
 def test_only_what_is_asked_for_is_in_the_reading(network: Network) -> None:
@@ -415,6 +453,69 @@ def test_many_hosts_are_polled_at_once_and_none_holds_up_another(tmp_path: Path)
         Manner.FLOODING: Miss.PARSE,
     }
     assert [reading.reason for reading in readings] == [expected[host.manner] for host in hosts]
+
+
+def test_hosts_that_are_off_take_no_place_of_a_log_in(tmp_path: Path) -> None:
+    key = asyncssh.generate_private_key("ssh-ed25519")
+    key.write_private_key(tmp_path / "key")
+    with SshHosts([SimulatedHost(LINUX), SimulatedHost(FREEBSD)], authorized=[key]) as served:
+        served.write_known_hosts(tmp_path / "known_hosts")
+        served.set_up(FREEBSD, is_up=False)
+        network = Network(served, tmp_path / "key", tmp_path / "known_hosts")
+        settings = network.settings(connect_timeout_seconds=5, max_logins=1)
+        probe = Ssh(settings, {"account": network.login})
+
+        async def poll_all() -> list[DeviceReading]:
+            silent = [
+                asyncio.create_task(probe.poll(network.device(FREEBSD, id=str(n)), HOST_METRICS))
+                for n in range(200)
+            ]
+            await asyncio.sleep(0)
+            living = await probe.poll(network.device(LINUX), HOST_METRICS)
+            still_waiting = sum(not each.done() for each in silent)
+            assert (living.reason, still_waiting) == (None, 200)
+            return await asyncio.gather(*silent)
+
+        readings = in_probe(probe, poll_all)
+    assert {reading.reason for reading in readings} == {Miss.TIMEOUT}
+
+
+def test_the_time_of_a_log_in_begins_with_its_place(network: Network) -> None:
+    mute = "127.0.1.3"
+    with SshHosts([SimulatedHost(mute, manner=Manner.MUTE)]) as served:
+        settings = network.settings(max_logins=1, answer_timeout_seconds=1.5)
+        probe = Ssh(settings, {"account": network.login})
+
+        async def poll_all() -> list[DeviceReading]:
+            devices = [network.device(mute, id=str(n), port=served.port) for n in range(2)]
+            devices.append(network.device(LINUX))
+            return await asyncio.gather(*(probe.poll(each, HOST_METRICS) for each in devices))
+
+        readings = in_probe(probe, poll_all)
+    # The last had waited for longer than its own log-in may take.
+    assert [reading.reason for reading in readings] == [Miss.TIMEOUT, Miss.TIMEOUT, None]
+
+
+def test_a_poll_that_is_cancelled_in_line_for_a_log_in_leaves_no_socket(network: Network) -> None:
+    network.hosts.hosts[LINUX].manner = Manner.MUTE
+    probe = Ssh(network.settings(max_logins=1), {"account": network.login})
+
+    async def cancel_all() -> tuple[int, int]:
+        before = sockets()
+        polls = [
+            asyncio.create_task(probe.poll(network.device(LINUX), HOST_METRICS)) for _ in range(20)
+        ]
+        while network.hosts.connections[LINUX] < len(polls):
+            await asyncio.sleep(0.01)
+        for poll in polls:
+            poll.cancel()
+        await asyncio.gather(*polls, return_exceptions=True)
+        while sum(network.hosts.connections.values()):
+            await asyncio.sleep(0.01)
+        return before, sockets()
+
+    before, after = in_probe(probe, cancel_all)
+    assert after <= before
 
 
 def sockets() -> int:

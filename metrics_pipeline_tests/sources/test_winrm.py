@@ -38,6 +38,7 @@ from metrics_pipeline.core.devices import (
     DeviceReading,
     Miss,
 )
+from metrics_pipeline.simulators.loopback_ports import silence
 from metrics_pipeline.simulators.loopback_server import Answer, NoAnswer
 from metrics_pipeline.simulators.windows_host import Fault, Machine, Reply, SoapFault, WindowsHost
 from metrics_pipeline.sources import winrm_session
@@ -624,6 +625,29 @@ def test_a_silent_host_holds_up_no_other(here: Site) -> None:
     assert [len(reading.values) for reading in readings] == [7, 0, 7]
 
 
+def test_hosts_that_take_no_connection_keep_no_thread_from_others(
+    here: Site, host: WindowsHost
+) -> None:
+    async def scenario(dead: tuple[str, int]) -> list[DeviceReading]:
+        settings = WinRmSettings(timeout_seconds=5, max_at_once=1)
+        async with WinRm(settings, {"windows": here.login()}) as probe:
+            silent = [
+                asyncio.create_task(probe.poll(device(dead, id=str(n)), HOST_METRICS))
+                for n in range(200)
+            ]
+            await asyncio.sleep(0)
+            living = await probe.poll(device(host), HOST_METRICS)
+            still_waiting = sum(not each.done() for each in silent)
+            assert (living.reason, still_waiting) == (None, 200)
+            return await asyncio.gather(*silent)
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        silence(listener)
+        readings = asyncio.run(scenario(listener.getsockname()))
+    # All of them at the same time: one after the other would not have ended.
+    assert {reading.reason for reading in readings} == {Miss.TIMEOUT}
+
+
 def test_polls_that_wait_for_a_thread_can_be_cancelled(here: Site, host: WindowsHost) -> None:
     host.faults.append(NoAnswer())
 
@@ -638,54 +662,16 @@ def test_polls_that_wait_for_a_thread_can_be_cancelled(here: Site, host: Windows
     assert host.logins <= 1
 
 
-def test_the_next_poll_of_a_host_uses_the_same_log_in(here: Site, host: WindowsHost) -> None:
-    async def scenario() -> list[DeviceReading]:
-        async with WinRm(QUICK, {"windows": here.login()}) as probe:
-            return [await probe.poll(device(host), HOST_METRICS) for _ in range(3)]
-
-    readings = asyncio.run(scenario())
-    assert [len(reading.values) for reading in readings] == [7, 7, 7]
-    assert (host.connections, host.logins) == (1, 1)
-
-
-@pytest.mark.parametrize("is_https", [True, False])
-def test_a_kept_connection_the_host_has_closed_is_replaced(
-    here: Site, certificate: Path, is_https: bool
-) -> None:
-    async def scenario(host: WindowsHost) -> list[DeviceReading]:
-        login = secure(here, certificate) if is_https else here.login()
-        async with WinRm(QUICK, {"windows": login}) as probe:
-            host.closes_after = 5
-            return [await probe.poll(device(host), [CPU_UTILIZATION]) for _ in range(8)]
-
-    with WindowsHost(certificate=certificate if is_https else None) as host:
-        readings = asyncio.run(scenario(host))
-    assert [reading.misses for reading in readings] == [{}] * 8
-    assert host.logins > 1
-
-
 def test_two_polls_of_one_device_at_once_do_not_share_a_connection(
     here: Site, host: WindowsHost
 ) -> None:
     async def scenario() -> list[DeviceReading]:
         async with WinRm(QUICK, {"windows": here.login()}) as probe:
-            await probe.poll(device(host), HOST_METRICS)
             polls = [probe.poll(device(host), HOST_METRICS) for _ in range(4)]
             return await asyncio.gather(*polls)
 
     assert [reading.misses for reading in asyncio.run(scenario())] == [{}] * 4
-
-
-def test_no_more_connections_are_kept_than_hosts_are_asked_at_once(here: Site) -> None:
-    async def scenario(hosts: list[WindowsHost]) -> None:
-        settings = WinRmSettings(timeout_seconds=5, max_at_once=1)
-        async with WinRm(settings, {"windows": here.login()}) as probe:
-            for number in (0, 1, 0):
-                await probe.poll(device(hosts[number], id=str(number)), [CPU_UTILIZATION])
-
-    with WindowsHost("127.0.0.5") as first, WindowsHost("127.0.0.6") as second:
-        asyncio.run(scenario([first, second]))
-    assert (first.connections, second.connections) == (2, 1)
+    assert (host.connections, host.logins) == (4, 4)
 
 
 def test_an_operator_sees_each_step_and_no_secret(here: Site, host: WindowsHost) -> None:
