@@ -28,6 +28,7 @@ from pydantic import BaseModel, Field, ValidationError
 from metrics_pipeline.access.host_addresses import HostAddresses, NameNotFound
 from metrics_pipeline.access.hosts import SSH_PORT
 from metrics_pipeline.access.known_hosts import KnownHosts
+from metrics_pipeline.access.open_files import allow_open_files
 from metrics_pipeline.access.secrets import SecretReference
 from metrics_pipeline.core.devices import CPU_UTILIZATION, DETAILS, Device, DeviceReading, Miss
 from metrics_pipeline.core.errors import ConfigurationError, excerpt
@@ -205,6 +206,7 @@ class Ssh:
             self._settings.known_hosts, self._settings.trust_on_first_use
         )
         self._addresses = HostAddresses(self._settings.connect_timeout_seconds)
+        allow_open_files(self._settings.max_in_flight)
         self._places = asyncio.Semaphore(self._settings.max_logins)
         return self
 

@@ -30,12 +30,13 @@ class SshSettings(BaseModel, frozen=True, extra="forbid"):
         description="How long the log-in may take, and then the script, in seconds each.",
     )
     max_in_flight: int = Field(
-        default=1000,
+        default=300,
         ge=1,
         le=5000,
         description="Devices that are asked at the same time, connecting and waiting for the "
-        "log-in included; each takes a file descriptor (ulimit -n). Many of them make dead hosts "
-        "cheap, as each waits out its time-out.",
+        "log-in included; each takes a file descriptor (ulimit -n). More of them make dead hosts "
+        "cheaper, as each waits out its time-out; but those that live wait for their log-in "
+        "within their `polling.device_budget_seconds`, and a poll is 5 ms of CPU.",
     )
     max_logins: int = Field(
         default=100,

@@ -17,7 +17,6 @@ from __future__ import annotations
 import asyncio
 import errno
 import os
-import resource
 import socket
 import struct
 import time
@@ -29,6 +28,7 @@ from pydantic import BaseModel, Field
 
 from metrics_pipeline.access.host_addresses import Address, HostAddresses, NameNotFound
 from metrics_pipeline.access.hosts import MAX_PORT
+from metrics_pipeline.access.open_files import allow_open_files
 from metrics_pipeline.core.devices import Device, DeviceReading, Miss
 from metrics_pipeline.core.ports import Trace
 from metrics_pipeline.sources.reachability import read_down, read_not_asked, read_up
@@ -38,8 +38,6 @@ NAME = "tcp"
 _TCPI_RTT_OFFSET = 68
 """Of the microseconds in Linux's `struct tcp_info` (linux/tcp.h)."""
 
-OTHER_FILES = 256
-"""What a process has open besides connections."""
 _OUR_OWN = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.EADDRNOTAVAIL})
 """What this machine lacks for one more connection: says nothing of the device."""
 _NO_WAY = frozenset({errno.EHOSTUNREACH, errno.ENETUNREACH})
@@ -94,7 +92,7 @@ class TcpConnect:
         self._settings = settings
 
     async def __aenter__(self) -> Self:
-        _allow_files(self._settings.max_in_flight + OTHER_FILES)
+        allow_open_files(self._settings.max_in_flight)
         self._addresses = HostAddresses(self._settings.resolve_timeout_seconds)
         return self
 
@@ -143,14 +141,6 @@ class TcpConnect:
             reason = Miss.TIMEOUT if error.errno in _NO_WAY else Miss.REFUSED
             reason = Miss.DEFECT if error.errno in _OUR_OWN else reason
             return _Outcome(f"{where}: {_words_of(error)}", reason=reason)
-
-
-def _allow_files(needed: int) -> None:
-    """Raise this process's own limit of file descriptors, as far as the machine lets it."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    allowed = needed if hard == resource.RLIM_INFINITY else min(needed, hard)
-    if soft != resource.RLIM_INFINITY and soft < allowed:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (allowed, hard))
 
 
 def _words_of(error: OSError) -> str:

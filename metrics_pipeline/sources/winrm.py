@@ -20,6 +20,7 @@ from typing import Self
 
 from metrics_pipeline.access.host_addresses import Address, HostAddresses, NameNotFound
 from metrics_pipeline.access.hosts import is_host
+from metrics_pipeline.access.open_files import allow_open_files
 from metrics_pipeline.core.devices import DETAILS, HOST_METRICS, Device, DeviceReading, Miss, Rows
 from metrics_pipeline.core.errors import ConfigurationError
 from metrics_pipeline.core.ports import Trace
@@ -137,6 +138,7 @@ class WinRm:
         self._ways = {name: _Way(login) for name, login in logins.items()}
 
     async def __aenter__(self) -> Self:
+        allow_open_files(2 * self._settings.max_in_flight)
         self._threads = ThreadPoolExecutor(self._settings.max_at_once, thread_name_prefix=NAME)
         self._addresses = HostAddresses(self._settings.timeout_seconds)
         return self

@@ -21,12 +21,13 @@ class WinRmSettings(BaseModel, frozen=True, extra="forbid"):
         "the first look at a performance class starts its provider.",
     )
     max_in_flight: int = Field(
-        default=1000,
+        default=100,
         ge=1,
         le=5000,
         description="Hosts that are asked at the same time, connecting and waiting for a thread "
-        "included; each takes up to two file descriptors (ulimit -n). Many of them make dead "
-        "hosts cheap, as each waits out its time-out.",
+        "included; each takes up to two file descriptors (ulimit -n). More of them make dead "
+        "hosts cheaper, as each waits out its time-out; but those that live wait for a thread "
+        "within their `polling.device_budget_seconds`, and a poll is 15 ms of CPU.",
     )
     max_at_once: int = Field(
         default=32,
