@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Iterator
+from typing import Any
 
 from metrics_pipeline.core.catalog import DEVICE_METRIC_LIST
 from metrics_pipeline.core.devices import Device, DeviceReading, Miss
@@ -16,23 +17,30 @@ UNITS = {metric.selected_by: metric.unit for metric in DEVICE_METRIC_LIST}
 
 
 async def probe_and_tell(
-    settings: Settings, device: Device, timeout_seconds: float, say: Callable[[str], None]
+    settings: Settings,
+    device: Device,
+    timeout_seconds: float,
+    say: Callable[[str], None],
+    engine: str,
 ) -> bool:
     """Poll `device`, say each step with its time in seconds, and whether everything was readable.
 
+    `engine` is the one of a protocol that has several, as SNMP has, whatever the settings say.
     Tables of detail are asked for whether or not the sweeps do. A value that the device does not
     have is not a fault of it. ConfigurationError leaves here.
     """
     spec = PROBES[device.protocol]
     asked = spec.metrics + spec.details
-    say(f"{device.id}: {spec.title} to {device.address}{_port(device)}{_credential(device)}")
+    section = _section(settings, device.protocol, engine)
+    to = f"{device.address}{_port(device)}{_credential(device)}{_engine(section)}"
+    say(f"{device.id}: {spec.title} to {to}")
     started = time.monotonic()
 
     def trace(step: str) -> None:
         say(f"{time.monotonic() - started:7.3f} s  {step}")
 
     try:
-        async with asyncio.timeout(timeout_seconds), _build(settings, device.protocol) as probe:
+        async with asyncio.timeout(timeout_seconds), _build(device.protocol, section) as probe:
             reading = await probe.poll(device, asked, trace)
     except TimeoutError:
         detail = f"not done within {timeout_seconds:g} s"
@@ -44,11 +52,13 @@ async def probe_and_tell(
     return reading.is_up and not set(reading.misses.values()) - {Miss.UNSUPPORTED}
 
 
-def _build(settings: Settings, protocol: str) -> DeviceProbe:
-    """The probe of the sweeps; of SNMP the reference engine, to have a second opinion."""
+def _section(settings: Settings, protocol: str, engine: str) -> Any:
+    """The settings of the sweeps, but with `engine` where there are several."""
     section = getattr(settings.polling, protocol)
-    if hasattr(section, "engine"):
-        section = section.model_copy(update={"engine": "reference"})
+    return section.model_copy(update={"engine": engine}) if hasattr(section, "engine") else section
+
+
+def _build(protocol: str, section: Any) -> DeviceProbe:
     return PROBES[protocol].build(section, getattr(section, "credentials", {}))
 
 
@@ -58,6 +68,10 @@ def _port(device: Device) -> str:
 
 def _credential(device: Device) -> str:
     return f", credential {device.credential!r}" if device.credential else ""
+
+
+def _engine(section: Any) -> str:
+    return f", engine {section.engine!r}" if hasattr(section, "engine") else ""
 
 
 def _outcome(reading: DeviceReading) -> str:

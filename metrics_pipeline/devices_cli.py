@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 MAX_PORT = 65535
+SNMP_ENGINES = ("reference", "fast")
 
 
 class AddParser(Protocol):
@@ -107,6 +108,13 @@ def _add_probe(actions: Any, add: AddParser) -> None:
     parser.add_argument("--credential", metavar="NAME", help="default: the inventory's")
     parser.add_argument(
         "--timeout", type=_seconds, default=10.0, metavar="SECONDS", help="for all of it (10)"
+    )
+    parser.add_argument(
+        "--engine",
+        choices=SNMP_ENGINES,
+        default=SNMP_ENGINES[0],
+        help="of SNMP: reference (default) is pysnmp, for a second opinion; fast is what sweeps "
+        "use unless the settings say otherwise",
     )
     parser.set_defaults(command=_later("probe_device"))
 

@@ -130,7 +130,8 @@ def probe_device(options: argparse.Namespace) -> int:
         print(f"--protocol: expected one of {', '.join(PROBES)}", file=sys.stderr)
         return WRONG_USAGE
     device = _device_to_probe(options, settings)
-    return 0 if asyncio.run(probe_and_tell(settings, device, options.timeout, print)) else 1
+    told = probe_and_tell(settings, device, options.timeout, print, options.engine)
+    return 0 if asyncio.run(told) else 1
 
 
 # --- which inventory ------------------------------------------------------------------------------

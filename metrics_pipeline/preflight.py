@@ -1,22 +1,40 @@
 """`metrics-pipeline check`: tries everything the settings name, and says what to do about it.
 
-Reads every source that is used, asks the store, takes the write lock of the operational database,
-and opens the Dagster instance. Stores no point.
+Reads every source that is used, lists the devices that are polled, opens what polls them, reads the
+secrets they need, asks the store, takes the write lock of the operational database, and opens the
+Dagster instance. Polls no device, and stores no point.
 """
 
 from __future__ import annotations
 
+import asyncio
 import textwrap
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from pydantic import BaseModel
 
 from metrics_pipeline.access.environment import settings_file
+from metrics_pipeline.access.secrets import SecretReference
 from metrics_pipeline.core.catalog import CATALOG, Metric
-from metrics_pipeline.core.errors import CredentialRefused, MetricsPipelineError, SourceError
+from metrics_pipeline.core.devices import Device
+from metrics_pipeline.core.errors import (
+    ConfigurationError,
+    CredentialRefused,
+    MetricsPipelineError,
+    SourceError,
+)
 from metrics_pipeline.core.ports import Reading
 from metrics_pipeline.exporter.instance_reader import InstanceReader
+from metrics_pipeline.orchestration.poll_list import PollList, list_devices
 from metrics_pipeline.settings import Settings
+from metrics_pipeline.sources.inventory import Inventory, InventorySettings
+from metrics_pipeline.sources.probe_registry import PROBES
 from metrics_pipeline.sources.registry import SOURCES
 from metrics_pipeline.sources.spec import SourceSpec
 from metrics_pipeline.storage.open import open_store
@@ -24,6 +42,7 @@ from metrics_pipeline.storage.operational import OperationalDatabase
 
 TEXT_COLUMNS = 76
 NAME_COLUMNS = 22
+MAX_EXAMPLES = 5
 INSTANCE_FIX = "Check the folder DAGSTER_HOME, or DAGSTER_POSTGRES_URL, if Dagster uses PostgreSQL."
 
 
@@ -43,6 +62,7 @@ def check_everything(settings: Settings) -> list[Finding]:
         Finding("settings", True, str(settings_file())),
         *_check_simulator(settings),
         *(finding for spec in used for finding in _check_source(spec, settings)),
+        *_check_polling(settings),
         _attempt("time-series store", lambda: _check_store(settings)),
         _attempt("operational database", lambda: _check_operational(settings)),
         _attempt("Dagster instance", _check_instance, INSTANCE_FIX),
@@ -116,6 +136,120 @@ def _concerns_everything(failure: SourceError) -> bool:
 
 def _metrics_used(spec: SourceSpec, settings: Settings) -> Sequence[Metric]:
     return [m for asset in settings.fleet_assets() for m in asset.asked.get(spec.name, ())]
+
+
+def _check_polling(settings: Settings) -> Iterator[Finding]:
+    """Nothing where no device is polled. What needs no list of them is tried without one, too."""
+    if not settings.polls_devices:
+        return
+    devices: Sequence[Device] = ()
+    try:
+        listed = _list_devices(settings)
+    except MetricsPipelineError as error:
+        yield Finding("devices", False, str(error))
+    else:
+        devices = listed.devices
+        yield from _judge_list(listed)
+    for name in _probes_used(settings, devices):
+        yield _attempt(f"{name} probe", partial(_check_probe, settings, name))
+        yield from _check_credentials(settings, name, devices)
+
+
+def _list_devices(settings: Settings) -> PollList:
+    """As a run lists them, of all shards; SourceError if the table cannot be read."""
+    section = settings.source("inventory")
+    assert isinstance(section, InventorySettings)
+    with closing(Inventory(section)) as inventory:
+        return list_devices(inventory.read_device_rows(), tuple(PROBES), shard="", shards=1)
+
+
+def _judge_list(listed: PollList) -> Iterator[Finding]:
+    by_protocol = Counter(device.protocol for device in listed.devices)
+    counts = "".join(f", {by_protocol[name]} by {name}" for name in PROBES if by_protocol[name])
+    yield Finding("devices", True, f"{len(listed.devices)} can be polled{counts}")
+    if listed.unusable:
+        reasons = (f"{reason} {count}" for reason, count in sorted(listed.unusable.items()))
+        lines = [
+            f"rows that cannot be polled: {', '.join(reasons)}. Correct them in the inventory:",
+            *listed.examples[:MAX_EXAMPLES],
+        ]
+        yield Finding("devices", False, "\n".join(lines))
+
+
+def _probes_used(settings: Settings, devices: Iterable[Device]) -> Sequence[str]:
+    """Those that the runs open: of `metrics_by` also those by which there is no device."""
+    sweeps = settings.sweeps
+    used = {*sweeps.metrics_by, sweeps.status_by}
+    if sweeps.status_by == "protocol":
+        used |= {device.protocol for device in devices}
+    return [name for name in PROBES if name in used]
+
+
+def _check_probe(settings: Settings, name: str) -> str:
+    async def open_and_close() -> None:
+        async with settings.build_probe(name):
+            pass
+
+    asyncio.run(open_and_close())
+    return "can be opened"
+
+
+def _check_credentials(
+    settings: Settings, protocol: str, devices: Iterable[Device]
+) -> Iterator[Finding]:
+    """Of those that devices of `protocol` name; nothing where there are none to name."""
+    if not PROBES[protocol].credential_types:
+        return
+    defined: Mapping[str, BaseModel] = getattr(settings.polling, protocol).credentials
+    named = Counter(device.credential for device in devices if device.protocol == protocol)
+    well, wrong = [], []
+    for name, count in sorted(named.items()):
+        try:
+            _read_credential(f"polling.{protocol}.credentials", defined, name)
+        except ConfigurationError as error:
+            wrong.append(f"{error} Devices that need it: {count}.")
+        else:
+            well.append(f"{name} ({count})")
+    if well:
+        says = f"can be read, each with how many devices name it: {', '.join(well)}"
+        yield Finding(f"{protocol} credentials", True, says)
+    if wrong:
+        yield Finding(f"{protocol} credentials", False, "\n".join(wrong))
+
+
+def _read_credential(section: str, defined: Mapping[str, BaseModel], name: str) -> None:
+    """ConfigurationError if it is not `defined`, or something that it names cannot be read."""
+    if not name:
+        fix = f"Name one of {section} in the inventory's column credential."
+        raise ConfigurationError("the inventory", "devices name no credential", fix)
+    if name not in defined:
+        fix = "Define it, or correct the inventory's column credential."
+        raise ConfigurationError(section, f"there is no {name!r}", fix)
+    try:
+        _read_all(defined[name])
+    except ConfigurationError as error:
+        problem = f"{error.where}: {error.problem}"
+        raise ConfigurationError(f"{section}.{name}", problem, error.fix) from error
+
+
+def _read_all(part: BaseModel) -> None:
+    """Read every secret and file that `part` names, and keep none of it."""
+    for name in type(part).model_fields:
+        given = getattr(part, name)
+        if isinstance(given, SecretReference):
+            given.read()
+        elif isinstance(given, Path):
+            _read_file(given)
+        elif isinstance(given, BaseModel):
+            _read_all(given)
+
+
+def _read_file(path: Path) -> None:
+    try:
+        path.read_bytes()
+    except OSError as error:
+        problem = f"cannot be read ({error.strerror})"
+        raise ConfigurationError(str(path), problem, "Create it, or make it readable.") from error
 
 
 def _attempt(name: str, check: Callable[[], str], fix: str = "") -> Finding:

@@ -141,6 +141,7 @@ def test_every_action_explains_itself_with_an_example_that_is_one(
         ["probe"],
         ["probe", "h", "--timeout", "inf"],
         ["probe", "h", "--timeout", "0"],
+        ["probe", "h", "--engine", "slow"],
     ],
 )
 def test_wrong_usage_is_status_2(
@@ -488,6 +489,31 @@ def test_a_probe_of_a_real_agent_tells_what_it_was_asked(
     assert rows is not None
     assert len(rows[2].splitlines()) == int(rows[1])
     assert re.fullmatch(r"(  /.*: disk_usage_percent [\d.]+ %\n)+", rows[2])
+
+
+@pytest.mark.parametrize(("chosen", "engine"), [((), "reference"), (("--engine", "fast"), "fast")])
+def test_a_probe_asks_an_agent_with_the_engine_that_is_chosen(
+    sqlite_operator: Operator,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    chosen: Sequence[str],
+    engine: str,
+) -> None:
+    monkeypatch.setenv("READ_COMMUNITY", COMMUNITY)
+    other = {"reference": "fast", "fast": "reference"}[engine]
+    sqlite_operator.settings["polling"]["snmp"] = {
+        "engine": other,  # whatever the sweeps use
+        "credentials": {"core": {"community": {"env": "READ_COMMUNITY"}}},
+    }
+    with snmpd(tmp_path) as port:
+        given = ("--protocol", "snmp", "--port", str(port), "--credential", "core")
+        _, out, err = sqlite_operator.run("probe", LOOPBACK, *given, *chosen)
+    assert err == ""
+    assert out.splitlines()[0] == (
+        f"127.0.0.1: SNMP to 127.0.0.1, port {port}, credential 'core', engine '{engine}'"
+    )
+    assert " it is up\n" in out
+    assert re.search(r"^uptime_seconds +[\d.]+ s$", out, re.MULTILINE)
 
 
 def test_a_probe_takes_from_the_inventory_what_is_not_said(sqlite_operator: Operator) -> None:

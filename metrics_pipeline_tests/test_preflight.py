@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import re
+import sqlite3
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -128,7 +129,9 @@ def test_the_settings_that_ship_work_with_the_simulator_and_fail_without_it(
     with simulating(state):
         status, found = run_check()
     assert status == 0
-    assert list(found) == [NAMES[0], NAMES[1], "inventory", *NAMES[2:]]
+    polled = ["devices", "tcp probe", "snmp probe", "snmp credentials"]
+    polled += ["ssh probe", "ssh credentials", "winrm probe"]
+    assert list(found) == [NAMES[0], NAMES[1], "inventory", *polled, *NAMES[2:]]
     assert all(len(findings) == 1 for findings in found.values())
     counts = found["azure_iot_hub"][0]
     assert counts.startswith("ok device_count ")
@@ -306,3 +309,180 @@ def test_before_the_first_start_it_says_that_the_simulator_is_not_running(
     [simulator] = [finding for finding in findings if finding.name == "simulated IoT Hub"]
     assert not simulator.is_well
     assert "Start `make run` first" in simulator.says
+
+
+# --- what is polled -------------------------------------------------------------------------------
+
+
+class Polled:
+    """Settings that poll an inventory of SQLite, and what `check` finds."""
+
+    def __init__(self, state: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        self.state = state
+        self.polling: dict[str, Any] = {"enabled": True, "status_by": "tcp", "metrics_by": ["snmp"]}
+        self.inventory: dict[str, Any] = {"database": {"url": "sqlite:///inventory.sqlite"}}
+        self._capsys = capsys
+        state.mkdir()
+
+    def fill(self, *lines: str) -> None:
+        """Import devices: id, address, protocol, credential."""
+        file = self.state / "devices.csv"
+        file.write_text("\n".join(["id,ip_address,protocol,credential", *lines, ""]))
+        (self.state / "settings.yaml").write_text(yaml.safe_dump(self._settings()))
+        settings = str(self.state / "settings.yaml")
+        assert main(["devices", "import", str(file), "--settings", settings]) == 0
+        self._capsys.readouterr()
+
+    def write(self, statement: str) -> None:
+        """Change the inventory behind our back, as SQLite lets others do."""
+        with closing(sqlite3.connect(self.state / "inventory.sqlite")) as other:
+            other.execute(statement)
+            other.commit()
+
+    def check(self) -> tuple[int, dict[str, list[str]]]:
+        """The exit status, and what was found that concerns polling."""
+        status, found = check(self.state, self._capsys, "", **self._settings())
+        others = {*NAMES, "inventory"}
+        return status, {name: said for name, said in found.items() if name not in others}
+
+    def _settings(self) -> dict[str, Any]:
+        sources = {"inventory": self.inventory}
+        return {"version": 1, "sources": sources, "fleet": None, "polling": self.polling}
+
+
+@pytest.fixture
+def polled(state: Path, capsys: pytest.CaptureFixture[str]) -> Polled:
+    return Polled(state, capsys)
+
+
+def test_what_is_polled_is_counted_and_what_polls_it_opened(
+    polled: Polled, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COMMUNITY", PASSWORD)
+    core, unused = ({"community": {"env": name}} for name in ("COMMUNITY", "NOT_SET_ANYWHERE"))
+    polled.polling["snmp"] = {"credentials": {"core": core, "unused": unused}}
+    polled.fill("a,10.0.0.1,snmp,core", "b,10.0.0.2,snmp,core", "c,10.0.0.3,tcp,")
+    assert polled.check() == (
+        0,
+        {
+            "devices": ["ok 3 can be polled, 1 by tcp, 2 by snmp"],
+            "tcp probe": ["ok can be opened"],
+            "snmp probe": ["ok can be opened"],
+            "snmp credentials": ["ok can be read, each with how many devices name it: core (2)"],
+        },
+    )
+
+
+def test_nothing_of_polling_is_tried_where_it_is_off(polled: Polled) -> None:
+    polled.fill("a,10.0.0.1,snmp,core")
+    polled.polling["enabled"] = False
+    assert polled.check() == (0, {})
+
+
+def test_rows_and_protocols_that_nobody_can_poll_are_told_with_examples(polled: Polled) -> None:
+    polled.fill(*(f"d{n},10.0.0.{n},tcp," for n in range(1, 10)))
+    polled.write("UPDATE devices SET ip_address = '10.0.0.300' WHERE id <> 'd1' AND id <> 'd2'")
+    polled.write("UPDATE devices SET protocol = 'telnet' WHERE id = 'd2'")
+    status, found = polled.check()
+    assert status == 1
+    well, wrong = found["devices"]
+    assert well == "ok 1 can be polled, 1 by tcp"
+    assert wrong.startswith(
+        "FAIL rows that cannot be polled: invalid_ip_address 7, unknown_protocol 1. Correct them "
+    )
+    assert wrong.count("got '10.0.0.300'") == 5
+
+
+def test_a_mapping_that_does_not_fit_the_table_is_told_and_the_probes_are_tried_all_the_same(
+    polled: Polled,
+) -> None:
+    polled.fill("a,10.0.0.1,tcp,")
+    polled.inventory["devices"] = {
+        "table": "devices",
+        "columns": {"id": "id", "ip_address": "management_address"},
+        "defaults": {"protocol": "snmp"},
+    }
+    status, found = polled.check()
+    assert status == 1
+    [text] = found.pop("devices")
+    assert text.startswith("FAIL inventory: reading sqlite:///")
+    assert "management_address" in text
+    assert "Name columns that the table has in sources.inventory.devices." in text
+    assert found == {"tcp probe": ["ok can be opened"], "snmp probe": ["ok can be opened"]}
+
+
+def test_credentials_that_are_not_there_are_told_with_how_many_devices_need_them(
+    polled: Polled,
+) -> None:
+    (polled.state / "community").write_text(PASSWORD)
+    polled.polling["snmp"] = {
+        "credentials": {
+            "core": {"community": {"file": "community"}},
+            "edge": {"community": {"env": "NOT_SET_ANYWHERE"}},
+        }
+    }
+    names = ["core", "edge", "old", "old", ""]
+    polled.fill(*(f"d{n},10.0.0.{n + 1},snmp,{name}" for n, name in enumerate(names)))
+    status, found = polled.check()
+    assert status == 1
+    section = "polling.snmp.credentials"
+    assert found["snmp credentials"] == [
+        "ok can be read, each with how many devices name it: core (1)",
+        (
+            "FAIL the inventory: devices name no credential. Name one of "
+            f"{section} in the inventory's column credential. Devices that need it: 1. "
+            f"{section}.edge: environment variable NOT_SET_ANYWHERE: no secret is there. Set it "
+            "and try again. Devices that need it: 1. "
+            f"{section}: there is no 'old'. Define it, or correct the inventory's column "
+            "credential. Devices that need it: 2."
+        ),
+    ]
+
+
+def test_files_of_credentials_are_read_also_those_of_a_jump_host(polled: Polled) -> None:
+    (polled.state / "key").write_text("a key")
+    jump = {"host": "gate.example", "login": {"user": "m", "key_file": "missing_key"}}
+    polled.polling |= {
+        "metrics_by": ["ssh"],
+        "ssh": {
+            "credentials": {
+                "direct": {"user": "m", "key_file": "key"},
+                "behind": {"user": "m", "key_file": "key", "jump": jump},
+            }
+        },
+    }
+    polled.fill("a,10.0.0.1,ssh,direct", "b,10.0.0.2,ssh,behind")
+    status, found = polled.check()
+    assert status == 1
+    well, wrong = found["ssh credentials"]
+    assert well.endswith("direct (1)")
+    assert wrong == (
+        f"FAIL polling.ssh.credentials.behind: {polled.state}/missing_key: cannot be read (No such "
+        "file or directory). Create it, or make it readable. Devices that need it: 1."
+    )
+
+
+def test_a_probe_that_cannot_be_opened_is_told(polled: Polled) -> None:
+    (polled.state / "hosts").mkdir()
+    polled.polling |= {"metrics_by": ["ssh"], "ssh": {"known_hosts": "hosts"}}
+    polled.fill("a,10.0.0.1,tcp,")
+    status, found = polled.check()
+    assert status == 1
+    assert found["tcp probe"] == ["ok can be opened"]
+    assert found["ssh probe"] == [
+        (
+            f"FAIL {polled.state}/hosts: the known host keys cannot be read (Is a directory). "
+            "Make the file readable, or name another in `known_hosts`."
+        )
+    ]
+
+
+def test_where_each_protocol_tells_who_is_up_those_of_the_inventory_are_opened(
+    polled: Polled,
+) -> None:
+    polled.polling |= {"status_by": "protocol", "metrics_by": []}
+    polled.fill("a,10.0.0.1,tcp,", "b,10.0.0.2,ssh,gone")
+    status, found = polled.check()
+    assert status == 1
+    assert list(found) == ["devices", "tcp probe", "ssh probe", "ssh credentials"]
+    assert "there is no 'gone'" in found["ssh credentials"][0]
