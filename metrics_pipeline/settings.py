@@ -30,6 +30,7 @@ from metrics_pipeline.core.catalog import (
     DEVICE_METRIC_LIST,
     DEVICE_UP,
     FLEET_METRICS,
+    LORAWAN_DEVICE_METRICS,
     Metric,
 )
 from metrics_pipeline.core.device_assets import (
@@ -54,7 +55,9 @@ from metrics_pipeline.sources.registry import SOURCES
 from metrics_pipeline.storage.embedded import EmbeddedStoreSettings
 from metrics_pipeline.storage.influx import InfluxStoreSettings
 
-DEVICE_FAMILIES = tuple(metric.family.name for metric in (DEVICE_UP, *DEVICE_METRIC_LIST))
+DEVICE_FAMILIES = tuple(
+    metric.family.name for metric in (DEVICE_UP, *DEVICE_METRIC_LIST, *LORAWAN_DEVICE_METRICS)
+)
 CADENCES_MINUTES = (1, 2, 3, 4, 5, 6, 10, 12, 15, 20, 30)
 STATUS_CADENCES_SECONDS = (10, 20, 30, 60, 100, 150, 300)
 
@@ -134,7 +137,7 @@ class ExporterSettings(BaseModel, frozen=True, extra="forbid"):
         default=20_000, ge=1, description="A family shows no more series than this, and says so."
     )
     per_device: bool = Field(
-        default=True, description="Show gauges of every single device that is polled."
+        default=True, description="Show gauges of every single device that is polled or sends."
     )
     device_metrics: tuple[str, ...] = Field(
         default=DEVICE_FAMILIES,

@@ -19,6 +19,7 @@ from typing import Any
 import sqlalchemy as sa
 from pydantic import BaseModel, Field
 
+from metrics_pipeline.core import catalog
 from metrics_pipeline.core.telemetry import DeadLetter
 from metrics_pipeline.storage import tallies
 from metrics_pipeline.storage.operational import (
@@ -28,10 +29,10 @@ from metrics_pipeline.storage.operational import (
     insert_if_absent,
 )
 
-KEPT_TOTAL = "metrics_pipeline_dead_letters_total"
+KEPT_TOTAL = catalog.DEAD_LETTERS.name
 """The tally, by reason, of dead letters that were stored."""
 
-DROPPED_TOTAL = "metrics_pipeline_dead_letters_dropped_total"
+DROPPED_TOTAL = catalog.DEAD_LETTERS_DROPPED.name
 """The tally, by reason, of dead letters that were dropped because the table was full."""
 
 BODY_BYTES = 1024
