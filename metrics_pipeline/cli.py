@@ -21,6 +21,7 @@ from metrics_pipeline.access.environment import (
 )
 from metrics_pipeline.core.errors import ConfigurationError, MetricsPipelineError
 from metrics_pipeline.devices_cli import add_devices
+from metrics_pipeline.telemetry_cli import add_telemetry
 
 MAX_PORT = 65535
 
@@ -63,6 +64,7 @@ def build_parser() -> argparse.ArgumentParser:
     _add_exporter(commands)
     _add_simulate(commands)
     add_devices(commands, _add)
+    add_telemetry(commands, _add)
     return parser
 
 

@@ -50,6 +50,7 @@ from metrics_pipeline.core.fleet import (
     edge_device_counts,
 )
 from metrics_pipeline.core.ports import DeviceProbe
+from metrics_pipeline.core.telemetry_assets import JOB as TELEMETRY_JOB
 from metrics_pipeline.sources.probe_registry import METRICS_PROTOCOLS, PROBES, ProbeSpec
 from metrics_pipeline.sources.registry import SOURCES
 from metrics_pipeline.storage.embedded import EmbeddedStoreSettings
@@ -182,6 +183,15 @@ class SimulatorSettings(BaseModel, frozen=True, extra="forbid"):
         validate_default=True,
         description="Where it writes what opens its SNMP agents, SSH hosts and TCP targets on "
         "127.20.0.0/16, which are in the inventory (Linux only); null is no such devices.",
+    )
+    event_hub_connection_string_file: StatePath | None = Field(
+        default=Path("simulator/event_hub_connection_string"),
+        validate_default=True,
+        description="Where it writes what one needs to reach its event hub, to which simulated "
+        "LoRaWAN devices send; null is no such hub.",
+    )
+    lorawan_devices: int = Field(
+        default=20, ge=0, le=10_000, description="How many send a frame in every step."
     )
     step_seconds: float = Field(
         default=5.0, gt=0, le=3600, description="Seconds between two changes of what is simulated."
@@ -435,7 +445,8 @@ class Settings(BaseModel, frozen=True, extra="forbid"):
         """The names of the jobs there are."""
         fleet = (JOB,) if self.fleet is not None else ()
         metrics = (METRICS_JOB,) if self.sweeps.metrics_by else ()
-        return (*fleet, *((STATUS_JOB, *metrics) if self.polls_devices else ()))
+        polls = (STATUS_JOB, *metrics) if self.polls_devices else ()
+        return (*fleet, *polls, *((TELEMETRY_JOB,) if self.telemetry is not None else ()))
 
     def build_probe(self, name: str) -> DeviceProbe:
         """The probe called `name`, with its credentials; opens nothing yet."""

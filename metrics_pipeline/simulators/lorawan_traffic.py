@@ -21,15 +21,15 @@ RETENTION = Retention(max_events=100_000, max_bytes=100_000_000)
 
 @contextmanager
 def serve_lorawan_devices(
-    *, port: int, connection_string_file: Path, count: int, step_seconds: float, seed: int
+    *, connection_string_file: Path, count: int, step_seconds: float, seed: int
 ) -> Iterator[EventHubServer]:
-    """Serve a hub to which `count` devices send a frame every `step_seconds`.
+    """Serve a hub, on any free port, to which `count` devices send a frame every `step_seconds`.
 
     Once it listens, its connection string is in `connection_string_file`, for the owner alone to
-    read. Raises OSError when the port is taken or the file cannot be written.
+    read. Raises OSError when the file cannot be written.
     """
     stop = threading.Event()
-    with EventHubServer(partition_count=PARTITIONS, retention=RETENTION, port=port) as hub:
+    with EventHubServer(partition_count=PARTITIONS, retention=RETENTION) as hub:
         write_private(connection_string_file, hub.connection_string + "\n")
         sender = threading.Thread(
             target=_send, args=(hub, count, step_seconds, seed, stop), name="lorawan-devices"

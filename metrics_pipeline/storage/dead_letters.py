@@ -85,7 +85,10 @@ class Selection:
 
     reason: str | None = None
     partition: str | None = None
+    id: int | None = None
+    after_id: int | None = None
     kept_since_ns: int | None = None
+    kept_before_ns: int | None = None
     first_sequence_number: int | None = None
     last_sequence_number: int | None = None
 
@@ -222,8 +225,14 @@ class DeadLetters:
             yield _ROW.reason == wanted.reason
         if wanted.partition is not None:
             yield _ROW.partition == wanted.partition
+        if wanted.id is not None:
+            yield _ROW.id == wanted.id
+        if wanted.after_id is not None:
+            yield _ROW.id > wanted.after_id
         if wanted.kept_since_ns is not None:
             yield _ROW.kept_at_ns >= wanted.kept_since_ns
+        if wanted.kept_before_ns is not None:
+            yield _ROW.kept_at_ns < wanted.kept_before_ns
         if wanted.first_sequence_number is not None:
             yield _ROW.sequence_number >= wanted.first_sequence_number
         if wanted.last_sequence_number is not None:

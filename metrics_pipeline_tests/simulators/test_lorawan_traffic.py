@@ -15,7 +15,7 @@ from metrics_pipeline_tests.servers import wait_until
 def test_devices_send_at_once_and_again_after_each_step(tmp_path: Path) -> None:
     file = tmp_path / "simulator" / "event_hub"
     with serve_lorawan_devices(
-        port=0, connection_string_file=file, count=8, step_seconds=0.05, seed=1
+        connection_string_file=file, count=8, step_seconds=0.05, seed=1
     ) as hub:
         assert file.read_text().strip() == hub.connection_string
         assert stat.S_IMODE(file.stat().st_mode) == 0o600
@@ -28,7 +28,7 @@ def test_devices_send_at_once_and_again_after_each_step(tmp_path: Path) -> None:
 def test_the_sdk_reads_them_with_what_iot_hub_adds(tmp_path: Path) -> None:
     async def read() -> list[object]:
         with serve_lorawan_devices(
-            port=0, connection_string_file=tmp_path / "hub", count=8, step_seconds=60, seed=1
+            connection_string_file=tmp_path / "hub", count=8, step_seconds=60, seed=1
         ) as hub:
             async with AsyncReader(hub) as reader:
                 return [event.system_properties for event in await reader.until_events(6)]
