@@ -49,10 +49,16 @@ from metrics_pipeline.core.fleet import (
     device_counts,
     edge_device_counts,
 )
+from metrics_pipeline.core.lorawan import Rules
+from metrics_pipeline.core.lorawan_payload import Limits
 from metrics_pipeline.core.ports import DeviceProbe
+from metrics_pipeline.core.telemetry import BatchLimits
 from metrics_pipeline.core.telemetry_assets import JOB as TELEMETRY_JOB
+from metrics_pipeline.sources.event_hub_settings import EventHubSettings
 from metrics_pipeline.sources.probe_registry import METRICS_PROTOCOLS, PROBES, ProbeSpec
 from metrics_pipeline.sources.registry import SOURCES
+from metrics_pipeline.storage.checkpoints import CheckpointSettings, DatabaseCheckpointSettings
+from metrics_pipeline.storage.dead_letters import DeadLetterSettings
 from metrics_pipeline.storage.embedded import EmbeddedStoreSettings
 from metrics_pipeline.storage.influx import InfluxStoreSettings
 
@@ -392,6 +398,91 @@ PollingSettings = create_model(
 )
 
 
+class BatchSettings(BaseModel, frozen=True, extra="forbid"):
+    """A micro-batch of one partition: it is stored when the first of these is reached."""
+
+    max_events: int = Field(
+        default=2000, ge=1, le=20_000, description="Events; 2,000 uplinks take about 10 MB."
+    )
+    max_bytes: int = Field(
+        default=4_000_000,
+        ge=1000,
+        le=100_000_000,
+        description="Bytes of their bodies; one event may be larger by itself.",
+    )
+    max_wait_seconds: float = Field(
+        default=0.5,
+        gt=0,
+        le=10,
+        description="Seconds since the one before; so much later an event can be read at least.",
+    )
+
+
+class DecodeSettings(BaseModel, frozen=True, extra="forbid"):
+    """What of an event is taken; what is beyond is cut off and counted, or a dead letter."""
+
+    is_iot_hub: bool = Field(
+        default=True,
+        description="Whether the events are an IoT Hub's, which says who sent each; false for a "
+        "hub that others send to directly.",
+    )
+    body_bytes: int = Field(
+        default=262_144, ge=1000, le=1_048_576, description="The largest body that is decoded."
+    )
+    uplinks: int = Field(default=1000, ge=1, le=1000, description="Uplinks in one event at most.")
+    depth: int = Field(
+        default=8, ge=1, le=32, description="Objects and arrays inside each other, of `data`."
+    )
+    fields: int = Field(default=200, ge=1, le=1000, description="Fields of one uplink at most.")
+    text_characters: int = Field(
+        default=2000, ge=1, le=60_000, description="Of one text, which is cut there."
+    )
+
+
+class TelemetrySettings(BaseModel, frozen=True, extra="forbid"):
+    """LoRaWAN uplinks that come over a stream of events."""
+
+    source: EventHubSettings = Field(description="Where the events are.")
+    checkpoints: CheckpointSettings = Field(
+        default=DatabaseCheckpointSettings(), description="Where it is kept how far is stored."
+    )
+    dead_letters: DeadLetterSettings = Field(
+        default=DeadLetterSettings(), description="How much is kept of what cannot be decoded."
+    )
+    window_seconds: int = Field(
+        default=240,
+        ge=5,
+        le=3300,
+        description="Seconds that one run reads before the next takes over.",
+    )
+    batch: BatchSettings = Field(default=BatchSettings(), description="How events are grouped.")
+    decode: DecodeSettings = Field(
+        default=DecodeSettings(), description="What of an event is taken."
+    )
+    warn_dead_letter_share: float = Field(
+        default=0.05,
+        gt=0,
+        le=1,
+        description="More than this share of refused uplinks is a warning.",
+    )
+    warn_lag_seconds: float = Field(
+        default=30.0,
+        gt=0,
+        description="Events that wait for longer than this at the end of a run are a warning.",
+    )
+
+    def batch_limits(self) -> BatchLimits:
+        """What one micro-batch may hold."""
+        batch = self.batch
+        return BatchLimits(batch.max_events, batch.max_bytes, batch.max_wait_seconds)
+
+    def rules(self) -> Rules:
+        """What is decoded."""
+        decode = self.decode
+        limits = Limits(decode.depth, decode.fields, decode.text_characters)
+        return Rules(decode.is_iot_hub, decode.body_bytes, decode.uplinks, limits)
+
+
 class Settings(BaseModel, frozen=True, extra="forbid"):
     """The whole settings file."""
 
@@ -404,6 +495,9 @@ class Settings(BaseModel, frozen=True, extra="forbid"):
         default={},
         validate_default=True,
         description="How devices of the inventory are polled, protocol by protocol.",
+    )
+    telemetry: TelemetrySettings | None = Field(
+        default=None, description="Uplinks of LoRaWAN devices; absent means they are not read."
     )
     store: Annotated[EmbeddedStoreSettings | InfluxStoreSettings, Field(discriminator="kind")] = (
         Field(

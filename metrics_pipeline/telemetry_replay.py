@@ -85,9 +85,7 @@ class Replay:
             decoded += self._try_what_is_gone(by_number.values(), done)
         return decoded
 
-    def _try_what_is_gone(
-        self, letters: Iterable[KeptDeadLetter], done: Replayed
-    ) -> Iterator[int]:
+    def _try_what_is_gone(self, letters: Iterable[KeptDeadLetter], done: Replayed) -> Iterator[int]:
         """From what the table has, where that is the whole body; who sent it is not there."""
         rules = replace(self.rules, is_iot_hub=False)
         for each in letters:
@@ -152,9 +150,7 @@ class Replay:
                 first = events[-1].sequence_number + 1
                 yield [event for event in events if event.sequence_number <= last]
 
-    def _receive(
-        self, reader: PartitionReader, partition: str, number: int
-    ) -> Sequence[RawEvent]:
+    def _receive(self, reader: PartitionReader, partition: str, number: int) -> Sequence[RawEvent]:
         """The next events, of which there are some. SourceUnreachable if they do not come."""
         deadline = time.monotonic() + QUIET_SECONDS
         while time.monotonic() < deadline:

@@ -112,4 +112,4 @@ class BatchLimits:
     """Of bodies. One event may be more than that by itself."""
 
     max_wait_seconds: float = 0.5
-    """How long to wait for the first event; what is there then is the micro-batch."""
+    """So long it is waited for more; what is there then is the micro-batch, and may be nothing."""

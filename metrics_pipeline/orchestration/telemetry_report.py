@@ -1,4 +1,4 @@
-"""What the UI shows of a run of telemetry: counts, lag, the checkpoint of each partition, checks."""
+"""What the UI shows of a run of telemetry: counts, lag, each partition's checkpoint, checks."""
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -18,7 +18,7 @@ NOTHING_REJECTED = "values_are_in_range"
 
 CHECKS = {
     FEW_DEAD_LETTERS: "No more of the uplinks than telemetry.warn_dead_letter_share were refused.",
-    LAG_IS_SHORT: "At its end, nothing had been waiting for longer than telemetry.warn_lag_seconds.",
+    LAG_IS_SHORT: "At its end, nothing had been waiting longer than telemetry.warn_lag_seconds.",
     NOTHING_LOST: "No event was gone, for its age, before it was read.",
     NOTHING_REJECTED: "No point was refused because it cannot be right.",
 }
@@ -53,9 +53,7 @@ def describe(report: IngestionReport) -> Metadata:
     }
 
 
-def judge(
-    report: IngestionReport, telemetry: TelemetrySettings
-) -> Sequence[dg.AssetCheckResult]:
+def judge(report: IngestionReport, telemetry: TelemetrySettings) -> Sequence[dg.AssetCheckResult]:
     """The outcome of every check."""
     parts = report.partitions.values()
     refused = _refused(parts).total()
@@ -71,9 +69,7 @@ def judge(
         _check(
             LAG_IS_SHORT,
             lag <= telemetry.warn_lag_seconds,
-            f"the newest that is stored of the slowest partition came {lag:.1f} s ago"
-            if lag
-            else "all there was is stored",
+            f"something has been waiting for {lag:.1f} s" if lag else "nothing waits",
         ),
         _check(NOTHING_LOST, not lost, f"{lost} events were gone" if lost else "nothing was"),
         _check(NOTHING_REJECTED, not rejected, rejected or "nothing was refused"),

@@ -110,7 +110,7 @@ def build_telemetry_sensor(settings: Settings) -> dg.SensorDefinition:
             now_ns = time.time_ns()
             watch.publish(backlog, now_ns)
         except MetricsPipelineError as error:
-            # Not a failed tick: there would be one every 5 s, with a trace, for as long as it lasts.
+            # Not a failed tick: there would be one every 5 s, with a trace, while it lasts.
             context.log.warning("How far the hub is was not found out: %s", error)
             return dg.SensorResult(skip_reason=f"How far the hub is was not found out: {error}")
         return _decide(context.instance, backlog, now_ns)
@@ -146,7 +146,7 @@ def pause_seconds(last: Sequence[dg.RunRecord], now_seconds: float) -> float:
     if not failed or last[0].end_time is None:
         return 0.0
     pause = min(FIRST_PAUSE_SECONDS * 2 ** (failed - 1), LONGEST_PAUSE_SECONDS)
-    return max(0.0, last[0].end_time + pause - now_seconds)
+    return max(0.0, float(last[0].end_time) + pause - now_seconds)
 
 
 def _tell(backlog: Backlog, now_ns: int) -> str:

@@ -64,7 +64,9 @@ def _build_asset(settings: Settings, telemetry: TelemetrySettings) -> dg.AssetsD
             report = _ingest(context, settings, telemetry)
         except MetricsPipelineError as error:
             raise failure([error], kept=0) from error
-        yield dg.MaterializeResult(metadata=describe(report), check_results=judge(report, telemetry))
+        yield dg.MaterializeResult(
+            metadata=describe(report), check_results=judge(report, telemetry)
+        )
         errors = errors_in(report)
         if errors:
             raise failure(errors, kept=points_in(report))

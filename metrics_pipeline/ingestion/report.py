@@ -1,20 +1,13 @@
-"""Telemetry in micro-batches that lose nothing: from a stream of events into the stores.
-
-Each partition in a thread of its own: receive, decode, write the points, keep the dead letters, and
-only then move the checkpoint. Whatever dies in between is read once more, and as the time of a
-point comes from its event, it is stored once.
-"""
+"""What an ingestion works with, and what it says it did."""
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from metrics_pipeline.core.errors import MetricsPipelineError
-from metrics_pipeline.core.lorawan import Rules
-from metrics_pipeline.core.ports import CheckpointStore, EventStream
-from metrics_pipeline.core.telemetry import BatchLimits, Checkpoint
+from metrics_pipeline.core.ports import CheckpointStore
+from metrics_pipeline.core.telemetry import Checkpoint
 from metrics_pipeline.storage.dead_letters import DeadLetters
 from metrics_pipeline.storage.writer import Writer
 
@@ -33,13 +26,15 @@ class PartitionReport:
     """What became of one partition, from the start of the ingestion until now.
 
     Counted are the events before the checkpoint alone. `refused` are uplinks or events by the
-    reason in `lorawan.Reason`; `rejected` points by the writer's; `altered` what was cut off.
+    reason in `lorawan.Reason`; `rejected` points by the writer's; `altered` what was cut off;
+    `dead_letters` those that were new in the table.
     """
 
     events: int = 0
     points: int = 0
     bytes: int = 0
     refused: Mapping[str, int] = field(default_factory=dict)
+    dead_letters: Mapping[str, int] = field(default_factory=dict)
     rejected: Mapping[str, int] = field(default_factory=dict)
     altered: Mapping[str, int] = field(default_factory=dict)
     lost_events: int = 0
@@ -49,7 +44,7 @@ class PartitionReport:
     """Accepted by the hub and not behind the checkpoint, when the hub was last asked."""
 
     lag_seconds: float = 0.0
-    """How long ago the newest event that is stored was accepted; 0 without a lag in events."""
+    """How long ago the oldest event that waits was accepted, as far as known; 0 without a lag."""
 
     checkpoint: Checkpoint | None = None
     is_taken: bool = False
@@ -69,25 +64,3 @@ class IngestionReport:
     partitions: Mapping[str, PartitionReport]
     epoch: int
     seconds: float
-
-
-def ingest(
-    stream: EventStream,
-    stores: Stores,
-    rules: Rules,
-    limits: BatchLimits,
-    *,
-    asset: str,
-    window_seconds: float,
-    stop: threading.Event,
-    tell: Callable[[IngestionReport], None] = lambda _report: None,
-) -> IngestionReport:
-    """Read all partitions until the window ends or `stop` is set, and say what became of them.
-
-    While it goes on, the latest rows of all devices are published as those of `asset` every few
-    seconds, and then `tell` is given what was done so far. What fails is tried again until the end
-    of the window; a partition that cannot be read costs the others nothing and has an `error` in
-    the report. Raises SourceError when the hub does not say which partitions there are, and
-    StoreError when nobody says where to go on.
-    """
-    raise NotImplementedError
