@@ -143,10 +143,11 @@ def pause_seconds(last: Sequence[dg.RunRecord], now_seconds: float) -> float:
         if record.dagster_run.status is not dg.DagsterRunStatus.FAILURE:
             break
         failed += 1
-    if not failed or last[0].end_time is None:
+    ended: float | None = last[0].end_time if failed else None
+    if ended is None:
         return 0.0
     pause = min(FIRST_PAUSE_SECONDS * 2 ** (failed - 1), LONGEST_PAUSE_SECONDS)
-    return max(0.0, float(last[0].end_time) + pause - now_seconds)
+    return max(0.0, ended + pause - now_seconds)
 
 
 def _tell(backlog: Backlog, now_ns: int) -> str:

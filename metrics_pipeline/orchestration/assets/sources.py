@@ -7,7 +7,7 @@ from metrics_pipeline.sources.registry import SOURCES
 
 
 def build_source_assets(settings: Settings) -> list[dg.AssetSpec]:
-    """One external asset for each source the settings use, and for devices that are polled or send."""
+    """One external asset for each source the settings use, and for devices polled or heard of."""
     devices = dg.AssetSpec(
         key=["inventory", "devices"],
         description="Which devices there are: read by this pipeline, kept by others.",
