@@ -18,7 +18,7 @@ from metrics_pipeline.orchestration.schedules import (
     build_fleet_schedule,
     build_telemetry_job,
 )
-from metrics_pipeline.orchestration.telemetry_sensor import build_telemetry_sensor
+from metrics_pipeline.orchestration.telemetry_sensor import BacklogWatch, build_telemetry_sensor
 from metrics_pipeline.settings import Settings
 from metrics_pipeline.settings_file import load_settings
 
@@ -43,7 +43,7 @@ def build_definitions(settings: Settings) -> dg.Definitions:
             *([build_fleet_schedule(fleet, counted)] if fleet else []),
             *(build_device_schedules(settings.sweeps) if polled else []),
         ],
-        sensors=[build_telemetry_sensor(settings)] if telemetry else [],
+        sensors=[build_telemetry_sensor(BacklogWatch(settings))] if telemetry else [],
         resources=build_resources(settings),
         executor=dg.in_process_executor,
     )

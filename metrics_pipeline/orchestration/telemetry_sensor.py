@@ -91,9 +91,8 @@ class BacklogWatch:
         return self._stream, self._checkpoints
 
 
-def build_telemetry_sensor(settings: Settings) -> dg.SensorDefinition:
-    """`telemetry_backlog`: on by default."""
-    watch = BacklogWatch(settings)
+def build_telemetry_sensor(watch: BacklogWatch) -> dg.SensorDefinition:
+    """`telemetry_backlog`: on by default. `watch` stays open for as long as the process lives."""
 
     @dg.sensor(
         name=SENSOR,
@@ -146,7 +145,7 @@ def pause_seconds(last: Sequence[dg.RunRecord], now_seconds: float) -> float:
     ended: float | None = last[0].end_time if failed else None
     if ended is None:
         return 0.0
-    pause = min(FIRST_PAUSE_SECONDS * 2 ** (failed - 1), LONGEST_PAUSE_SECONDS)
+    pause = min(FIRST_PAUSE_SECONDS * (1 << failed - 1), LONGEST_PAUSE_SECONDS)
     return max(0.0, ended + pause - now_seconds)
 
 
