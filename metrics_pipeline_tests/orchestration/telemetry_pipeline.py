@@ -32,7 +32,8 @@ from metrics_pipeline.storage.operational import OperationalDatabase
 
 EUI = "FEEDFACE1000000"
 DEVICE = {"iothub-connection-auth-method": '{"scope":"device"}'}
-WINDOW_SECONDS = 5
+WINDOW_SECONDS = 1.5
+"""Shorter than settings may say, so that tests do not take long."""
 
 
 def uplink(number: int, device: int = 0, **fields: Any) -> bytes:
@@ -139,10 +140,12 @@ class Ticks:
 
 
 @contextmanager
-def telemetry(folder: Path, partitions: int = 2, **sections: Any) -> Iterator[Telemetry]:
-    """Telemetry from a hub without events; `sections` go into the settings, also into a file."""
+def telemetry(
+    folder: Path, window_seconds: float = WINDOW_SECONDS, **sections: Any
+) -> Iterator[Telemetry]:
+    """Telemetry from a hub with two partitions and no events; `sections` go into the settings, also into a file."""
     with (
-        serve_event_hub(partition_count=partitions) as hub,
+        serve_event_hub(partition_count=2) as hub,
         dg.DagsterInstance.ephemeral() as instance,
         ExitStack() as opened,
     ):
@@ -153,10 +156,13 @@ def telemetry(folder: Path, partitions: int = 2, **sections: Any) -> Iterator[Te
             **sections,
             "telemetry": {
                 "source": {"connection_string": {"file": "event_hub"}, "timeout_seconds": 2},
-                "window_seconds": WINDOW_SECONDS,
                 **sections.get("telemetry", {}),
             },
         }
         (folder / "settings.yaml").write_text(yaml.safe_dump(document))
         settings = Settings.model_validate(document, context={STATE_DIR_KEY: folder})
+        assert settings.telemetry is not None
+        window = {"window_seconds": window_seconds}
+        short = settings.telemetry.model_copy(update=window)
+        settings = settings.model_copy(update={"telemetry": short})
         yield Telemetry(folder, settings, hub, instance, opened)

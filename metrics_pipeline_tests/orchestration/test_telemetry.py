@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import signal
 import threading
@@ -24,6 +25,9 @@ from metrics_pipeline_tests.orchestration.telemetry_pipeline import (
     telemetry,
 )
 from metrics_pipeline_tests.servers import wait_until
+
+INTERRUPTED_WITHIN_SECONDS = 60
+"""Of a window of ten minutes."""
 
 ASSET = dg.AssetKey.from_user_string(UPLINKS)
 
@@ -143,7 +147,7 @@ def test_a_store_out_of_reach_fails_the_run_and_moves_no_checkpoint(tmp_path: Pa
 
 
 def test_a_run_that_is_interrupted_has_lost_nothing(tmp_path: Path) -> None:
-    with telemetry(tmp_path, telemetry={"window_seconds": 600}) as it:
+    with telemetry(tmp_path, window_seconds=600) as it:
         it.send(5)
 
         def interrupt() -> None:
@@ -153,14 +157,9 @@ def test_a_run_that_is_interrupted_has_lost_nothing(tmp_path: Path) -> None:
         thread = threading.Thread(target=interrupt)
         began = time.monotonic()
         thread.start()
-        with pytest.raises(BaseException, match=r".*") as interrupted:
-            it.run()
+        assert not it.run().success
         thread.join()
-        assert time.monotonic() - began < 60
-        assert type(interrupted.value).__name__ in (
-            "KeyboardInterrupt",
-            "DagsterExecutionInterruptedError",
-        )
+        assert time.monotonic() - began < INTERRUPTED_WITHIN_SECONDS
         assert len(it.stored()) == 5
         assert it.checkpoints()["0"].position.sequence_number == 4
 
@@ -168,7 +167,7 @@ def test_a_run_that_is_interrupted_has_lost_nothing(tmp_path: Path) -> None:
 def test_the_job_has_a_limit_and_the_asset_a_pool(it: Telemetry) -> None:
     definitions = build_definitions(it.settings)
     job = definitions.resolve_job_def(JOB)
-    assert job.tags[MAX_RUNTIME_TAG] == str(WINDOW_SECONDS + 60)
+    assert job.tags[MAX_RUNTIME_TAG] == str(math.ceil(WINDOW_SECONDS) + 60)
     asset = definitions.resolve_assets_def(ASSET)
     assert asset.op.pool == "telemetry"
     assert asset.group_names_by_key[ASSET] == "telemetry"
@@ -179,5 +178,5 @@ def test_without_a_section_there_is_no_asset_job_or_sensor(it: Telemetry) -> Non
     settings = it.settings.model_copy(update={"telemetry": None})
     definitions = build_definitions(settings)
     assert list(definitions.sensors or []) == []
-    assert JOB not in definitions.resolve_job_def.__self__.get_repository_def().job_names
+    assert JOB not in definitions.get_repository_def().job_names
     assert JOB not in settings.jobs()

@@ -77,7 +77,7 @@ def _build_asset(settings: Settings, telemetry: TelemetrySettings) -> dg.AssetsD
 def _ingest(
     context: dg.AssetExecutionContext, settings: Settings, telemetry: TelemetrySettings
 ) -> IngestionReport:
-    database, run_id = settings.operational_database, context.run_id
+    database, run_id = settings.operational_database, context.run.run_id
     stop = threading.Event()
     with ExitStack() as opened:
         # Whoever cancels the run interrupts this thread; those of the partitions end by this.
