@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import multiprocessing
 import os
@@ -14,6 +13,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,7 @@ from metrics_pipeline.access.secrets import SecretReference
 from metrics_pipeline.core.catalog import CATALOG, LORAWAN_UPLINK
 from metrics_pipeline.core.lorawan import Rules
 from metrics_pipeline.core.points import Point
-from metrics_pipeline.core.telemetry import BatchLimits
+from metrics_pipeline.core.telemetry import BatchLimits, Checkpoint, PartitionKey
 from metrics_pipeline.ingestion import IngestionReport, Stores, ingest
 from metrics_pipeline.simulators.event_hub.amqp_messages import make_message
 from metrics_pipeline.simulators.event_hub.server import EventHubServer
@@ -30,6 +30,7 @@ from metrics_pipeline.sources.event_hub import EventHubStream
 from metrics_pipeline.sources.event_hub_settings import EventHubSettings
 from metrics_pipeline.storage.checkpoints import (
     BlobCheckpointSettings,
+    DatabaseCheckpoints,
     DatabaseCheckpointSettings,
 )
 from metrics_pipeline.storage.dead_letters import DeadLetters, DeadLetterSettings
@@ -177,19 +178,44 @@ def errors(report: IngestionReport) -> Sequence[str]:
 # --- processes that are killed --------------------------------------------------------------------
 
 
-def _ingest_for_ever(made: Pipeline) -> None:
-    made.run()
+class _Telling(DatabaseCheckpoints):
+    """Tells whenever a checkpoint has moved."""
+
+    teller: Connection
+
+    def advance(self, key: PartitionKey, old: Checkpoint | None, new: Checkpoint) -> None:
+        super().advance(key, old, new)
+        self.teller.send(new.position.sequence_number)
 
 
-def kill_again_and_again(made: Pipeline, times: int, longest: float, dice: random.Random) -> None:
-    """Begin to ingest and be killed with SIGKILL at a random moment, after `longest` s at most."""
-    for _ in range(times):
-        victim = _CONTEXT.Process(target=_ingest_for_ever, args=(made,))
+def _ingest_for_ever(made: Pipeline, teller: Connection) -> None:
+    with made.opened() as (stream, stores):
+        telling = _Telling(OperationalDatabase(made.operational), f"pid {os.getpid()}")
+        telling.teller = teller
+        ingest(
+            *(stream, replace(stores, checkpoints=telling), RULES, made.limits),
+            asset=ASSET,
+            window_seconds=WAIT_SECONDS,
+            stop=threading.Event(),
+        )
+
+
+def kill_again_and_again(made: Pipeline, times: int, dice: random.Random) -> None:
+    """Begin to ingest and be killed with SIGKILL at a random moment.
+
+    Every other time that is while it begins, else after it has moved its first checkpoint.
+    """
+    for number in range(times):
+        told, teller = _CONTEXT.Pipe(duplex=False)
+        victim = _CONTEXT.Process(target=_ingest_for_ever, args=(made, teller))
         victim.start()
-        time.sleep(dice.uniform(0.02, longest))
+        teller.close()
+        if number % 2:
+            assert told.poll(WAIT_SECONDS)
+        time.sleep(dice.uniform(0, 0.25))
         assert victim.pid is not None
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(victim.pid, signal.SIGKILL)
+        os.kill(victim.pid, signal.SIGKILL)
         victim.join(WAIT_SECONDS)
         assert victim.exitcode == -signal.SIGKILL, victim.exitcode
         victim.close()
+        told.close()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import random
 import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
@@ -91,26 +90,21 @@ def influxdb(hub: EventHubServer, folder: Path) -> Iterator[tuple[Pipeline, Read
         )
 
 
-@pytest.mark.parametrize(
-    ("stores", "longest_seconds"),
-    [(embedded, 0.45), (influxdb, 0.8)],  # a client over HTTP takes longer to begin
-    ids=["embedded", "influxdb"],
-)
+@pytest.mark.parametrize("stores", [embedded, influxdb])
 @pytest.mark.timeout(180)
 def test_whoever_dies_wherever_every_event_is_stored_exactly_once(
-    stores: OpenedIn, longest_seconds: float, tmp_path: Path
+    stores: OpenedIn, tmp_path: Path
 ) -> None:
     with (
         serve_event_hub(partition_count=PARTITIONS) as hub,
         stores(hub, tmp_path) as (made, read),
     ):
         with sending(hub) as finish:
-            kill_again_and_again(made, KILLS, longest_seconds, random.Random(SEED))
+            kill_again_and_again(made, KILLS, random.Random(SEED))
             survived = sum(numbers(read()).values())
-            time.sleep(0.2)
             sent = finish()
         report = made.run(is_drained)
         assert errors(report) == []
         assert each_once(read(), sent)
     # Some of it was stored by those who died, or nothing was shown.
-    assert survived > 0
+    assert survived > sent / 10
