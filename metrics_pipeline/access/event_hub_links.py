@@ -279,7 +279,9 @@ class EventLink(_Link):
         link = self._client._link
         if link.current_link_credit <= self._prefetch // 2:
             link.flow(link_credit=self._prefetch)
-        self._client._connection.listen(wait=SOCKET_SECONDS, batch=FRAMES_AT_ONCE)
+        # No more than were promised: the next would be waited for.
+        batch = min(FRAMES_AT_ONCE, link.current_link_credit)
+        self._client._connection.listen(wait=SOCKET_SECONDS, batch=batch)
 
     def _is_enough(self, limits: BatchLimits) -> bool:
         arrived = self._arrived

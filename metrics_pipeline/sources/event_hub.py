@@ -13,8 +13,7 @@ from __future__ import annotations
 
 import functools
 import threading
-import weakref
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from metrics_pipeline.access.azure_credentials import make_token_credential
@@ -46,8 +45,9 @@ TURN_SECONDS = 0.5
 class EventHubReader:
     """`PartitionReader` of one partition."""
 
-    def __init__(self, link: EventLink) -> None:
+    def __init__(self, link: EventLink, on_close: Callable[[EventHubReader], None]) -> None:
         self._link = link
+        self._on_close = on_close
         self._turn = threading.Lock()
         self._is_open = False
         self._is_closing = False
@@ -77,6 +77,7 @@ class EventHubReader:
             self._link.close()
         finally:
             self._turn.release()
+            self._on_close(self)
 
 
 class EventHubStream:
@@ -92,7 +93,7 @@ class EventHubStream:
         self._hub = self._locate()
         self._asking = threading.Lock()
         self._management: ManagementLink | None = None
-        self._readers: weakref.WeakSet[EventHubReader] = weakref.WeakSet()
+        self._readers: set[EventHubReader] = set()
 
     @property
     def name(self) -> str:
@@ -128,7 +129,7 @@ class EventHubStream:
         """A reader of what comes after `after`; connects at its first `receive`."""
         group, prefetch = self._settings.consumer_group, self._settings.prefetch
         link = EventLink(self._hub, group, partition, after, epoch=epoch, prefetch=prefetch)
-        reader = EventHubReader(link)
+        reader = EventHubReader(link, self._readers.discard)
         self._readers.add(reader)
         return reader
 

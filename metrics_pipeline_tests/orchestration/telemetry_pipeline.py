@@ -143,7 +143,10 @@ class Ticks:
 def telemetry(
     folder: Path, window_seconds: float = WINDOW_SECONDS, **sections: Any
 ) -> Iterator[Telemetry]:
-    """Telemetry from a hub with two partitions and no events; `sections` go into the settings, also into a file."""
+    """Telemetry from a hub with two partitions and no events.
+
+    `sections` go into the settings, which are in a file as well.
+    """
     with (
         serve_event_hub(partition_count=2) as hub,
         dg.DagsterInstance.ephemeral() as instance,
