@@ -272,6 +272,8 @@ def _check_telemetry(settings: Settings) -> Iterator[Finding]:
             yield _attempt(
                 "checkpoints", partial(_check_checkpoints, settings, telemetry, stream, states)
             )
+    except SourceError as error:
+        yield Finding("event hub", False, "\n".join(_tell([error])))
     except MetricsPipelineError as error:
         yield Finding("event hub", False, str(error))
 

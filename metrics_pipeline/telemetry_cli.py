@@ -16,7 +16,7 @@ def add_telemetry(commands: Any, add: AddParser) -> None:
     parser = add(
         commands,
         "telemetry",
-        "Look at what could not be decoded, and store events again.",
+        "Look at what cannot be decoded; store events again.",
         "telemetry dead-letters --reason not_json",
     )
     actions = parser.add_subparsers(required=True, metavar="ACTION")
