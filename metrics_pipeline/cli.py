@@ -129,7 +129,7 @@ def _add_check(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     parser = _add(
         commands,
         "check",
-        "Read the settings, try everything they name, and say what works.",
+        "Read the settings, try all they name, and say what works.",
         "check --settings fleet.yaml",
     )
     parser.set_defaults(command=_check)
