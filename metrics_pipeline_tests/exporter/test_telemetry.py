@@ -66,9 +66,12 @@ def test_devices_lag_and_dead_letters_are_on_the_page(tmp_path: Path) -> None:
 
 def test_the_lag_grows_on_the_page_while_the_store_is_away(tmp_path: Path) -> None:
     (tmp_path / "token").write_text("t")
-    store = {"kind": "influxdb", "api": "v2", "url": "http://127.0.0.1:1", "org": "o"}
-    sections = {"store": {**store, "token": {"file": "token"}}, "exporter": EXPORTER}
-    with telemetry(tmp_path, **sections) as it, exporter_process(tmp_path) as exporter:
+    store: dict[str, object] = {"kind": "influxdb", "api": "v2", "org": "o"}
+    store |= {"url": "http://127.0.0.1:1", "token": {"file": "token"}}
+    with (
+        telemetry(tmp_path, store=store, exporter=EXPORTER) as it,
+        exporter_process(tmp_path) as exporter,
+    ):
         it.send(3)
         ticks = Ticks(it)
         ticks.tick()
