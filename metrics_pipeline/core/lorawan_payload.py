@@ -16,7 +16,7 @@ from math import isfinite
 from typing import Any
 
 from metrics_pipeline.core.errors import InvalidPoint
-from metrics_pipeline.core.open_fields import FLAG, NUMBER, TYPE_WORDS, open_name
+from metrics_pipeline.core.open_fields import TYPE_WORDS, open_name
 from metrics_pipeline.core.points import FieldValue
 
 Path = tuple[str, ...]
@@ -25,6 +25,7 @@ Path = tuple[str, ...]
 _Leaf = tuple[Path, str, str, FieldValue]
 """The path to the object or array, the key in it, the word of the type, and the value."""
 
+SURELY_FINITE = 2**1000
 _NAMES = 4096
 _NOT_IN_A_NAME = re.compile(r"\W")
 _HALF_CHARACTERS = re.compile("[\ud800-\udfff]")
@@ -74,12 +75,12 @@ class Leaves:
         if depth >= self._limits.depth:
             self.count("too_deep")
             return
-        limits, fields, found = self._limits, self._fields, self._found
+        limits, fields, found, fit = self._limits, self._fields, self._found, self._fit
         for key, value in children:
             short = key if len(key) <= limits.key_characters else key[: limits.key_characters]
             word = TYPE_WORDS.get(type(value))
             if word is not None and len(found) < limits.fields:
-                leaf = self._fit(value, word)
+                leaf = fit(value)
                 fields[_name(path, short, word)] = leaf
                 found.append((path, short, word, leaf))
             elif word is not None:
@@ -90,11 +91,14 @@ class Leaves:
                 if "too_many_fields" in self.cut:
                     return
 
-    def _fit(self, value: Any, word: str) -> Any:
+    def _fit(self, value: Any) -> Any:
         # Called for every leaf: what is usual is told without a call.
-        if word is NUMBER:
-            return value if type(value) is float and isfinite(value) else finite(value)
-        if word is FLAG or (value.isascii() and len(value) <= self._limits.text_characters):
+        kind = type(value)
+        if kind is float:
+            return value if isfinite(value) else finite(value)
+        if kind is int:
+            return float(value) if -SURELY_FINITE < value < SURELY_FINITE else finite(value)
+        if kind is bool or (value.isascii() and len(value) <= self._limits.text_characters):
             return value
         return self.as_text(value)
 
