@@ -27,6 +27,9 @@ _Leaf = tuple[Path, str, str, FieldValue]
 
 SURELY_FINITE = 2**1000
 _NAMES = 4096
+_PATHS, _NAMES_AT_A_PATH = 256, 128
+"""Names that are found with half the effort; others choose them, so there is a bound."""
+
 _NOT_IN_A_NAME = re.compile(r"\W")
 _HALF_CHARACTERS = re.compile("[\ud800-\udfff]")
 
@@ -75,13 +78,14 @@ class Leaves:
         if depth >= self._limits.depth:
             self.count("too_deep")
             return
-        limits, fields, found, fit = self._limits, self._fields, self._found, self._fit
+        fields, found, fit = self._fields, self._found, self._fit
+        longest, most, names = self._limits.key_characters, self._limits.fields, _names(path)
         for key, value in children:
-            short = key if len(key) <= limits.key_characters else key[: limits.key_characters]
+            short = key if len(key) <= longest else key[:longest]
             word = TYPE_WORDS.get(type(value))
-            if word is not None and len(found) < limits.fields:
+            if word is not None and len(found) < most:
                 leaf = fit(value)
-                fields[_name(path, short, word)] = leaf
+                fields[names[word].get(short) or _remember(names[word], path, short, word)] = leaf
                 found.append((path, short, word, leaf))
             elif word is not None:
                 self.cut["too_many_fields"] = 1
@@ -134,6 +138,19 @@ def _children(value: dict[str, Any] | list[Any]) -> Iterable[tuple[str, Any]]:
     if isinstance(value, dict):
         return value.items()
     return ((str(place), child) for place, child in enumerate(value))
+
+
+@lru_cache(_PATHS)
+def _names(path: Path) -> dict[str, dict[str, str]]:  # noqa: ARG001  (a place of its own)
+    """Names of leaves at `path` by the word of their type and their key, as far as remembered."""
+    return {word: {} for word in TYPE_WORDS.values()}
+
+
+def _remember(names: dict[str, str], path: Path, key: str, word: str) -> str:
+    name = _name(path, key, word)
+    if len(names) < _NAMES_AT_A_PATH:
+        names[key] = name
+    return name
 
 
 @lru_cache(_NAMES)
