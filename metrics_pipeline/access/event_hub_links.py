@@ -25,14 +25,15 @@ from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from functools import lru_cache
 from http import HTTPStatus
+from io import BytesIO
 from typing import Any
 
 import azure.eventhub
 from azure.core.credentials import AccessToken
 from azure.eventhub._pyamqp import ReceiveClient
 from azure.eventhub._pyamqp._connection import Connection
+from azure.eventhub._pyamqp._decode import decode_empty_frame, decode_frame
 from azure.eventhub._pyamqp.authentication import JWTTokenAuth
 from azure.eventhub._pyamqp.client import AMQPClient
 from azure.eventhub._pyamqp.constants import ReceiverSettleMode
@@ -47,6 +48,17 @@ from azure.eventhub._pyamqp.message import Message
 from azure.eventhub._pyamqp.utils import amqp_long_value, amqp_string_value
 
 from metrics_pipeline.access.event_hub_credentials import HubCredential
+from metrics_pipeline.access.event_hub_frames import (
+    ENQUEUED_TIME,
+    HEADER_BYTES,
+    KEPT,
+    NS_PER_MS,
+    OFFSET,
+    SEQUENCE_NUMBER,
+    find_event,
+    property_name,
+    transfer_payload,
+)
 from metrics_pipeline.core.errors import (
     ConfigurationError,
     CredentialRefused,
@@ -71,21 +83,16 @@ KNOWN_VERSIONS = "5.15."
 SOCKET_SECONDS = 0.1
 """How long one look for frames waits where there are none."""
 
-FRAMES_AT_ONCE = 200
-"""So many are read between two looks at what a micro-batch may hold."""
+BYTES_AT_ONCE = 1 << 16
+"""So many are read between two looks at what a micro-batch may hold; some 100 uplinks."""
 
 CLOSE_SECONDS = 2.0
 BUSY_SECONDS = 4.0
 """What a hub that throttles asks for: "Please wait 4 seconds and try again"."""
 
-NS_PER_MS = 1_000_000
 MAX_REASON_CHARACTERS = 300
 EPOCH = b"com.microsoft:epoch"
 BEFORE_THE_FIRST = "-1"
-ANNOTATIONS_KEPT = b"iothub-"
-
-_SEQUENCE_NUMBER, _OFFSET = b"x-opt-sequence-number", b"x-opt-offset"
-_ENQUEUED_TIME = b"x-opt-enqueued-time"
 
 _CLIENT: Any = AMQPClient
 _RECEIVER: Any = ReceiveClient
@@ -242,7 +249,15 @@ class EventLink(_Link):
         self._partition = partition
         self._prefetch = prefetch
         self._arrived: deque[RawEvent] = deque()
+<<<<<<< HEAD
         selector = _string(_selector(after).encode())
+=======
+        self._bytes = 0
+        """Of the bodies of those that have arrived."""
+
+        offset = BEFORE_THE_FIRST if after is None else after.offset
+        selector = _string(f"amqp.annotation.x-opt-offset > '{offset}'".encode())
+>>>>>>> reader
         group = f"/consumergroups/{consumer_group}"
         address = f"amqps://{hub.host}/{hub.hub}/ConsumerGroups/{consumer_group}/Partitions"
         source = _SOURCE(address=f"{address}/{partition}", filters={})
@@ -279,15 +294,73 @@ class EventLink(_Link):
         link = self._client._link
         if link.current_link_credit <= self._prefetch // 2:
             link.flow(link_credit=self._prefetch)
-        # No more than were promised: the next would be waited for.
-        batch = min(FRAMES_AT_ONCE, link.current_link_credit)
-        self._client._connection.listen(wait=SOCKET_SECONDS, batch=batch)
+        connection = self._connection
+        connection.listen(batch=0)  # says that we are there, and raises what has gone wrong
+        transport = connection._transport
+        rest = transport._read_buffer.read()
+        data = self._read(transport)
+        buffer = rest + data
+        # The engine goes on from there when it reads itself: for a new token, now and then.
+        transport._read_buffer = BytesIO(buffer[self._take_frames(buffer) :])
+
+    def _read(self, transport: Any) -> bytes:
+        """What is there, or comes soon; the engine reads every frame by itself, in two parts."""
+        try:
+            data: bytes = transport.sock.recv(BYTES_AT_ONCE)
+        except TimeoutError:
+            return b""
+        if not data:
+            raise ConnectionError("the hub has closed the connection")
+        self._connection._last_frame_received_time = time.time()
+        return data
+
+    def _take_frames(self, buffer: bytes) -> int:
+        """Take the whole frames in `buffer`; how many bytes these are."""
+        link = self._client._link
+        at, end, count = 0, len(buffer), 0
+        while end - at >= HEADER_BYTES:
+            after = at + int.from_bytes(buffer[at : at + 4], "big")
+            if after > end:
+                break
+            frame = buffer[at:after]
+            at = after if after > at else end
+            payload = (
+                None if link._received_payload else transfer_payload(frame, link.remote_handle)
+            )
+            event = None if payload is None else find_event(self._partition, payload)
+            if event is None:
+                self._count(count)
+                count = 0
+                self._pass_on(frame)
+            else:
+                count += 1
+                self._arrived.append(event)
+                self._bytes += len(event.body)
+        self._count(count)
+        return at
+
+    def _count(self, transfers: int) -> None:
+        """Tell the engine of so many whole messages that it has not seen."""
+        link = self._client._link
+        link.current_link_credit -= transfers
+        link.delivery_count += transfers
+        session = self._client._session
+        session.next_incoming_id += transfers
+        session.remote_outgoing_window -= transfers
+        session.incoming_window -= transfers
+        if session.incoming_window == 0:
+            session.incoming_window = session.target_incoming_window
+            session._outgoing_flow()
+
+    def _pass_on(self, frame: bytes) -> None:
+        """Let the engine read `frame`."""
+        payload = memoryview(frame)[4 * frame[4] :]
+        decoded = decode_frame(payload) if payload else decode_empty_frame(memoryview(frame))
+        channel = int.from_bytes(frame[6:8], "big")
+        self._connection._process_incoming_frame(channel, decoded)
 
     def _is_enough(self, limits: BatchLimits) -> bool:
-        arrived = self._arrived
-        return len(arrived) >= limits.max_events or (
-            bool(arrived) and sum(len(event.body) for event in arrived) >= limits.max_bytes
-        )
+        return len(self._arrived) >= limits.max_events or self._bytes >= limits.max_bytes
 
     def _pop(self, limits: BatchLimits) -> Sequence[RawEvent]:
         events: list[RawEvent] = []
@@ -297,10 +370,13 @@ class EventLink(_Link):
             if events and size > limits.max_bytes:
                 break
             events.append(self._arrived.popleft())
+            self._bytes -= len(events[-1].body)
         return events
 
     def _take(self, message: Any) -> None:
-        self._arrived.append(_event(self._partition, message))
+        event = _event(self._partition, message)
+        self._arrived.append(event)
+        self._bytes += len(event.body)
 
 
 class ManagementLink(_Link):
@@ -359,14 +435,14 @@ def _event(partition: str, message: Any) -> RawEvent:
     annotations = message.message_annotations
     return RawEvent(
         partition,
-        annotations[_SEQUENCE_NUMBER],
-        annotations[_OFFSET].decode(),
-        annotations[_ENQUEUED_TIME] * NS_PER_MS,
+        annotations[SEQUENCE_NUMBER],
+        annotations[OFFSET].decode(),
+        annotations[ENQUEUED_TIME] * NS_PER_MS,
         _body(message),
         {
-            _property_name(name): _property(value)
+            property_name(name): _property(value)
             for name, value in annotations.items()
-            if name.startswith(ANNOTATIONS_KEPT)
+            if name.startswith(KEPT)
         },
     )
 
@@ -375,11 +451,6 @@ def _property(value: Any) -> SystemProperty:
     if isinstance(value, bytes):
         return value.decode(errors="replace")
     return value if isinstance(value, str | int | float) else None
-
-
-@lru_cache(256)
-def _property_name(name: bytes) -> str:
-    return name.decode(errors="replace")
 
 
 def _body(message: Any) -> bytes:

@@ -135,6 +135,8 @@ class Catalog:
             m.measurement.name: m.measurement for m in (*stored, *self.open_fields)
         }
         self.shown_measurements = frozenset(m.measurement.name for m in self._shown)
+        self.usual_fields: dict[tuple[str, str], dict[tuple[str, type], tuple[float, ...]]] = {}
+        """What validation remembers, by measurement and selector; to tell quickly what is fit."""
 
     def __iter__(self) -> Iterator[Metric]:
         return iter(self._shown)

@@ -109,8 +109,7 @@ def build_telemetry_sensor(watch: BacklogWatch) -> dg.SensorDefinition:
             now_ns = time.time_ns()
             watch.publish(backlog, now_ns)
         except MetricsPipelineError as error:
-            # Not a failed tick: there would be one every 5 s, with a trace, while it lasts.
-            context.log.warning("How far the hub is was not found out: %s", error)
+            # Not a failed tick, nor a log of its own: there would be one every 5 s while it lasts.
             return dg.SensorResult(skip_reason=f"How far the hub is was not found out: {error}")
         return _decide(context.instance, backlog, now_ns)
 
