@@ -249,15 +249,10 @@ class EventLink(_Link):
         self._partition = partition
         self._prefetch = prefetch
         self._arrived: deque[RawEvent] = deque()
-<<<<<<< HEAD
-        selector = _string(_selector(after).encode())
-=======
         self._bytes = 0
         """Of the bodies of those that have arrived."""
 
-        offset = BEFORE_THE_FIRST if after is None else after.offset
-        selector = _string(f"amqp.annotation.x-opt-offset > '{offset}'".encode())
->>>>>>> reader
+        selector = _string(_selector(after).encode())
         group = f"/consumergroups/{consumer_group}"
         address = f"amqps://{hub.host}/{hub.hub}/ConsumerGroups/{consumer_group}/Partitions"
         source = _SOURCE(address=f"{address}/{partition}", filters={})
