@@ -32,7 +32,18 @@ NO_UPLINK = Reason.FOREIGN_SCOPE.value
 Metadata = Mapping[str, dg.MetadataValue]
 
 
-def describe(report: IngestionReport) -> Metadata:
+class LongestLag:
+    """How far behind a run was at most: at its end it has mostly caught up."""
+
+    def __init__(self) -> None:
+        self.seconds = 0.0
+
+    def see(self, report: IngestionReport) -> None:
+        """Take what one more report says."""
+        self.seconds = max(self.seconds, _lag_seconds(report.partitions.values()))
+
+
+def describe(report: IngestionReport, longest: LongestLag) -> Metadata:
     """The metadata of the materialization. Its size depends on the number of partitions alone."""
     parts = report.partitions.values()
     events = sum(part.events for part in parts)
@@ -44,6 +55,7 @@ def describe(report: IngestionReport) -> Metadata:
         "events_lost": dg.MetadataValue.int(sum(part.lost_events for part in parts)),
         "lag_events": dg.MetadataValue.int(sum(part.lag_events for part in parts)),
         "lag_seconds": dg.MetadataValue.float(round(_lag_seconds(parts), 3)),
+        "longest_lag_seconds": dg.MetadataValue.float(round(longest.seconds, 3)),
         "run_seconds": dg.MetadataValue.float(round(report.seconds, 3)),
         "events_per_second": dg.MetadataValue.float(round(events / max(report.seconds, 0.001), 1)),
         "epoch": dg.MetadataValue.int(report.epoch),

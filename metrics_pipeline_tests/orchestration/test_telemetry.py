@@ -59,6 +59,7 @@ def test_a_run_stores_what_there_is_and_tells_what_it_did(it: Telemetry) -> None
     told = metadata(result)
     assert (told["events"], told["points_stored"], told["uplinks_refused"]) == (19, 17, 2)
     assert (told["lag_events"], told["lag_events_0"], told["lag_events_1"]) == (0, 0, 0)
+    assert isinstance(told["longest_lag_seconds"], float)
     assert (told["checkpoint_0"], told["checkpoint_1"], told["events_lost"]) == (9, 8, 0)
     assert {name: row.position.sequence_number for name, row in it.checkpoints().items()} == {
         "0": 9,

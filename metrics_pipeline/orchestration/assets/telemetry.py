@@ -19,6 +19,7 @@ from metrics_pipeline.orchestration.failures import failure
 from metrics_pipeline.orchestration.resources import WRITER
 from metrics_pipeline.orchestration.telemetry_report import (
     CHECKS,
+    LongestLag,
     describe,
     errors_in,
     in_words,
@@ -60,12 +61,13 @@ def _build_asset(settings: Settings, telemetry: TelemetrySettings) -> dg.AssetsD
         pool=JOB,
     )
     def store_uplinks(context: dg.AssetExecutionContext) -> Iterator[dg.MaterializeResult[None]]:
+        longest = LongestLag()
         try:
-            report = _ingest(context, settings, telemetry)
+            report = _ingest(context, settings, telemetry, longest)
         except MetricsPipelineError as error:
             raise failure([error], kept=0) from error
         yield dg.MaterializeResult(
-            metadata=describe(report), check_results=judge(report, telemetry)
+            metadata=describe(report, longest), check_results=judge(report, telemetry)
         )
         errors = errors_in(report)
         if errors:
@@ -75,7 +77,10 @@ def _build_asset(settings: Settings, telemetry: TelemetrySettings) -> dg.AssetsD
 
 
 def _ingest(
-    context: dg.AssetExecutionContext, settings: Settings, telemetry: TelemetrySettings
+    context: dg.AssetExecutionContext,
+    settings: Settings,
+    telemetry: TelemetrySettings,
+    longest: LongestLag,
 ) -> IngestionReport:
     database, run_id = settings.operational_database, context.run.run_id
     stop = threading.Event()
@@ -102,16 +107,17 @@ def _ingest(
             asset=DEVICES,
             window_seconds=telemetry.window_seconds,
             stop=stop,
-            tell=_telling(context.log.info),
+            tell=_telling(context.log.info, longest),
         )
 
 
-def _telling(say: Callable[[str], None]) -> Callable[[IngestionReport], None]:
+def _telling(say: Callable[[str], None], longest: LongestLag) -> Callable[[IngestionReport], None]:
     """Says now and then what was done so far."""
     told = time.monotonic()
 
     def tell(report: IngestionReport) -> None:
         nonlocal told
+        longest.see(report)
         if time.monotonic() - told >= TELL_EVERY_SECONDS:
             told = time.monotonic()
             say(in_words(report))
