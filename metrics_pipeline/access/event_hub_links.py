@@ -369,7 +369,7 @@ class EventLink(_Link):
         return events
 
     def _take(self, message: Any) -> None:
-        event = _event(self._partition, message)
+        event = event_of(self._partition, message)
         self._arrived.append(event)
         self._bytes += len(event.body)
 
@@ -426,7 +426,8 @@ def _selector(after: Position | None) -> str:
 # --- what came ------------------------------------------------------------------------------------
 
 
-def _event(partition: str, message: Any) -> RawEvent:
+def event_of(partition: str, message: Any) -> RawEvent:
+    """The event in a message that the engine has decoded."""
     annotations = message.message_annotations
     return RawEvent(
         partition,

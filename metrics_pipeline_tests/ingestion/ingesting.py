@@ -25,6 +25,7 @@ from metrics_pipeline.core.points import Point
 from metrics_pipeline.core.telemetry import BatchLimits, Checkpoint, PartitionKey
 from metrics_pipeline.ingestion import IngestionReport, Stores, ingest
 from metrics_pipeline.simulators.event_hub.amqp_messages import make_message
+from metrics_pipeline.simulators.event_hub.process import EventHubProcess
 from metrics_pipeline.simulators.event_hub.server import EventHubServer
 from metrics_pipeline.sources.event_hub import EventHubStream
 from metrics_pipeline.sources.event_hub_settings import EventHubSettings
@@ -73,6 +74,7 @@ class Pipeline:
     )
     hub: dict[str, Any] = field(default_factory=dict)
     limits: BatchLimits = QUICKLY
+    rules: Rules = RULES
 
     @contextmanager
     def opened(self) -> Iterator[tuple[EventHubStream, Stores]]:
@@ -110,7 +112,7 @@ class Pipeline:
         helper.start()
         with self.opened() as (stream, stores):
             report = ingest(
-                *(stream, stores, RULES, self.limits),
+                *(stream, stores, self.rules, self.limits),
                 asset=ASSET,
                 window_seconds=window_seconds,
                 stop=stop,
@@ -133,7 +135,7 @@ class Pipeline:
         return replace(self, **changes)
 
 
-def pipeline(hub: EventHubServer, folder: Path, **changes: Any) -> Pipeline:
+def pipeline(hub: EventHubServer | EventHubProcess, folder: Path, **changes: Any) -> Pipeline:
     """From `hub` into the embedded store, all in `folder`."""
     secret = folder / "connection_string"
     secret.write_text(hub.connection_string)

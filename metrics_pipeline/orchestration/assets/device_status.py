@@ -3,7 +3,7 @@
 import json
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from metrics_pipeline.core.device_assets import STATUS_JOB, part_of
 from metrics_pipeline.core.device_points import StatusBoard, metric_points, statuses_in
@@ -39,7 +39,7 @@ class _StatusRun:
         self._run = run
         self._sweeps = run.settings.sweeps
         self._memory = part_of(STATUS_JOB, run.shard)
-        self._board = self._load_board()
+        self._board = StatusBoard(self._sweeps.missed_answers, {})
         self._listed: PollList | None = None
         self._asked: dict[str, int] = {}
         """The slot in which each device was last asked, by its id."""
@@ -54,6 +54,8 @@ class _StatusRun:
             if not is_first and not grid.is_in_time(slot, time.time(), took):
                 left_out += 1
                 continue
+            if is_first:
+                self._load_board(slot)
             time.sleep(max(0.0, slot - time.time()))
             began = time.monotonic()
             self._try(slot)
@@ -63,14 +65,14 @@ class _StatusRun:
     def _try(self, slot: int) -> None:
         before = self._board.copy()
         try:
-            self._sweep(slot)
+            self._sweep(slot, before.online)
         except MetricsPipelineError as error:
             self._board = before  # what was not stored did not happen
             self._failed.append(error)
             self._run.context.log.warning("The sweep for %s failed: %s", slot, error)
 
-    def _sweep(self, slot: int) -> None:
-        began, before = time.monotonic(), dict(self._board.online)
+    def _sweep(self, slot: int, before: Mapping[str, bool]) -> None:
+        began = time.monotonic()
         listed = self._list_devices()
         due = select_due(listed.devices, slot, self._asked, self._sweeps.status_seconds)
         swept = self._run.sweep(
@@ -121,16 +123,16 @@ class _StatusRun:
             summary.stored,
         )
 
-    def _load_board(self) -> StatusBoard:
+    def _load_board(self, first_slot: int) -> None:
         """As the last run left it: who was online, and which answers they had missed."""
-        # What was missed longer ago says nothing of now: nobody asked in between.
-        oldest_ns = (time.time() - 2 * self._sweeps.slowest_status_seconds) * NS_PER_SECOND
+        # What was missed longer ago says nothing of the first slot: nobody asked in between.
+        oldest_ns = (first_slot - 2 * self._sweeps.slowest_status_seconds) * NS_PER_SECOND
         stored = self._run.writer.load_memories(self._memory)
         missed = {device: json.loads(times) for device, times in stored.items()}
-        return StatusBoard(
+        self._board = StatusBoard(
             self._sweeps.missed_answers,
             statuses_in(self._run.shown_points()),
-            {device: times for device, times in missed.items() if times[-1] > oldest_ns},
+            {device: times for device, times in missed.items() if times[-1] >= oldest_ns},
         )
 
     def _save_board(self) -> None:
