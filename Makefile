@@ -15,7 +15,7 @@ run: install
 install: $(VENV)/installed
 
 test: install-test lint
-	$(PYTHON) -m pytest -n auto --dist loadfile $(ARGS)
+	$(PYTHON) -m pytest -n auto --dist loadfile --no-loadscope-reorder $(ARGS)
 
 lint: install-test
 	$(VENV)/bin/ruff check .
