@@ -7,14 +7,16 @@ PIP := $(PYTHON) -m pip --disable-pip-version-check --quiet
 LOCK = $(VENV)/bin/uv pip compile --universal --python-version 3.11 --generate-hashes --quiet \
 	--no-strip-extras --no-header --no-emit-index-url
 
-.PHONY: run test lint install install-test install-kerberos lock audit docs clean
+.PHONY: run test lint pytest install install-test install-kerberos lock audit docs clean
 
 run: install
 	@exec $(PYTHON) -m metrics_pipeline run $(ARGS)
 
 install: $(VENV)/installed
 
-test: install-test lint
+test: lint pytest
+
+pytest: install-test
 	$(PYTHON) -m pytest -n auto --dist loadfile --no-loadscope-reorder $(ARGS)
 
 lint: install-test
