@@ -32,7 +32,7 @@ PROGRESS_SECONDS = 10.0
 """A line in a run's log is a row of Dagster's database, so there are few."""
 READINGS_AT_HAND = 1000
 """So many wait to be taken; then the polls wait."""
-COLLECTED_AFTER = 10_000
+COLLECTED_AFTER = 100_000
 """New objects after which the garbage collector looks for cycles, rather than Python's 700: a sweep
 makes many objects that stay, and no cycles."""
 

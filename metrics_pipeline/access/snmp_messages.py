@@ -40,11 +40,18 @@ ID_BYTES = 4
 """Every identifier is written in four bytes, so it is FIRST_ID and 30 bits of chance."""
 FIRST_ID, RANDOM_ID_MASK = 0x0100_0000, 0x3FFF_FFFF
 
+REMEMBERED_REQUESTS = 4096
+"""Lists of object identifiers that are kept encoded: devices of one kind are asked the same."""
+
 _NULL = encode(NULL, b"")
 _ZERO = encode_integer(0)
 _LONG = 0x80
 _BYTES_OF_32_BITS, _BYTES_OF_64_BITS = 4, 8
-_UNSIGNED_32 = frozenset((COUNTER_32, GAUGE_32, TIME_TICKS, UINTEGER_32))
+_MAX_UNSIGNED_BYTES = bytearray(256)
+"""By tag, how long an unsigned number is at most; 0 where the tag is for something else."""
+_MAX_UNSIGNED_BYTES[COUNTER_64] = _BYTES_OF_64_BITS
+for _tag in (COUNTER_32, GAUGE_32, TIME_TICKS, UINTEGER_32):
+    _MAX_UNSIGNED_BYTES[_tag] = _BYTES_OF_32_BITS
 
 
 class Pdu(IntEnum):
@@ -132,15 +139,15 @@ def read_pdu(data: bytes, at: int, end: int) -> ReplyPdu:
     return ReplyPdu(tag, request_id, status, index, start, last)
 
 
-def decode_reply(data: bytes, pdu: ReplyPdu, asked: Sequence[str] = ()) -> Reply:
+def decode_reply(data: bytes, pdu: ReplyPdu, asked: tuple[str, ...] = ()) -> Reply:
     """The reply with its variables; `asked` are the names that are expected, if any are."""
     names, values = decode_variables(data, pdu.start, pdu.stop, asked)
     return Reply(pdu.error_status, pdu.error_index, names, values)
 
 
 def decode_variables(
-    data: bytes, at: int, stop: int, asked: Sequence[str] = ()
-) -> tuple[list[str], list[Value | None]]:
+    data: bytes, at: int, stop: int, asked: tuple[str, ...] = ()
+) -> tuple[Sequence[str], list[Value | None]]:
     """Names and values between `at` and `stop`.
 
     The hot path of a sweep: 110 variables a device, ten thousand devices. So as long as the names
@@ -148,6 +155,8 @@ def decode_variables(
     """
     try:
         values, at = _decode_expected(data, at, stop, asked)
+        if at == stop and len(values) == len(asked):
+            return asked, values
         names = list(asked[: len(values)])
         while at < stop:
             name_at, value_at, start, end = _find_variable(data, at, stop)
@@ -160,7 +169,7 @@ def decode_variables(
 
 
 def _decode_expected(
-    data: bytes, at: int, stop: int, asked: Sequence[str]
+    data: bytes, at: int, stop: int, asked: tuple[str, ...]
 ) -> tuple[list[Value | None], int]:
     """The values of as many of `asked` as come in this order, and where the next variable is.
 
@@ -168,23 +177,30 @@ def _decode_expected(
     """
     values: list[Value | None] = []
     to_number = int.from_bytes
-    for name in map(encode_oid, asked):
+    for name, value_after in _encode_names(asked):
         if not data.startswith(name, at + 2):
             break
-        value_at = at + 2 + len(name)
-        start = value_at + 2
-        end = start + data[value_at + 1]
+        value_at = at + value_after
+        size, start = data[value_at + 1], value_at + 2
+        end = start + size
         if data[at] != SEQUENCE or not data[at + 1] == end - at - 2 < _LONG or end > stop:
             break
         tag, content = data[value_at], data[start:end]
-        if (tag == COUNTER_64 and 0 < end - start <= _BYTES_OF_64_BITS) or (
-            tag in _UNSIGNED_32 and 0 < end - start <= _BYTES_OF_32_BITS
-        ):
+        if 0 < size <= _MAX_UNSIGNED_BYTES[tag]:
             values.append(to_number(content, "big"))
+        elif tag == INTEGER and 0 < size <= _BYTES_OF_64_BITS:
+            values.append(to_number(content, "big", signed=True))
         else:
             values.append(decode_value(tag, content))
         at = end
     return values, at
+
+
+@lru_cache(REMEMBERED_REQUESTS)
+def _encode_names(oids: tuple[str, ...]) -> tuple[tuple[bytes, int], ...]:
+    """Each name, and how far after the beginning of its variable the value begins."""
+    names = map(encode_oid, oids)
+    return tuple((name, 2 + len(name)) for name in names)
 
 
 def _find_variable(data: bytes, at: int, stop: int) -> tuple[int, int, int, int]:
@@ -208,6 +224,7 @@ def _find_variable(data: bytes, at: int, stop: int) -> tuple[int, int, int, int]
     return name_at, value_at, start, end
 
 
+@lru_cache(REMEMBERED_REQUESTS)
 def _encode_variables(oids: tuple[str, ...]) -> bytes:
     return encode(SEQUENCE, b"".join(map(_encode_variable, oids)))
 

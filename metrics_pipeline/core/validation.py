@@ -52,8 +52,9 @@ def _check_tags(point: Point, measurement: Measurement) -> None:
     for name in measurement.tags:
         if not point.tags.get(name):
             raise InvalidPoint("empty_tag", f"a point of {point.measurement} has no {name!r}")
+    known = measurement.all_tags
     for name, value in point.tags.items():
-        if name not in measurement.all_tags:
+        if name not in known:
             raise InvalidPoint("unknown_tag", f"{point.measurement} has no tag {name!r}")
         if not value.isprintable():
             raise InvalidPoint("unprintable_tag", f"{point.measurement}.{name} is {value!r}")

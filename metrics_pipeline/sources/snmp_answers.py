@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping
 from functools import lru_cache
 
 from metrics_pipeline.sources.snmp_cells import Cells, NoValue
-from metrics_pipeline.sources.snmp_memory import Plan
+from metrics_pipeline.sources.snmp_memory import Indexes, Plan
 from metrics_pipeline.sources.snmp_session import (
     Index,
     Oid,
@@ -25,6 +25,8 @@ def as_cells(scalars: Mapping[Oid, SnmpValue]) -> Cells:
 
 REMEMBERED_COLUMNS, REMEMBERED_ROWS = 256, 4096
 """Columns, and rows of each, whose instances are kept in their written form."""
+REMEMBERED_TABLES = 4096
+"""Columns with certain rows of which all instances are kept together: devices are alike."""
 
 
 class _Column(dict[Index, Oid]):
@@ -44,9 +46,16 @@ class _Column(dict[Index, Oid]):
 _column = lru_cache(REMEMBERED_COLUMNS)(_Column)
 
 
-def instances(column: Oid, rows: Sequence[Index]) -> list[Oid]:
+@lru_cache(REMEMBERED_TABLES)
+def split_indexes(rows: Indexes) -> tuple[Index, ...]:
+    """The single rows."""
+    return tuple(rows.split())
+
+
+@lru_cache(REMEMBERED_TABLES)
+def instances(column: Oid, rows: Indexes) -> tuple[Oid, ...]:
     """The OIDs of the cells of `rows` in `column`."""
-    return list(map(_column(column).__getitem__, rows))
+    return tuple(map(_column(column).__getitem__, split_indexes(rows)))
 
 
 class Answers:
@@ -63,7 +72,7 @@ class Answers:
 
     async def ask(self, oids: Collection[Oid]) -> None:
         """Ask for instances that were not asked for yet. Raises SnmpFailure, keeping a part."""
-        missing = [oid for oid in oids if oid not in self._asked]
+        missing = [oid for oid in oids if oid not in self._asked] if self._asked else list(oids)
         self._asked.update(missing)
         if not missing:
             return
@@ -83,9 +92,12 @@ class Answers:
         asked = {column: self._cells(column, rows) for column, rows in plan.asked.items()}
         return {**plan.known, **asked}
 
-    def _cells(self, column: Oid, rows: Sequence[Index]) -> Mapping[Index, SnmpValue]:
-        variables, asked = self.variables, instances(column, rows)
-        return {i: variables[oid] for i, oid in zip(rows, asked, strict=True) if oid in variables}
+    def _cells(self, column: Oid, rows: Indexes) -> Mapping[Index, SnmpValue]:
+        values = list(map(self.variables.get, instances(column, rows)))
+        cells = zip(split_indexes(rows), values, strict=True)
+        if None in values:
+            return {index: value for index, value in cells if value is not None}
+        return dict(cells)  # type: ignore[arg-type]  # the usual one, without a loop of ours
 
     async def cells_of(self, way: Way) -> Cells:
         """All cells of the way's scalars and columns. Raises NoValue when they cannot be had."""

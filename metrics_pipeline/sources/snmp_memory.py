@@ -2,10 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from typing import Annotated
+
 from pydantic import BaseModel, Field, ValidationError
 
 from metrics_pipeline.core.devices import Miss
 from metrics_pipeline.sources.snmp_session import Index, Oid
+
+Indexes = Annotated[str, Field(pattern=r"^[0-9. ]*$")]
+"""Rows of a table, parted by blanks: one text is read and written faster than a list of texts."""
+States = tuple[Indexes, list[int]]
+"""Rows of a table, and what one column says of each."""
 
 
 class Plan(BaseModel, frozen=True, extra="forbid"):
@@ -13,10 +21,15 @@ class Plan(BaseModel, frozen=True, extra="forbid"):
 
     way: str
     """The name of a Way of `snmp_ways`."""
-    asked: dict[Oid, list[Index]]
-    """The cells to ask, by column."""
+    asked: dict[Oid, Indexes]
+    """The rows to ask, by column."""
     known: dict[Oid, dict[Index, int]] = Field(default_factory=dict)
     """What was read once: scales, precisions, which rows are caches."""
+
+
+def join_indexes(indexes: Iterable[Index]) -> Indexes:
+    """As they are kept."""
+    return " ".join(indexes)
 
 
 class DeviceMemory(BaseModel, extra="forbid"):
@@ -28,6 +41,8 @@ class DeviceMemory(BaseModel, extra="forbid"):
     """Metrics the device was found not to have, and why; asked again at the next discovery."""
     names: dict[str, dict[Index, str]] = Field(default_factory=dict)
     """By table of detail, what its rows are called."""
+    states: dict[Oid, States] = Field(default_factory=dict)
+    """Columns whose cells decided which rows are asked, and may change while the device runs."""
     watched: dict[Oid, int | str] = Field(default_factory=dict)
     """What the device said of itself at the last poll: who it is, its clocks, its table sizes."""
     before: dict[Oid, int] = Field(default_factory=dict)
@@ -42,6 +57,7 @@ class DeviceMemory(BaseModel, extra="forbid"):
         self.plans = {}
         self.without = {}
         self.names = {}
+        self.states = {}
         self.before = {}
         self.polls = 0
 

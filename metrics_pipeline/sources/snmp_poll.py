@@ -4,8 +4,9 @@ The first poll asks who the device is, walks the tables its vendor has, and reme
 the metrics need. Later polls are one `get` of those cells, with a few that tell whether the
 memory still holds: a cell that is gone, a table that changed its size, another sysObjectID or a
 restart have the metrics concerned discovered anew, and so has every REDISCOVER_AFTER-th poll.
+Which interfaces are up is looked at in between, at every LOOK_AFTER-th.
 
-Traffic is the sum over the physical interfaces that were up when they were discovered: one that
+Traffic is the sum over the physical interfaces that were up when they were last looked at: one that
 goes down keeps its counter in the sum until then, since a sum that falls looks like a reset.
 
 A table of detail is what those sums are made of, row by row, so it costs no request but for the
@@ -33,7 +34,7 @@ from metrics_pipeline.core.devices import (
 from metrics_pipeline.core.ports import Trace
 from metrics_pipeline.sources import snmp_facts as facts
 from metrics_pipeline.sources import snmp_tables as tables
-from metrics_pipeline.sources.snmp_answers import Answers, as_cells, instances
+from metrics_pipeline.sources.snmp_answers import Answers, as_cells, instances, split_indexes
 from metrics_pipeline.sources.snmp_cells import (
     Cells,
     NoValue,
@@ -41,7 +42,7 @@ from metrics_pipeline.sources.snmp_cells import (
     unreadable,
     unsupported,
 )
-from metrics_pipeline.sources.snmp_memory import DeviceMemory, Plan
+from metrics_pipeline.sources.snmp_memory import DeviceMemory, Plan, join_indexes
 from metrics_pipeline.sources.snmp_readings import (
     COLDEST_CELSIUS,
     HOTTEST_CELSIUS,
@@ -58,8 +59,10 @@ from metrics_pipeline.sources.snmp_ways import (
     ways_of,
 )
 
-REDISCOVER_AFTER = 12
-"""Polls: once an hour at 5 minutes each."""
+REDISCOVER_AFTER = 72
+"""Polls: every 6 hours at 5 minutes each, as LibreNMS does it unless told otherwise."""
+LOOK_AFTER = 12
+"""Polls: once an hour at 5 minutes each, for a third of the requests that a discovery takes."""
 WRAP_WINDOW_TICKS = 3600 * 100
 """A clock that falls from within an hour of its end to within an hour of 0 has wrapped."""
 
@@ -77,6 +80,7 @@ ALWAYS = (facts.SYS_OBJECT_ID, facts.SYS_UPTIME)
 CHANGES = {
     facts.IF_NUMBER: (NETWORK_RECEIVE, NETWORK_TRANSMIT),
     facts.ENT_LAST_CHANGE_TIME: (TEMPERATURE,),
+    facts.IF_OPER_STATUS: (NETWORK_RECEIVE, NETWORK_TRANSMIT),
 }
 """Whose change has which metrics discovered anew."""
 ORDER = (UPTIME, *GENERIC)
@@ -174,9 +178,14 @@ class _Poll:
         asked = (column for plan in plans for column in plan.asked.items())
         cells = [oid for column, rows in asked for oid in instances(column, rows)]
         settled = {*memory.plans, *memory.without, UPTIME}
+        if self._looks_at_states():
+            cells += [oid for of, (rows, _) in memory.states.items() for oid in instances(of, rows)]
         if memory.watched and settled.issuperset(metrics):
             return list(dict.fromkeys((*ALWAYS, *memory.watched, *cells)))
         return list(dict.fromkeys((*WATCHED, *SCALARS, *cells)))
+
+    def _looks_at_states(self) -> bool:
+        return self._memory.polls % LOOK_AFTER == 0
 
     # --- whether the memory still holds ---
 
@@ -189,11 +198,24 @@ class _Poll:
             memory.forget()
         for oid in changed.intersection((facts.SYS_UPTIME, facts.HR_SYSTEM_UPTIME)):
             self._notice_restart(oid, then[oid], now[oid])
+        changed |= self._changed_states()
         for metric in (metric for oid in changed for metric in CHANGES.get(oid, ())):
             memory.plans.pop(metric, None)
             memory.without.pop(metric, None)
         seen = {oid: value for oid in WATCHED if isinstance(value := now.get(oid), int | str)}
         memory.watched = {**then, **seen} if self._answers.silence else seen
+
+    def _changed_states(self) -> set[Oid]:
+        """The columns of which a cell is not what it was when the rows were chosen."""
+        if not self._looks_at_states() or self._answers.silence:
+            return set()
+        now = self._answers.variables.get
+        states = self._memory.states
+        return {
+            column
+            for column, (rows, then) in states.items()
+            if list(map(now, instances(column, rows))) != then
+        }
 
     def _notice_restart(self, clock: Oid, then: object, now: object) -> None:
         """A clock that went back has wrapped if it was at its end, else the device restarted."""
@@ -217,7 +239,7 @@ class _Poll:
         if plan is None or plan.way not in WAYS:
             return await self._discover(metric)
         cells = answers.planned(plan)
-        if all(len(cells[column]) == len(rows) for column, rows in plan.asked.items()):
+        if all(len(cells[c]) == len(split_indexes(rows)) for c, rows in plan.asked.items()):
             return self._apply(metric, WAYS[plan.way], cells)
         if answers.silence:
             raise NoValue(answers.silence.miss, str(answers.silence))
@@ -255,13 +277,14 @@ class _Poll:
         for way in ways_of(self._answers.variables.get(facts.SYS_OBJECT_ID)).get(metric, ()):
             try:
                 cells = await self._answers.cells_of(way)
-                cells = way.pick(cells) if way.pick else cells
-                value = self._apply(metric, way, cells)
+                picked = way.pick(cells) if way.pick else cells
+                value = self._apply(metric, way, picked)
             except NoValue as why:
                 self._trace(f"{metric}: not by {way.name}: {why}")
                 troubles.append(why)
                 continue
-            self._memory.plans[metric] = _plan(way, cells)
+            self._memory.plans[metric] = _plan(way, picked)
+            self._memory.states |= way.states(cells) if way.states else {}
             return value
         passing = [why for why in troubles if _may_pass(why)]
         if not passing:
@@ -306,7 +329,7 @@ def _plan(way: Way, cells: Cells) -> Plan:
     asked = (*way.asked, *(oid.removesuffix(".0") for oid in way.scalars))
     return Plan(
         way=way.name,
-        asked={column: list(cells[column]) for column in asked if cells.get(column)},
+        asked={column: join_indexes(cells[column]) for column in asked if cells.get(column)},
         known={
             column: {i: v for i, v in rows.items() if type(v) is int}
             for column, rows in cells.items()

@@ -27,6 +27,7 @@ from metrics_pipeline.sources.snmp_cells import (
     unsupported,
     whole,
 )
+from metrics_pipeline.sources.snmp_memory import States, join_indexes
 from metrics_pipeline.sources.snmp_session import Index, Oid
 
 COLDEST_CELSIUS, HOTTEST_CELSIUS = -100, 300
@@ -167,14 +168,25 @@ def octets_by_interface(columns: tuple[Oid, ...], cells: Cells) -> dict[Index, f
     }
 
 
+def port_states(cells: Cells) -> dict[Oid, States]:
+    """Which physical interfaces are up, and which are not."""
+    told = cells.get(facts.IF_OPER_STATUS, {})
+    states = {i: state for i in _ports(cells) if type(state := told.get(i)) is int}
+    return {facts.IF_OPER_STATUS: (join_indexes(states), list(states.values()))}
+
+
 def _physical_ports(cells: Cells) -> list[Index]:
-    """The interfaces with a plug or an antenna that are up."""
+    """The physical interfaces that are up."""
     states = cells.get(facts.IF_OPER_STATUS, {})
+    return [index for index in _ports(cells) if states.get(index) == facts.IF_UP]
+
+
+def _ports(cells: Cells) -> list[Index]:
+    """The interfaces with a plug or an antenna."""
     return [
         index
         for index, kind in cells.get(facts.IF_TYPE, {}).items()
         if kind in facts.PHYSICAL_TYPES
-        and states.get(index) == facts.IF_UP
         and not _VIRTUAL.search(text(cells, facts.IF_DESCR, index).rstrip("\0"))
     ]
 

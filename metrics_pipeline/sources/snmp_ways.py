@@ -25,6 +25,7 @@ from metrics_pipeline.sources import snmp_facts as facts
 from metrics_pipeline.sources import snmp_readings as readings
 from metrics_pipeline.sources import snmp_utilization as utilization
 from metrics_pipeline.sources.snmp_cells import Cells
+from metrics_pipeline.sources.snmp_memory import States
 from metrics_pipeline.sources.snmp_session import Index, Oid
 
 Between = Callable[[Cells, Cells], float]
@@ -46,6 +47,8 @@ class Way:
     """Scalars, with their `.0`, asked at every poll."""
     pick: Callable[[Cells], Cells] | None = None
     """Chooses the rows that count; without it all of them do."""
+    states: Callable[[Cells], Mapping[Oid, States]] | None = None
+    """What decides which rows are picked and may change while the device runs."""
     read_between: Between | None = None
     """A better formula where the last poll's scalars are known."""
     read_rows: Callable[[Cells], Mapping[Index, float]] | None = None
@@ -151,6 +154,7 @@ def _wide(name: str, wide: Oid) -> Way:
         asked=(wide,),
         known=(facts.IF_TYPE, facts.IF_OPER_STATUS, facts.IF_DESCR),
         pick=partial(readings.pick_wide_counters, wide),
+        states=readings.port_states,
         read_rows=partial(readings.octets_by_interface, (wide,)),
         names=(facts.IF_NAME, facts.IF_DESCR),
     )
@@ -169,6 +173,7 @@ def _mixed(name: str, wide: Oid, narrow: Oid) -> Way:
             facts.IF_HIGH_SPEED,
         ),
         pick=partial(readings.pick_mixed_counters, wide, narrow),
+        states=readings.port_states,
         read_rows=partial(readings.octets_by_interface, (wide, narrow)),
         names=(facts.IF_NAME, facts.IF_DESCR),
     )

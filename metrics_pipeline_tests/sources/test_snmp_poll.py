@@ -25,7 +25,13 @@ from metrics_pipeline.sources import snmp_facts as facts
 from metrics_pipeline.sources.snmp_engines.fast import FastEngine
 from metrics_pipeline.sources.snmp_engines.spec import Community, EngineSettings
 from metrics_pipeline.sources.snmp_memory import DeviceMemory, Plan
-from metrics_pipeline.sources.snmp_poll import RANGES, REDISCOVER_AFTER, Polled, poll_values
+from metrics_pipeline.sources.snmp_poll import (
+    LOOK_AFTER,
+    RANGES,
+    REDISCOVER_AFTER,
+    Polled,
+    poll_values,
+)
 from metrics_pipeline.sources.snmp_session import (
     Oid,
     SnmpAuthFailed,
@@ -184,7 +190,7 @@ def test_a_restarted_device_is_discovered_anew() -> None:
     assert session.walks
 
 
-def test_every_twelfth_poll_discovers_anew() -> None:
+def test_so_many_polls_after_a_discovery_comes_the_next() -> None:
     session, memory = known("windows-xp")
     for _ in range(REDISCOVER_AFTER - 1):
         poll(session, memory)
@@ -205,10 +211,33 @@ def test_a_memory_that_cannot_be_read_is_a_new_one(stored: bytes) -> None:
     assert DeviceMemory.from_json(stored) == DeviceMemory()
 
 
-def test_a_port_that_goes_down_keeps_its_counter_in_the_sum() -> None:
+def test_a_port_that_goes_down_keeps_its_counter_in_the_sum_until_ports_are_looked_at() -> None:
     session, memory = known("linux-centos7")
+    counter = session.variables[f"{facts.IF_HC_IN_OCTETS}.2"]
     session.variables[f"{facts.IF_OPER_STATUS}.2"] = 2
-    assert poll(session, memory).values[NETWORK_RECEIVE] == 1400411147
+    for _ in range(LOOK_AFTER - 1):
+        assert poll(session, memory).values[NETWORK_RECEIVE] == 1400411147
+    assert session.walks == []
+    assert poll(session, memory).values.get(NETWORK_RECEIVE, 0) == 1400411147 - int(counter)
+    assert all(c.startswith(("1.3.6.1.2.1.2.", "1.3.6.1.2.1.31.")) for c in walked(session))
+
+
+def test_a_port_that_comes_up_is_in_the_sum_from_the_next_look_at_the_ports() -> None:
+    session, memory = recorded("arista-7150s"), DeviceMemory()
+    state, counter = f"{facts.IF_OPER_STATUS}.2", session.variables[f"{facts.IF_HC_IN_OCTETS}.2"]
+    session.variables[state] = 2
+    before = poll(session, memory).values[NETWORK_RECEIVE]
+    session.variables[state] = 1
+    sums = [poll(session, memory).values[NETWORK_RECEIVE] for _ in range(LOOK_AFTER)]
+    assert sums == [before] * (LOOK_AFTER - 1) + [before + int(counter)]
+
+
+def test_ports_that_stay_as_they_are_cost_one_request_at_a_look_and_no_walk() -> None:
+    session, memory = known("arista-7150s")
+    for _ in range(REDISCOVER_AFTER - 1):
+        poll(session, memory)
+    assert session.walks == []
+    assert len(session.gets) == REDISCOVER_AFTER - 1
 
 
 # --- clocks -----------------------------------------------------------------------------------
@@ -339,7 +368,7 @@ def test_a_failure_leaves_the_memory_as_it_was() -> None:
 def test_what_was_answered_before_a_timeout_is_kept() -> None:
     session, memory = known("windows-xp")
     plan = memory.plans[CPU_UTILIZATION]
-    assert plan.asked == {facts.HR_PROCESSOR_LOAD: ["5"]}
+    assert plan.asked == {facts.HR_PROCESSOR_LOAD: "5"}
     oids = [facts.SYS_OBJECT_ID, facts.SYS_UPTIME, f"{facts.HR_PROCESSOR_LOAD}.5"]
     answered = {oid: session.variables[oid] for oid in oids}
     session.failures[""] = SnmpTimeout("the second request was not answered", answered)

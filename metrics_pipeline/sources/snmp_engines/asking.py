@@ -7,8 +7,10 @@ version 1 says instead). An engine supplies an Exchange: one request, one reply.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache
 from typing import Protocol, Self
 
+from metrics_pipeline.access.snmp_ber import REMEMBERED_OIDS
 from metrics_pipeline.access.snmp_messages import ErrorStatus, Pdu, Reply
 from metrics_pipeline.sources.snmp_session import (
     Index,
@@ -165,7 +167,7 @@ def _take(
     came = len(names)
     if not 0 < came <= len(asked):
         raise SnmpMalformed(f"{came} variables in the reply to {len(asked)}")
-    if tuple(names) != asked[:came]:
+    if names is not asked and tuple(names) != asked[:came]:
         told = next((a, b) for a, b in zip(asked, names, strict=False) if a != b)
         raise SnmpMalformed(f"asked for {told[0]}, told of {told[1]}")
     answered.update({n: v for n, v in zip(names, values, strict=True) if v is not None})
@@ -217,5 +219,6 @@ def _blamed(columns: Sequence[_Column], reply: Reply) -> _Column | None:
     return columns[0] if len(columns) == 1 else None
 
 
+@lru_cache(REMEMBERED_OIDS)
 def _numbers(oid: Oid) -> tuple[int, ...]:
     return tuple(map(int, oid.split(".")))

@@ -14,7 +14,6 @@ matched by identifiers that nobody can guess, so an old one cannot pass for the 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
 from dataclasses import replace
 from typing import Self
 
@@ -216,7 +215,7 @@ class _UserExchange:
         except Undecipherable as error:
             raise SnmpAuthFailed(f"the agent answered, but {error}") from None
 
-    def _checked(self, reply: SecuredReply, pdu: ReplyPdu, asked: Sequence[Oid]) -> Reply:
+    def _checked(self, reply: SecuredReply, pdu: ReplyPdu, asked: tuple[Oid, ...]) -> Reply:
         if reply.flags & SECURITY_LEVEL != self._user.flags:
             raise SnmpAuthFailed("the agent answered with less protection than it was asked with")
         if reply.engine.engine_id != self._agent_now().engine_id:
