@@ -12,7 +12,10 @@ from metrics_pipeline_tests.postgresql import postgresql, postgresql_server
 __all__ = ["postgresql", "postgresql_server"]
 
 WORKERS_PER_CORE = 2
-"""Of `-n auto`: most of a test is waiting for its peer, and who waits needs no core."""
+"""Of `-n auto`: most of a test is waiting for its peer, and who waits needs no core.
+
+The environment variable PYTEST_XDIST_AUTO_NUM_WORKERS is stronger.
+"""
 
 LONGEST_FILES = (
     "test_end_to_end.py",
@@ -48,8 +51,10 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
-def pytest_xdist_auto_num_workers() -> int:
-    """How many workers `-n auto` is."""
+def pytest_xdist_auto_num_workers() -> int | None:
+    """How many workers `-n auto` is; with None xdist itself looks at the environment."""
+    if "PYTEST_XDIST_AUTO_NUM_WORKERS" in os.environ:
+        return None
     return WORKERS_PER_CORE * len(os.sched_getaffinity(0))
 
 
