@@ -34,7 +34,6 @@ LONGEST_FILES = (
     "simulators/test_event_hub_consumers.py",
     "storage/test_dead_letters.py",
     "storage/test_checkpoints.py",
-    "stack/test_processes.py",
     "sources/test_winrm.py",
     "storage/test_writer.py",
     "sources/test_snmp_tables.py",
