@@ -17,6 +17,9 @@ WORKERS_PER_CORE = 2
 The environment variable PYTEST_XDIST_AUTO_NUM_WORKERS is stronger.
 """
 
+MOST_WORKERS = 8
+"""Of `-n auto`: the longest file takes more than an eighth of the time of all."""
+
 LONGEST_FILES = (
     "test_end_to_end.py",
     "stack/test_cycle.py",
@@ -54,7 +57,7 @@ def pytest_xdist_auto_num_workers() -> int | None:
     """How many workers `-n auto` is; with None xdist itself looks at the environment."""
     if "PYTEST_XDIST_AUTO_NUM_WORKERS" in os.environ:
         return None
-    return WORKERS_PER_CORE * len(os.sched_getaffinity(0))
+    return min(WORKERS_PER_CORE * len(os.sched_getaffinity(0)), MOST_WORKERS)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
