@@ -30,6 +30,7 @@ from metrics_pipeline.core.catalog import (
     DEVICE_METRIC_LIST,
     DEVICE_UP,
     FLEET_METRICS,
+    LORAWAN_DEVICE_METRICS,
     Metric,
 )
 from metrics_pipeline.core.device_assets import (
@@ -48,13 +49,22 @@ from metrics_pipeline.core.fleet import (
     device_counts,
     edge_device_counts,
 )
+from metrics_pipeline.core.lorawan import Rules
+from metrics_pipeline.core.lorawan_payload import Limits
 from metrics_pipeline.core.ports import DeviceProbe
+from metrics_pipeline.core.telemetry import BatchLimits
+from metrics_pipeline.core.telemetry_assets import JOB as TELEMETRY_JOB
+from metrics_pipeline.sources.event_hub_settings import EventHubSettings
 from metrics_pipeline.sources.probe_registry import METRICS_PROTOCOLS, PROBES, ProbeSpec
 from metrics_pipeline.sources.registry import SOURCES
+from metrics_pipeline.storage.checkpoints import CheckpointSettings, DatabaseCheckpointSettings
+from metrics_pipeline.storage.dead_letters import DeadLetterSettings
 from metrics_pipeline.storage.embedded import EmbeddedStoreSettings
 from metrics_pipeline.storage.influx import InfluxStoreSettings
 
-DEVICE_FAMILIES = tuple(metric.family.name for metric in (DEVICE_UP, *DEVICE_METRIC_LIST))
+DEVICE_FAMILIES = tuple(
+    metric.family.name for metric in (DEVICE_UP, *DEVICE_METRIC_LIST, *LORAWAN_DEVICE_METRICS)
+)
 CADENCES_MINUTES = (1, 2, 3, 4, 5, 6, 10, 12, 15, 20, 30)
 STATUS_CADENCES_SECONDS = (10, 20, 30, 60, 100, 150, 300)
 
@@ -134,7 +144,7 @@ class ExporterSettings(BaseModel, frozen=True, extra="forbid"):
         default=20_000, ge=1, description="A family shows no more series than this, and says so."
     )
     per_device: bool = Field(
-        default=True, description="Show gauges of every single device that is polled."
+        default=True, description="Show gauges of every single device that is polled or sends."
     )
     device_metrics: tuple[str, ...] = Field(
         default=DEVICE_FAMILIES,
@@ -179,6 +189,15 @@ class SimulatorSettings(BaseModel, frozen=True, extra="forbid"):
         validate_default=True,
         description="Where it writes what opens its SNMP agents, SSH hosts and TCP targets on "
         "127.20.0.0/16, which are in the inventory (Linux only); null is no such devices.",
+    )
+    event_hub_connection_string_file: StatePath | None = Field(
+        default=Path("simulator/event_hub_connection_string"),
+        validate_default=True,
+        description="Where it writes what one needs to reach its event hub, to which simulated "
+        "LoRaWAN devices send; null is no such hub.",
+    )
+    lorawan_devices: int = Field(
+        default=20, ge=0, le=10_000, description="How many send a frame in every step."
     )
     step_seconds: float = Field(
         default=5.0, gt=0, le=3600, description="Seconds between two changes of what is simulated."
@@ -379,6 +398,91 @@ PollingSettings = create_model(
 )
 
 
+class BatchSettings(BaseModel, frozen=True, extra="forbid"):
+    """A micro-batch of one partition: it is stored when the first of these is reached."""
+
+    max_events: int = Field(
+        default=2000, ge=1, le=20_000, description="Events; 2,000 uplinks take about 10 MB."
+    )
+    max_bytes: int = Field(
+        default=4_000_000,
+        ge=1000,
+        le=100_000_000,
+        description="Bytes of their bodies; one event may be larger by itself.",
+    )
+    max_wait_seconds: float = Field(
+        default=0.5,
+        gt=0,
+        le=10,
+        description="Seconds since the one before; so much later an event can be read at least.",
+    )
+
+
+class DecodeSettings(BaseModel, frozen=True, extra="forbid"):
+    """What of an event is taken; what is beyond is cut off and counted, or a dead letter."""
+
+    is_iot_hub: bool = Field(
+        default=True,
+        description="Whether the events are an IoT Hub's, which says who sent each; false for a "
+        "hub that others send to directly.",
+    )
+    body_bytes: int = Field(
+        default=262_144, ge=1000, le=1_048_576, description="The largest body that is decoded."
+    )
+    uplinks: int = Field(default=1000, ge=1, le=1000, description="Uplinks in one event at most.")
+    depth: int = Field(
+        default=8, ge=1, le=32, description="Objects and arrays inside each other, of `data`."
+    )
+    fields: int = Field(default=200, ge=1, le=1000, description="Fields of one uplink at most.")
+    text_characters: int = Field(
+        default=2000, ge=1, le=60_000, description="Of one text, which is cut there."
+    )
+
+
+class TelemetrySettings(BaseModel, frozen=True, extra="forbid"):
+    """LoRaWAN uplinks that come over a stream of events."""
+
+    source: EventHubSettings = Field(description="Where the events are.")
+    checkpoints: CheckpointSettings = Field(
+        default=DatabaseCheckpointSettings(), description="Where it is kept how far is stored."
+    )
+    dead_letters: DeadLetterSettings = Field(
+        default=DeadLetterSettings(), description="How much is kept of what cannot be decoded."
+    )
+    window_seconds: int = Field(
+        default=240,
+        ge=5,
+        le=3300,
+        description="Seconds that one run reads before the next takes over.",
+    )
+    batch: BatchSettings = Field(default=BatchSettings(), description="How events are grouped.")
+    decode: DecodeSettings = Field(
+        default=DecodeSettings(), description="What of an event is taken."
+    )
+    warn_dead_letter_share: float = Field(
+        default=0.05,
+        gt=0,
+        le=1,
+        description="More than this share of refused uplinks is a warning.",
+    )
+    warn_lag_seconds: float = Field(
+        default=30.0,
+        gt=0,
+        description="Events that wait for longer than this at the end of a run are a warning.",
+    )
+
+    def batch_limits(self) -> BatchLimits:
+        """What one micro-batch may hold."""
+        batch = self.batch
+        return BatchLimits(batch.max_events, batch.max_bytes, batch.max_wait_seconds)
+
+    def rules(self) -> Rules:
+        """What is decoded."""
+        decode = self.decode
+        limits = Limits(decode.depth, decode.fields, decode.text_characters)
+        return Rules(decode.is_iot_hub, decode.body_bytes, decode.uplinks, limits)
+
+
 class Settings(BaseModel, frozen=True, extra="forbid"):
     """The whole settings file."""
 
@@ -391,6 +495,9 @@ class Settings(BaseModel, frozen=True, extra="forbid"):
         default={},
         validate_default=True,
         description="How devices of the inventory are polled, protocol by protocol.",
+    )
+    telemetry: TelemetrySettings | None = Field(
+        default=None, description="Uplinks of LoRaWAN devices; absent means they are not read."
     )
     store: Annotated[EmbeddedStoreSettings | InfluxStoreSettings, Field(discriminator="kind")] = (
         Field(
@@ -432,7 +539,8 @@ class Settings(BaseModel, frozen=True, extra="forbid"):
         """The names of the jobs there are."""
         fleet = (JOB,) if self.fleet is not None else ()
         metrics = (METRICS_JOB,) if self.sweeps.metrics_by else ()
-        return (*fleet, *((STATUS_JOB, *metrics) if self.polls_devices else ()))
+        polls = (STATUS_JOB, *metrics) if self.polls_devices else ()
+        return (*fleet, *polls, *((TELEMETRY_JOB,) if self.telemetry is not None else ()))
 
     def build_probe(self, name: str) -> DeviceProbe:
         """The probe called `name`, with its credentials; opens nothing yet."""

@@ -87,7 +87,15 @@ def open_client(ca_file: Path | None, where: str) -> HttpClient:
 
     Raises ConfigurationError, which says `where` the file is named, if it is no such file.
     """
-    return HttpClient(_usual_authorities() if ca_file is None else _authorities(ca_file, where))
+    return HttpClient(trusted_authorities(ca_file, where))
+
+
+def trusted_authorities(ca_file: Path | None, where: str) -> ssl.SSLContext:
+    """TLS that verifies against the authorities in `ca_file`, or the usual ones.
+
+    Raises ConfigurationError, which says `where` the file is named, if it is no such file.
+    """
+    return _usual_authorities() if ca_file is None else _authorities(ca_file, where)
 
 
 def parse_json(body: bytes, source: str, target: str) -> Any:

@@ -5,7 +5,8 @@ MetricsPipelineError
 ├── SourceError                reading failed; carries source and target
 │   ├── SourceUnreachable      no answer, or the far side is ill         yes
 │   ├── SourceRefused          the far side says no to what we ask       never
-│   │   └── CredentialRefused  the far side says no to who we are        never
+│   │   ├── CredentialRefused  the far side says no to who we are        never
+│   │   └── PartitionTaken     another reader has come in our place      never
 │   ├── SourceThrottled        asked too often                           after `retry_after_seconds`
 │   └── UnexpectedReply        answered, but not what was asked for      never
 ├── StoreError                 the store says no to this write           never
@@ -77,6 +78,10 @@ class SourceRefused(SourceError):
 
 class CredentialRefused(SourceRefused):
     """Nobody is let in with this credential: asking for anything else is pointless."""
+
+
+class PartitionTaken(SourceRefused):
+    """A reader of the same or a higher epoch reads the partition now: this one has to end."""
 
 
 class SourceThrottled(SourceError):

@@ -16,7 +16,7 @@ from math import isfinite
 from typing import Any
 
 from metrics_pipeline.core.errors import InvalidPoint
-from metrics_pipeline.core.open_fields import FLAG, NUMBER, TYPE_WORDS, open_name
+from metrics_pipeline.core.open_fields import TYPE_WORDS, open_name
 from metrics_pipeline.core.points import FieldValue
 
 Path = tuple[str, ...]
@@ -25,7 +25,11 @@ Path = tuple[str, ...]
 _Leaf = tuple[Path, str, str, FieldValue]
 """The path to the object or array, the key in it, the word of the type, and the value."""
 
+SURELY_FINITE = 2**1000
 _NAMES = 4096
+_PATHS, _NAMES_AT_A_PATH = 256, 128
+"""Names that are found with half the effort; others choose them, so there is a bound."""
+
 _NOT_IN_A_NAME = re.compile(r"\W")
 _HALF_CHARACTERS = re.compile("[\ud800-\udfff]")
 
@@ -74,13 +78,14 @@ class Leaves:
         if depth >= self._limits.depth:
             self.count("too_deep")
             return
-        limits, fields, found = self._limits, self._fields, self._found
+        fields, found, fit = self._fields, self._found, self._fit
+        longest, most, names = self._limits.key_characters, self._limits.fields, _names(path)
         for key, value in children:
-            short = key if len(key) <= limits.key_characters else key[: limits.key_characters]
+            short = key if len(key) <= longest else key[:longest]
             word = TYPE_WORDS.get(type(value))
-            if word is not None and len(found) < limits.fields:
-                leaf = self._fit(value, word)
-                fields[_name(path, short, word)] = leaf
+            if word is not None and len(found) < most:
+                leaf = fit(value)
+                fields[names[word].get(short) or _remember(names[word], path, short, word)] = leaf
                 found.append((path, short, word, leaf))
             elif word is not None:
                 self.cut["too_many_fields"] = 1
@@ -90,11 +95,14 @@ class Leaves:
                 if "too_many_fields" in self.cut:
                     return
 
-    def _fit(self, value: Any, word: str) -> Any:
+    def _fit(self, value: Any) -> Any:
         # Called for every leaf: what is usual is told without a call.
-        if word is NUMBER:
-            return value if type(value) is float and isfinite(value) else finite(value)
-        if word is FLAG or (value.isascii() and len(value) <= self._limits.text_characters):
+        kind = type(value)
+        if kind is float:
+            return value if isfinite(value) else finite(value)
+        if kind is int:
+            return float(value) if -SURELY_FINITE < value < SURELY_FINITE else finite(value)
+        if kind is bool or (value.isascii() and len(value) <= self._limits.text_characters):
             return value
         return self.as_text(value)
 
@@ -130,6 +138,19 @@ def _children(value: dict[str, Any] | list[Any]) -> Iterable[tuple[str, Any]]:
     if isinstance(value, dict):
         return value.items()
     return ((str(place), child) for place, child in enumerate(value))
+
+
+@lru_cache(_PATHS)
+def _names(path: Path) -> dict[str, dict[str, str]]:  # noqa: ARG001  (a place of its own)
+    """Names of leaves at `path` by the word of their type and their key, as far as remembered."""
+    return {word: {} for word in TYPE_WORDS.values()}
+
+
+def _remember(names: dict[str, str], path: Path, key: str, word: str) -> str:
+    name = _name(path, key, word)
+    if len(names) < _NAMES_AT_A_PATH:
+        names[key] = name
+    return name
 
 
 @lru_cache(_NAMES)

@@ -10,7 +10,14 @@ from metrics_pipeline.core.catalog import Metric
 from metrics_pipeline.core.devices import Device, DeviceReading
 from metrics_pipeline.core.errors import SourceError
 from metrics_pipeline.core.points import Point
-from metrics_pipeline.core.telemetry import Checkpoint, PartitionKey
+from metrics_pipeline.core.telemetry import (
+    BatchLimits,
+    Checkpoint,
+    PartitionKey,
+    PartitionState,
+    Position,
+    RawEvent,
+)
 
 Trace = Callable[[str], None]
 """Is told, in one line, what was asked of a device or what came back."""
@@ -117,6 +124,68 @@ class PointStore(Protocol):
 
     def close(self) -> None:
         """Give back connections."""
+        ...
+
+
+class PartitionReader(Protocol):
+    """Reads one partition, for one caller at a time. Closed by whoever opened it."""
+
+    def receive(self, limits: BatchLimits) -> Sequence[RawEvent]:
+        """The next events, in their order; none if none came within `limits.max_wait_seconds`.
+
+        Raises SourceError: PartitionTaken when a reader of the same or a higher epoch has come, for
+        which this one has to end; after any other a new reader goes on from the last position.
+        """
+        ...
+
+    def close(self) -> None:
+        """End it. May be called from another thread, whose `receive` then ends soon; and twice."""
+        ...
+
+
+class EventStream(Protocol):
+    """A hub of events in partitions, read by one consumer group; connects at first use.
+
+    May be shared between threads.
+    """
+
+    @property
+    def name(self) -> str:
+        """Where it is, for people: no secret in it."""
+        ...
+
+    @property
+    def namespace(self) -> str:
+        """The host of the hub, as in checkpoints."""
+        ...
+
+    @property
+    def hub(self) -> str:
+        """The hub's own name."""
+        ...
+
+    @property
+    def consumer_group(self) -> str:
+        """In whose name it is read."""
+        ...
+
+    def partitions(self) -> Mapping[str, PartitionState]:
+        """Every partition there is now, and how far it goes; one connection is kept for this.
+
+        Raises SourceError.
+        """
+        ...
+
+    def open(self, partition: str, after: Position | None, epoch: int) -> PartitionReader:
+        """A reader of what comes after `after`; of all that is kept if that is None.
+
+        Connects at the first `receive`. Readers of the partition with a lower epoch, or with none,
+        are shut out. Where `after` is older than what is kept, reading begins with the oldest.
+        """
+        ...
+
+    def close(self) -> None:
+        """Give back connections, also those of its readers; from any thread, and twice."""
         ...
 
 

@@ -12,6 +12,10 @@ from dataclasses import dataclass
 SystemProperty = str | int | float | bool | None
 
 
+UNKNOWN_OFFSET = ""
+"""Of a position that is known by its sequence number alone; checkpoints have none such."""
+
+
 @dataclass(frozen=True, slots=True)
 class Position:
     """An event's place in its partition."""
@@ -66,3 +70,46 @@ class DeadLetter:
     detail: str
     body: bytes
     index: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class PartitionState:
+    """What a hub says of one of its partitions, whoever reads it.
+
+    The sequence numbers are those of the oldest event that is kept and of the newest that was ever
+    accepted; of an empty partition they say nothing.
+    """
+
+    first_sequence_number: int
+    last_sequence_number: int
+    last_offset: str
+    last_enqueued_time_ns: int
+    is_empty: bool
+
+    def lag_events(self, position: Position | None) -> int:
+        """How many events there are after `position`; None is before the first."""
+        if self.is_empty:
+            return 0
+        done = self.first_sequence_number - 1
+        if position is not None:
+            done = max(done, position.sequence_number)
+        return max(0, self.last_sequence_number - done)
+
+    def lost_events(self, position: Position | None) -> int:
+        """How many events after `position` are gone, for they were older than the retention."""
+        if position is None:
+            return 0
+        first = self.last_sequence_number + 1 if self.is_empty else self.first_sequence_number
+        return max(0, first - 1 - position.sequence_number)
+
+
+@dataclass(frozen=True, slots=True)
+class BatchLimits:
+    """What one micro-batch may hold: it is whole when the first of these is reached."""
+
+    max_events: int = 2000
+    max_bytes: int = 4_000_000
+    """Of bodies. One event may be more than that by itself."""
+
+    max_wait_seconds: float = 0.5
+    """So long it is waited for more; what is there then is the micro-batch, and may be nothing."""

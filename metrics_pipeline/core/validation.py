@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 
 from metrics_pipeline.core.catalog import AnyMetric, Catalog, Measurement, OpenFields, ValueType
 from metrics_pipeline.core.errors import InvalidPoint
@@ -12,6 +13,10 @@ NS_PER_SECOND = 1_000_000_000
 NS_PER_DAY = 24 * 3600 * NS_PER_SECOND
 NEWEST_NS = 10 * 60 * NS_PER_SECOND
 INT64_MAX = 2**63 - 1
+LARGEST_FLOAT = sys.float_info.max
+
+MOST_USUAL = 4096
+"""Fields of a measurement that are remembered; others choose the names of some."""
 
 
 def validate(point: Point, catalog: Catalog, now_ns: int) -> Point:
@@ -27,13 +32,38 @@ def validate(point: Point, catalog: Catalog, now_ns: int) -> Point:
     if not point.fields:
         raise InvalidPoint("no_fields", f"a point of {point.measurement} has no field")
     changed: dict[str, FieldValue] = {}
+    usual = _usual_fields(point, measurement, catalog)
     for name, value in point.fields.items():
+        limits = usual.get((name, type(value)))
+        # Text and flags have no limits, and nothing is beyond them.
+        if limits is not None and (not limits or limits[0] <= value <= limits[1]):  # type: ignore[operator]
+            continue
         typed = _field(point, name, value, catalog)
         if typed is not value:
             changed[name] = typed
+        elif len(usual) < MOST_USUAL:
+            usual[name, type(value)] = _limits(catalog.find(point, name), value)
     if not changed:
         return point
     return Point(point.measurement, point.tags, {**point.fields, **changed}, point.time_ns)
+
+
+_UsualFields = dict[tuple[str, type], tuple[float, ...]]
+
+
+def _usual_fields(point: Point, measurement: Measurement, catalog: Catalog) -> _UsualFields:
+    """The fields of such points that were fit as they were, and between which limits others are."""
+    selected_by = point.tags.get(measurement.selector, "") if measurement.selector else ""
+    return catalog.usual_fields.setdefault((measurement.name, selected_by), {})
+
+
+def _limits(metric: AnyMetric | OpenFields | None, value: FieldValue) -> tuple[float, ...]:
+    """Beyond which a value of this type needs a closer look; NaN is beyond all."""
+    if isinstance(value, str | bool):
+        return ()
+    most = INT64_MAX if isinstance(value, int) else LARGEST_FLOAT
+    minimum, maximum = getattr(metric, "minimum", None), getattr(metric, "maximum", None)
+    return (-most if minimum is None else minimum, most if maximum is None else maximum)
 
 
 def check_time(time_ns: int, measurement: Measurement, now_ns: int) -> None:

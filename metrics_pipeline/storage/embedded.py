@@ -12,9 +12,9 @@ names, and the type of a field is settled by its first write.
 
 from __future__ import annotations
 
+import functools
 import itertools
 import json
-import math
 import os
 import sqlite3
 import threading
@@ -22,6 +22,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from json.encoder import encode_basestring_ascii as _quoted
+from math import isfinite
 from pathlib import Path
 from typing import Literal
 
@@ -69,10 +70,11 @@ COMMIT;
 
 _FIND_SERIES = "SELECT tags, id FROM series WHERE measurement = ? AND tags IN"
 
-_UPSERT = """
-INSERT INTO point (series_id, time_ns, field_id, value) VALUES (?, ?, ?, ?)
-ON CONFLICT DO UPDATE SET value = excluded.value
-"""
+_INSERT = "INSERT INTO point (series_id, time_ns, field_id, value) VALUES"
+_OR_UPDATE = "ON CONFLICT DO UPDATE SET value = excluded.value"
+
+ROWS_AT_ONCE = 100
+"""So many fields of a point go with one statement; SQLite before 3.32 takes 999 parameters."""
 
 SERIES_AT_ONCE = 500
 """So many are looked up by one statement; SQLite before 3.32 takes 999 parameters at most."""
@@ -132,7 +134,8 @@ class EmbeddedStore:
             return
         with self._transaction() as connection:
             rows, kept, refused = _sort_out(_Ids(connection), points)
-            connection.executemany(_UPSERT, rows)
+            for count, some in itertools.groupby(rows, len):
+                connection.executemany(_upsert(count // COLUMNS), some)
         if refused:
             reasons = Counter(error.reason for error in refused)
             raise PartialWrite(self.name, len(kept), reasons, refused[0].detail, kept)
@@ -273,6 +276,7 @@ class _Ids:
         self._connection = connection
         self._series: dict[_SeriesKey, int] = {}
         self._fields: dict[tuple[str, str], tuple[int, str]] = {}
+        self._settled: dict[str, dict[str, tuple[int, type]]] = {}
 
     def find_series(self, keys: Iterable[_SeriesKey]) -> None:
         """Look up the series that there are already, many at once."""
@@ -293,14 +297,28 @@ class _Ids:
             number = self._series[key] = self._insert_series(key)
         return number
 
+    def known_row(self, point: Point, key: _SeriesKey) -> _Row | None:
+        """The row of a point of which all is known and nothing is odd, as nearly all are."""
+        series, settled = self._series.get(key), self._settled.get(point.measurement)
+        if series is None or settled is None:
+            return None
+        time_ns = point.time_ns
+        row: _Row = []
+        for name, value in point.fields.items():
+            field, kind = settled.get(name), type(value)
+            if field is None or kind is not field[1]:
+                return None
+            if kind is float:
+                is_usual = isfinite(value)  # type: ignore[arg-type]
+            else:
+                is_usual = value.isascii() if kind is str else value in INT64  # type: ignore[union-attr]
+            if not is_usual:
+                return None
+            row += (series, time_ns, field[0], value)
+        return row
+
     def of_fields(self, point: Point) -> dict[str, int]:
         """Raises InvalidPoint if a field has another type than at its first write."""
-        measurement, fields = point.measurement, point.fields
-        if len(fields) == 1:  # as nearly all have
-            ((name, value),) = fields.items()
-            field = self._fields.get((measurement, name))
-            if field is not None and field[1] == _value_type(value):
-                return {name: field[0]}
         known = {name: self._field(point.measurement, name) for name in point.fields}
         types = {name: _value_type(value) for name, value in point.fields.items()}
         for name, field in known.items():
@@ -310,10 +328,13 @@ class _Ids:
                     f"{point.measurement}.{name} is {types[name]}, the store holds {field[1]}",
                 )
         # Only now: a point that is refused must not settle the type of its other fields.
-        return {
+        numbers = {
             name: field[0] if field else self._insert_field(point.measurement, name, types[name])
             for name, field in known.items()
         }
+        settled = self._settled.setdefault(point.measurement, {})
+        settled |= {name: (numbers[name], type(value)) for name, value in point.fields.items()}
+        return numbers
 
     def _field(self, measurement: str, name: str) -> tuple[int, str] | None:
         key = (measurement, name)
@@ -341,7 +362,15 @@ class _Ids:
         return new
 
 
-_Row = tuple[int, int, int, FieldValue]
+_Row = list[FieldValue]
+"""What stands for the question marks of a statement: for each field of a point four values."""
+
+COLUMNS = 4
+
+
+@functools.cache
+def _upsert(rows: int) -> str:
+    return f"{_INSERT} {', '.join(['(?, ?, ?, ?)'] * rows)} {_OR_UPDATE}"
 
 
 def _sort_out(
@@ -355,7 +384,8 @@ def _sort_out(
     ids.find_series(keys)
     for point, key in zip(points, keys, strict=True):
         try:
-            rows += _rows(ids, point, key)
+            row = ids.known_row(point, key) if point.time_ns in INT64 else None
+            rows += _cut(row or _new_row(ids, point, key))
         except InvalidPoint as error:
             refused.append(error)
         else:
@@ -363,23 +393,34 @@ def _sort_out(
     return rows, kept, refused
 
 
-def _rows(ids: _Ids, point: Point, key: _SeriesKey) -> list[_Row]:
+def _cut(row: _Row) -> Iterable[_Row]:
+    """`row` in pieces of which each fits into one statement."""
+    longest = ROWS_AT_ONCE * COLUMNS
+    if len(row) <= longest:
+        return (row,)
+    return (row[at : at + longest] for at in range(0, len(row), longest))
+
+
+def _new_row(ids: _Ids, point: Point, key: _SeriesKey) -> _Row:
     if not point.fields or point.time_ns not in INT64:
         problem = "time_out_of_range" if point.fields else "no_fields"
         raise InvalidPoint(problem, f"a point of {point.measurement} at {point.time_ns} ns")
     fields = ids.of_fields(point)
     series = ids.of_series(key)
-    return [(series, point.time_ns, fields[name], v) for name, v in point.fields.items()]
+    row: _Row = []
+    for name, value in point.fields.items():
+        row += (series, point.time_ns, fields[name], value)
+    return row
 
 
 def _value_type(value: FieldValue) -> ValueType:
     """The type to keep `value` as; InvalidPoint if SQLite cannot give it back as it is."""
-    if type(value) is float and math.isfinite(value):  # nearly all of them
+    if type(value) is float and isfinite(value):  # nearly all of them
         return ValueType.FLOAT
     match value:
         case bool():
             return ValueType.BOOLEAN
-        case float() if math.isfinite(value):
+        case float() if isfinite(value):
             return ValueType.FLOAT
         case float():
             raise InvalidPoint("not_finite", f"a field is {value}")

@@ -20,6 +20,10 @@ from metrics_pipeline.simulators.event_hub.server import EventHubServer
 COUNTER: Final = b"$n"
 """In a body that is put in many times, this becomes 0, 1, 2 …"""
 
+DEVICE: Final = b"$device"
+DEVICES: Final = 1000
+"""That becomes the same modulo 1000, as four hexadecimal digits."""
+
 METHODS: Final[Mapping[str, Callable[..., Any]]] = {
     "abort_connections": EventHubServer.abort_connections,
     "add_partition": EventHubServer.add_partition,
@@ -69,5 +73,6 @@ def _messages(
     annotations: Mapping[str, Any] | None,
 ) -> Iterator[Message]:
     for number in range(times):
-        counted = body.replace(COUNTER, str(number).encode())
+        device = b"%04X" % (number % DEVICES)
+        counted = body.replace(COUNTER, str(number).encode()).replace(DEVICE, device)
         yield make_message(counted, properties=properties, annotations=annotations)

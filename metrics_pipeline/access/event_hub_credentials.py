@@ -1,0 +1,156 @@
+"""Who we are to Azure Event Hubs: a shared access policy's key, or Microsoft Entra ID.
+
+Both give tokens that are put to the hub's node `$cbs`. Facts: "Authenticate access to Event Hubs
+using shared access signatures" (an HMAC-SHA256 with the policy's key, as text, over the URL-encoded
+address and the expiry) and "Authorize access to Event Hubs resources using Microsoft Entra ID" (the
+scope and the role), both at learn.microsoft.com.
+
+Raises ConfigurationError for a connection string that is none, CredentialRefused when Entra ID
+gives no token, SourceUnreachable when it does not answer. No key and no token is in any of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Protocol
+from urllib.parse import urlsplit
+
+from metrics_pipeline.access.azure_credentials import SAS_LIFETIME_SECONDS, sign
+from metrics_pipeline.access.hosts import is_host
+from metrics_pipeline.core.errors import ConfigurationError, CredentialRefused, SourceUnreachable
+
+if TYPE_CHECKING:
+    from azure.core.credentials import TokenCredential
+
+ENTRA_SCOPE = "https://eventhubs.azure.net/.default"
+ENTRA_ROLE = "Azure Event Hubs Data Receiver"
+SAS_TOKEN = "servicebus.windows.net:sastoken"  # noqa: S105  (a kind of token)
+MAX_REASON_CHARACTERS = 300
+
+Token = tuple[str, int]
+"""A token, and when it expires in seconds since the epoch."""
+
+
+class HubCredential(Protocol):
+    """What opens a hub."""
+
+    @property
+    def token_type(self) -> str:
+        """What the hub calls this kind of token."""
+        ...
+
+    def token(self, address: str, now: float) -> Token:
+        """A token for `address` (`sb://…`); `now` is in seconds since the epoch."""
+        ...
+
+    def fix(self) -> str:
+        """What a person can do when it is refused."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class HubPolicy:
+    """A shared access policy's name and key."""
+
+    policy: str
+    key: str = field(repr=False)
+    token_type: str = SAS_TOKEN
+
+    def token(self, address: str, now: float) -> Token:
+        """A shared access signature; never fails."""
+        expiry = int(now) + SAS_LIFETIME_SECONDS
+        return sign(address, self.policy, self.key.encode(), expiry), expiry
+
+    def fix(self) -> str:
+        """Names the policy and the right it must have."""
+        return (
+            f"Check the key of the shared access policy {self.policy!r}, that the policy has the "
+            "right Listen, and this machine's clock."
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class HubEntraId:
+    """An identity of Microsoft Entra ID; `token_credential` keeps its token until it expires.
+
+    `source` and `target` are for errors.
+    """
+
+    source: str
+    target: str
+    token_credential: TokenCredential = field(repr=False)
+    token_type: str = "jwt"  # noqa: S105  (a kind of token)
+
+    def token(self, address: str, now: float) -> Token:  # noqa: ARG002
+        """A bearer token; CredentialRefused without one, SourceUnreachable without an answer."""
+        from azure.core.exceptions import AzureError, ClientAuthenticationError  # noqa: PLC0415
+
+        try:
+            given = self.token_credential.get_token(ENTRA_SCOPE)
+        except ClientAuthenticationError as error:
+            problem = f"Entra ID gives no token ({_reason(error)})"
+            raise CredentialRefused(self.source, self.target, problem, self.fix()) from error
+        except AzureError as error:
+            problem = f"Entra ID does not answer ({_reason(error)})"
+            fix = "Check the network to login.microsoftonline.com."
+            raise SourceUnreachable(self.source, self.target, problem, fix) from error
+        return given.token, given.expires_on
+
+    def fix(self) -> str:
+        """Names the role."""
+        return (
+            "Check tenant_id, client_id and client_secret, and that the identity has the role "
+            f"{ENTRA_ROLE!r} on {self.target}."
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class HubConnectionString:
+    """What a connection string says; `hub` is empty where it is for the whole namespace."""
+
+    host: str
+    hub: str
+    credential: HubPolicy
+    is_emulator: bool
+
+
+def parse_hub_connection_string(text: str, where: str) -> HubConnectionString:
+    """What is in `Endpoint=sb://…;SharedAccessKeyName=…;SharedAccessKey=…;EntityPath=…`.
+
+    `where` says in a ConfigurationError where `text` is from; `text` itself is never shown.
+    """
+    parts = dict(_split_part(part) for part in text.split(";") if part.strip())
+    endpoint = urlsplit(_part(parts, "Endpoint", where))
+    if endpoint.scheme != "sb" or not is_host(endpoint.netloc):
+        raise _malformed(where, "its Endpoint is not sb:// and a host name")
+    policy = HubPolicy(
+        _part(parts, "SharedAccessKeyName", where), _part(parts, "SharedAccessKey", where)
+    )
+    is_emulator = parts.get("usedevelopmentemulator", "").lower() == "true"
+    return HubConnectionString(endpoint.netloc, parts.get("entitypath", ""), policy, is_emulator)
+
+
+def _split_part(part: str) -> tuple[str, str]:
+    name, _, value = part.partition("=")
+    return name.strip().lower(), value.strip()
+
+
+def _part(parts: Mapping[str, str], name: str, where: str) -> str:
+    value = parts.get(name.lower(), "")
+    if not value:
+        raise _malformed(where, f"it has no {name}")
+    return value
+
+
+def _malformed(where: str, problem: str) -> ConfigurationError:
+    return ConfigurationError(
+        where,
+        f"this is not the connection string of an event hub: {problem}",
+        "Copy it from the page 'Shared access policies' of the hub or of its namespace: "
+        "Endpoint=sb://…;SharedAccessKeyName=…;SharedAccessKey=…;EntityPath=…",
+    )
+
+
+def _reason(error: Exception) -> str:
+    return " ".join(str(error).split())[:MAX_REASON_CHARACTERS]

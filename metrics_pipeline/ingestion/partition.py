@@ -1,0 +1,289 @@
+"""One partition of an ingestion, in a thread of its own."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections import Counter, deque
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import TypeVar
+
+from metrics_pipeline.core.errors import (
+    CheckpointMoved,
+    MetricsPipelineError,
+    PartitionTaken,
+    SourceError,
+)
+from metrics_pipeline.core.lorawan import Rules, decode
+from metrics_pipeline.core.points import Point
+from metrics_pipeline.core.ports import EventStream, PartitionReader
+from metrics_pipeline.core.telemetry import (
+    BatchLimits,
+    Checkpoint,
+    DeadLetter,
+    PartitionKey,
+    PartitionState,
+    Position,
+    RawEvent,
+)
+from metrics_pipeline.ingestion.latest import LatestDevices
+from metrics_pipeline.ingestion.report import PartitionReport, Stores
+from metrics_pipeline.ingestion.window import Window
+
+LOG = logging.getLogger(__name__)
+FAILURES_KEPT = 5
+NS_PER_SECOND = 1_000_000_000
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """What all partitions of an ingestion have in common."""
+
+    stream: EventStream
+    stores: Stores
+    rules: Rules
+    limits: BatchLimits
+    devices: LatestDevices
+    window: Window
+    clock_ns: Callable[[], int] = time.time_ns
+
+
+@dataclass(slots=True)
+class _Batch:
+    """A micro-batch, decoded."""
+
+    events: Sequence[RawEvent]
+    points: list[Point] = field(default_factory=list)
+    letters: list[DeadLetter] = field(default_factory=list)
+    refused: Counter[str] = field(default_factory=Counter)
+    altered: Counter[str] = field(default_factory=Counter)
+
+
+@dataclass(slots=True)
+class _Totals:
+    events: int = 0
+    points: int = 0
+    bytes: int = 0
+    lost_events: int = 0
+    refused: Counter[str] = field(default_factory=Counter)
+    dead_letters: Counter[str] = field(default_factory=Counter)
+    rejected: Counter[str] = field(default_factory=Counter)
+    altered: Counter[str] = field(default_factory=Counter)
+
+
+class PartitionIngestion:
+    """Reads one partition from `checkpoint` on, which is of `epoch`, or None.
+
+    `state` is what the hub said of it last.
+    """
+
+    def __init__(
+        self,
+        work: Work,
+        key: PartitionKey,
+        state: PartitionState,
+        checkpoint: Checkpoint | None,
+        epoch: int,
+    ) -> None:
+        self._work = work
+        self._key = key
+        self._state = state
+        self._checkpoint = checkpoint
+        self._epoch = epoch
+        self._totals = _Totals()
+        self._failures: deque[MetricsPipelineError] = deque(maxlen=FAILURES_KEPT)
+        self._error: MetricsPipelineError | None = None
+        self._is_taken = False
+        self.defect: Exception | None = None
+        """What our own code did wrong, if anything: nothing is read any more."""
+
+        self._oldest_ns: int | None = None
+        self._reader: PartitionReader | None = None
+        self._lock = threading.Lock()
+        self._thread = threading.Thread(
+            target=self._run, name=f"partition-{key.partition}", daemon=True
+        )
+
+    # --- for the thread that looks after all of them ------------------------------------------
+
+    def start(self) -> None:
+        """Begin."""
+        self._thread.start()
+
+    def is_alive(self) -> bool:
+        """Whether it still reads."""
+        return self._thread.is_alive()
+
+    @property
+    def is_taken(self) -> bool:
+        """Whether another reader has taken the partition over."""
+        return self._is_taken
+
+    def end(self, seconds: float) -> None:
+        """Wait for its end, which comes with that of the window; after `seconds` hurry it up."""
+        self._thread.join(seconds)
+        reader = self._reader
+        if self._thread.is_alive() and reader is not None:
+            reader.close()
+        self._thread.join()
+
+    def report(self, state: PartitionState | None, now_ns: int) -> PartitionReport:
+        """What it did until now; `state` is what the hub last said of it."""
+        with self._lock:
+            totals, checkpoint = self._totals, self._checkpoint
+            position = checkpoint.position if checkpoint else None
+            lag = state.lag_events(position) if state else 0
+            waits_ns = now_ns - self._oldest_ns if lag and self._oldest_ns is not None else 0
+            return PartitionReport(
+                events=totals.events,
+                points=totals.points,
+                bytes=totals.bytes,
+                refused=dict(totals.refused),
+                dead_letters=dict(totals.dead_letters),
+                rejected=dict(totals.rejected),
+                altered=dict(totals.altered),
+                lost_events=totals.lost_events,
+                lag_events=lag,
+                lag_seconds=max(0, waits_ns) / NS_PER_SECOND,
+                checkpoint=checkpoint,
+                is_taken=self._is_taken,
+                failures=tuple(self._failures),
+                error=self._error,
+            )
+
+    # --- in its own thread --------------------------------------------------------------------
+
+    def _run(self) -> None:
+        tried = 0
+        try:
+            self._skip_what_is_gone()
+            while not self._work.window.is_over():
+                before = self._totals.events
+                error = self._read_on()
+                tried = 1 if self._totals.events > before else tried + 1
+                if error is not None:
+                    self._note(error)
+                    self._work.window.wait_after(error, tried)
+        except (PartitionTaken, CheckpointMoved) as error:
+            self._note(error)
+            self._is_taken = True
+        except MetricsPipelineError as error:
+            self._note(error)
+            self._error = error
+        except Exception as error:
+            # It must not cost the other partitions theirs; who looks after them raises it.
+            LOG.exception("partition %s: reading failed unexpectedly", self._key.partition)
+            self.defect = error
+
+    def _skip_what_is_gone(self) -> None:
+        """Where all events after the checkpoint were too old and none has come, go behind them.
+
+        Otherwise the next event shows how many are gone.
+        """
+        old, state = self._checkpoint, self._state
+        lost = state.lost_events(old.position) if old else 0
+        if not lost or not state.is_empty:
+            return
+        end = Position(state.last_offset, state.last_sequence_number)
+        new = Checkpoint(end, self._epoch)
+        advance = self._work.stores.checkpoints.advance
+        self._until_it_works(lambda: advance(self._key, old, new))
+        self._checkpoint = new
+        self._count_lost(lost)
+
+    def _read_on(self) -> SourceError | None:
+        """Store what comes until the window ends; the error, if it may pass, otherwise."""
+        position = self._checkpoint.position if self._checkpoint else None
+        reader = self._work.stream.open(self._key.partition, position, self._epoch)
+        self._reader = reader
+        try:
+            while not self._work.window.is_over():
+                events = reader.receive(self._work.limits)
+                self._error = None
+                if events:
+                    self._store(self._decode(events))
+        except SourceError as error:
+            if not error.retry_helps:
+                raise
+            self._error = error
+            return error
+        finally:
+            with suppress(SourceError):
+                reader.close()
+        return None
+
+    def _decode(self, events: Sequence[RawEvent]) -> _Batch:
+        batch = _Batch(events)
+        rules, now_ns = self._work.rules, self._work.clock_ns()
+        for event in events:
+            decoded = decode(event, rules, now_ns)
+            batch.points += decoded.points
+            if decoded.refused:
+                batch.refused.update(decoded.refused)
+            if decoded.altered:
+                batch.altered.update(decoded.altered)
+            if decoded.dead_letter is not None:
+                batch.letters.append(decoded.dead_letter)
+        return batch
+
+    def _store(self, batch: _Batch) -> None:
+        """Points, dead letters, checkpoint: each only once the one before is acknowledged."""
+        stores, last = self._work.stores, batch.events[-1]
+        self._oldest_ns = batch.events[0].enqueued_time_ns
+        new = Checkpoint(Position(last.offset, last.sequence_number), self._epoch)
+        part = self._until_it_works(lambda: stores.writer.append(batch.points))
+        kept = self._until_it_works(lambda: stores.dead_letters.keep(batch.letters))
+        old = self._checkpoint
+        self._until_it_works(lambda: stores.checkpoints.advance(self._key, old, new))
+        lost = _missing(old, batch.events)
+        with self._lock:
+            self._checkpoint = new
+            self._oldest_ns = last.enqueued_time_ns
+            self._add(batch)
+            self._totals.points += part.written.total()
+            self._totals.rejected.update(part.rejected)
+            self._totals.dead_letters.update(kept.kept)
+        if lost:
+            self._count_lost(lost)
+        self._work.devices.take(batch.points)
+
+    def _add(self, batch: _Batch) -> None:
+        totals = self._totals
+        totals.events += len(batch.events)
+        totals.bytes += sum(len(event.body) for event in batch.events)
+        totals.refused.update(batch.refused)
+        totals.altered.update(batch.altered)
+
+    def _until_it_works(self, call: Callable[[], T]) -> T:
+        done = self._work.window.until_it_works(call, self._note_waiting)
+        self._error = None
+        return done
+
+    def _note_waiting(self, error: MetricsPipelineError) -> None:
+        self._note(error)
+        self._error = error
+
+    def _note(self, error: MetricsPipelineError) -> None:
+        LOG.warning("partition %s: %s", self._key.partition, error)
+        with self._lock:
+            self._failures.append(error)
+
+    def _count_lost(self, lost: int) -> None:
+        LOG.warning(
+            "partition %s of %s: %d events were gone before they were read: the hub keeps events "
+            "for a limited time. Read more often, or let it keep them for longer.",
+            *(self._key.partition, self._work.stream.name, lost),
+        )
+        with self._lock:
+            self._totals.lost_events += lost
+
+
+def _missing(old: Checkpoint | None, events: Sequence[RawEvent]) -> int:
+    """How many numbers are missing up to the last of `events`: a hub leaves none out."""
+    first = events[0].sequence_number if old is None else old.position.sequence_number + 1
+    return max(0, events[-1].sequence_number - first + 1 - len(events))

@@ -1,0 +1,389 @@
+"""Ingestions over the wire: what goes wrong with the hub, the stores and the events."""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import sqlite3
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from metrics_pipeline.access.secrets import SecretReference
+from metrics_pipeline.core.errors import SourceRefused, SourceUnreachable, StoreUnavailable
+from metrics_pipeline.core.telemetry import BatchLimits
+from metrics_pipeline.ingestion import IngestionReport
+from metrics_pipeline.simulators.event_hub.amqp_messages import make_message
+from metrics_pipeline.simulators.event_hub.server import EventHubServer, serve_event_hub
+from metrics_pipeline.storage.checkpoints import BlobCheckpointSettings
+from metrics_pipeline_tests.azurite import azurite
+from metrics_pipeline_tests.ingestion import ingesting
+from metrics_pipeline_tests.ingestion.ingesting import (
+    ASSET,
+    DEVICES,
+    Pipeline,
+    append,
+    each_once,
+    errors,
+    events,
+    has_stored,
+    numbers,
+    pipeline,
+)
+
+PARTITIONS = 2
+
+
+@pytest.fixture
+def hub() -> Iterator[EventHubServer]:
+    with serve_event_hub(partition_count=PARTITIONS) as server:
+        yield server
+    gc.collect()  # what a client left open is this test's, not the next one's
+
+
+@pytest.fixture
+def made(hub: EventHubServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Pipeline:
+    monkeypatch.setattr("metrics_pipeline.ingestion.run.PUBLISH_SECONDS", 0.1)
+    monkeypatch.setattr("metrics_pipeline.ingestion.run.ASK_SECONDS", 0.3)
+    return pipeline(hub, tmp_path)
+
+
+def until(condition: object) -> None:
+    """Wait until `condition()` holds."""
+    assert callable(condition)
+    deadline = time.monotonic() + ingesting.WAIT_SECONDS
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+# --- what is fine ---------------------------------------------------------------------------------
+
+
+def test_a_run_goes_on_where_the_last_one_ended(hub: EventHubServer, made: Pipeline) -> None:
+    append(hub, range(100), "0")
+    append(hub, range(100, 150), "1")
+    first = made.run(has_stored(150))
+    append(hub, range(150, 170), "1")
+    second = made.run(has_stored(20))
+    assert each_once(made.stored(), 170)
+    assert (events(first), events(second)) == (150, 20)
+    assert [each.error for each in second.partitions.values()] == [None, None]
+    checkpoints = [each.checkpoint for each in second.partitions.values()]
+    assert [(c.position.sequence_number, c.epoch) for c in checkpoints if c] == [(99, 2), (69, 2)]
+
+
+def test_the_report_counts_what_was_read(hub: EventHubServer, made: Pipeline) -> None:
+    append(hub, range(10))
+    hub.append(b"[]", partition="0")
+    hub.append(b"no JSON", partition="0")
+    hub.append(b'[{"eui": "1"}, {"eui": "A840410000000001", "fcnt": 10}]', partition="0")
+    report = made.run(has_stored(13)).partitions["0"]
+    assert (report.events, report.points) == (13, 11)
+    assert report.bytes == sum(len(ingesting.uplink(n)) for n in range(10)) + 2 + 7 + 55
+    assert report.refused == {"not_json": 1, "invalid_eui": 1}
+    assert report.dead_letters == report.refused
+    assert (report.lag_events, report.lag_seconds, report.lost_events) == (0, 0.0, 0)
+
+
+def test_latest_values_are_published_while_the_run_goes_on(
+    hub: EventHubServer, made: Pipeline
+) -> None:
+    append(hub, range(100))
+    shown: list[int] = []
+
+    def look(report: IngestionReport) -> bool:
+        with made.opened() as (_, stores):
+            snapshot = stores.writer.latest(ASSET)
+            shown.append(len(snapshot.points) if snapshot else 0)
+        return shown[-1] == DEVICES
+
+    report = made.run(look)
+    assert shown[-1] == DEVICES
+    assert report.seconds < ingesting.WAIT_SECONDS
+
+
+def test_frames_are_counted_across_runs(hub: EventHubServer, made: Pipeline) -> None:
+    append(hub, range(0, 320, DEVICES))
+    made.run(has_stored(20))
+    append(hub, range(320, 640, DEVICES))
+    made.run(has_stored(20))
+    with made.opened() as (_, stores):
+        snapshot = stores.writer.latest(ASSET)
+    assert snapshot is not None
+    (row,) = snapshot.points
+    assert row.fields["frames_received_total"] == 40
+    assert row.fields["frame_counter"] == 624
+
+
+def test_it_waits_for_events_until_the_window_ends(hub: EventHubServer, made: Pipeline) -> None:
+    def later() -> None:
+        for number in range(10):
+            time.sleep(0.05)
+            append(hub, [number], "1")
+
+    report = made.run(window_seconds=1.5, meanwhile=later)
+    assert each_once(made.stored(), 10)
+    assert 1.5 <= report.seconds < 10
+
+
+def test_it_ends_soon_when_it_is_told_to(hub: EventHubServer, made: Pipeline) -> None:
+    limits = BatchLimits(max_wait_seconds=30)
+    report = made.with_(limits=limits).run(lambda report: report.seconds > 0.5)
+    assert report.seconds < 20
+    assert errors(report) == []
+
+
+def test_checkpoints_may_be_in_blob_storage(
+    hub: EventHubServer, made: Pipeline, tmp_path: Path
+) -> None:
+    from azure.storage.blob import ContainerClient
+
+    with azurite() as account:
+        (tmp_path / "account").write_text(account)
+        with ContainerClient.from_connection_string(account, "checkpoints") as container:
+            container.create_container()
+        secret = SecretReference(file=tmp_path / "account")
+        settings = BlobCheckpointSettings(
+            kind="blob", container="checkpoints", connection_string=secret
+        )
+        blobs = made.with_(checkpoints=settings)
+        append(hub, range(40))
+        blobs.run(has_stored(40))
+        append(hub, range(40, 60))
+        report = blobs.run(has_stored(20))
+    assert events(report) == 20
+    assert each_once(made.stored(), 60)
+
+
+# --- the hub --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("fault", ["restart", "detach", "close_connections", "abort_connections"])
+def test_whatever_the_hub_does_reading_goes_on(
+    hub: EventHubServer, made: Pipeline, fault: str
+) -> None:
+    def disturb() -> None:
+        for number in range(30):
+            append(hub, range(number * 10, number * 10 + 10), str(number % PARTITIONS))
+            if number in (5, 15):
+                hub.restart(0.3) if fault == "restart" else getattr(hub, fault)()
+            time.sleep(0.03)
+
+    report = made.run(has_stored(300), meanwhile=disturb)
+    assert each_once(made.stored(), 300)
+    assert errors(report) == []
+    assert any(each.failures for each in report.partitions.values())
+
+
+def test_a_hub_that_throttles_is_asked_again(
+    hub: EventHubServer, made: Pipeline, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("metrics_pipeline.access.event_hub_links.BUSY_SECONDS", 0.5)
+    append(hub, range(20))
+    hub.throttle()
+
+    def relent() -> None:
+        time.sleep(1.0)
+        hub.throttle(False)
+
+    report = made.run(has_stored(20), meanwhile=relent)
+    assert each_once(made.stored(), 20)
+    assert "server-busy" in str(report.partitions["0"].failures[0])
+
+
+def test_a_partition_that_another_reader_takes_is_let_go(
+    hub: EventHubServer, made: Pipeline
+) -> None:
+    append(hub, range(10))
+    others: list[object] = []
+
+    def take() -> None:
+        until(lambda: len(made.stored()) == 10)
+        with made.opened() as (stream, _):
+            reader = stream.open("0", None, 99)
+            others.extend(reader.receive(BatchLimits(max_wait_seconds=5, max_events=10)))
+            until(stopped.is_set)
+            reader.close()
+
+    stopped = threading.Event()
+
+    def is_taken(report: IngestionReport) -> bool:
+        if report.partitions["0"].is_taken:
+            stopped.set()
+        return stopped.is_set()
+
+    report = made.run(is_taken, meanwhile=take)
+    assert len(others) == 10
+    assert [p.is_taken for p in report.partitions.values()] == [True, False]
+    assert errors(report) == []
+
+
+def test_of_two_runs_at_once_the_later_goes_on(hub: EventHubServer, made: Pipeline) -> None:
+    reports: list[IngestionReport] = []
+
+    def run_too() -> None:
+        until(lambda: len(hub.receivers()) == PARTITIONS)
+        append(hub, range(50))
+        reports.append(made.run(lambda report: len(made.stored()) == 100))
+
+    append_later = threading.Timer(1.5, append, (hub, range(50, 100), "1"))
+    append_later.start()
+    first = made.run(meanwhile=run_too)
+    append_later.join()
+    assert [p.is_taken for p in first.partitions.values()] == [True, True]
+    assert first.seconds < ingesting.WAIT_SECONDS
+    assert errors(reports[0]) == []
+    assert each_once(made.stored(), 100)
+
+
+def test_events_older_than_the_retention_are_counted_as_lost(
+    hub: EventHubServer, made: Pipeline
+) -> None:
+    append(hub, range(10))
+    made.run(has_stored(10))
+    append(hub, range(10, 100))
+    hub.drop_before("0", 70)
+    report = made.run(has_stored(30)).partitions["0"]
+    assert (report.events, report.lost_events) == (30, 60)
+    assert sorted(numbers(made.stored())) == [*range(10), *range(70, 100)]
+
+
+def test_where_everything_was_too_old_it_is_said_once(hub: EventHubServer, made: Pipeline) -> None:
+    append(hub, range(10))
+    made.run(has_stored(10))
+    append(hub, range(10, 40))
+    hub.drop_before("0", 40)
+    told = made.run(lambda report: bool(report.partitions["0"].lost_events))
+    again = made.run(lambda report: report.seconds > 0.3)
+    assert told.partitions["0"].lost_events == 30
+    assert again.partitions["0"].lost_events == 0
+    assert again.partitions["0"].lag_events == 0
+
+
+def test_a_partition_that_is_added_is_read(hub: EventHubServer, made: Pipeline) -> None:
+    append(hub, range(10))
+
+    def add() -> None:
+        until(lambda: len(made.stored()) == 10)
+        append(hub, range(10, 30), hub.add_partition())
+
+    report = made.run(has_stored(30), meanwhile=add)
+    assert sorted(report.partitions) == ["0", "1", "2"]
+    assert each_once(made.stored(), 30)
+
+
+def test_a_hub_that_is_not_there_is_an_error_at_the_end_of_the_window(made: Pipeline) -> None:
+    secret = made.connection_string_file
+    text = secret.read_text()
+    endpoint, rest = text.split(";", 1)
+    secret.write_text(f"{endpoint.rpartition(':')[0]}:1;{rest}")
+    with pytest.raises(SourceUnreachable, match="event_hub: reading the partitions of 127"):
+        made.run(window_seconds=0.5)
+
+
+def test_a_consumer_group_that_is_not_there_is_an_error_of_each_partition(
+    hub: EventHubServer, made: Pipeline
+) -> None:
+    report = made.with_(hub={"consumer_group": "nobody"}).run()
+    found = [each.error for each in report.partitions.values()]
+    assert [type(error) for error in found] == [SourceRefused, SourceRefused]
+    assert "consumer group" in str(found[0])
+    assert report.seconds < ingesting.WAIT_SECONDS
+
+
+# --- the stores -----------------------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Somebody else writes all the time."""
+    connection = sqlite3.connect(path, isolation_level=None)
+    try:
+        connection.execute("BEGIN IMMEDIATE")
+        yield
+    finally:
+        connection.close()
+
+
+def test_while_the_store_is_away_the_checkpoint_stays_and_the_lag_is_told(
+    hub: EventHubServer, made: Pipeline, tmp_path: Path
+) -> None:
+    store = made.store.model_copy(update={"busy_timeout_seconds": 0.05})
+    impatient = made.with_(store=store)
+    append(hub, range(10))
+    impatient.run(has_stored(10))
+    seen: list[tuple[int, int | None, int]] = []
+    shown = threading.Event()
+
+    def look(report: IngestionReport) -> bool:
+        of_0 = report.partitions["0"]
+        at = of_0.checkpoint.position.sequence_number if of_0.checkpoint else None
+        seen.append((of_0.lag_events, at, of_0.events))
+        if of_0.lag_events == 40 and isinstance(of_0.error, StoreUnavailable):
+            assert of_0.lag_seconds > 0
+            shown.set()
+        return of_0.events == 40
+
+    def take_away() -> None:
+        with locked(tmp_path / "embedded.sqlite"):
+            append(hub, range(10, 50))
+            assert shown.wait(ingesting.WAIT_SECONDS)
+
+    report = impatient.run(look, meanwhile=take_away)
+    assert {at for lag, at, _ in seen if lag == 40} == {9}
+    assert errors(report) == []
+    assert each_once(made.stored(), 50)
+
+
+def test_a_store_that_stays_away_loses_nothing(
+    hub: EventHubServer, made: Pipeline, tmp_path: Path
+) -> None:
+    store = made.store.model_copy(update={"busy_timeout_seconds": 0.05})
+    append(hub, range(10))
+    made.run(has_stored(10))
+    append(hub, range(10, 30))
+    with locked(tmp_path / "embedded.sqlite"):
+        report = made.with_(store=store).run(window_seconds=1.0).partitions["0"]
+    assert isinstance(report.error, StoreUnavailable)
+    assert (report.events, report.lag_events) == (0, 20)
+    assert report.checkpoint is not None
+    assert report.checkpoint.position.sequence_number == 9
+    made.run(has_stored(20))
+    assert each_once(made.stored(), 30)
+
+
+# --- the events -----------------------------------------------------------------------------------
+
+POISON = (
+    (b"\xff\xfe not UTF-8", "not_utf8"),
+    (b"{", "not_json"),
+    (b'"text"', "wrong_shape"),
+    (b"x" * 300_000, "too_large"),
+    (b'{"eui": "A840410000000001", "rssi": 1e400}', "not_finite"),
+    (b'{"eui": "A840410000000001", "data": {"n": NaN}}', "not_finite"),
+    (b"\x1f\x8b\x08 gzip", "compressed"),
+    (b'{"rssi": 1}', "missing_eui"),
+)
+
+
+def test_poison_by_the_thousand_is_kept_and_costs_the_good_ones_nothing(
+    hub: EventHubServer, made: Pipeline
+) -> None:
+    count = 3000
+    small = [make_message(body) for body, _ in POISON if len(body) < 1000]
+    append(hub, range(100))
+    hub.append_all("0", (small[number % len(small)] for number in range(count)))
+    for body, _ in POISON:
+        hub.append(body, partition="0")
+    append(hub, range(100, 200))
+    total = 200 + count + len(POISON)
+    report = made.with_(limits=BatchLimits(max_events=500)).run(has_stored(total))
+    of_0 = report.partitions["0"]
+    assert each_once(made.stored(), 200)
+    assert set(of_0.dead_letters) == {reason for _, reason in POISON}
+    assert sum(of_0.dead_letters.values()) == count + len(POISON)
+    assert of_0.lag_events == 0

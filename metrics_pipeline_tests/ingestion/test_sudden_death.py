@@ -1,0 +1,110 @@
+"""An ingestion that is killed again and again while numbered events come in."""
+
+from __future__ import annotations
+
+import random
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
+
+import pytest
+
+from metrics_pipeline.core.catalog import LORAWAN_UPLINK
+from metrics_pipeline.core.points import Point
+from metrics_pipeline.simulators.event_hub.server import EventHubServer, serve_event_hub
+from metrics_pipeline.storage.influx import InfluxStoreSettings
+from metrics_pipeline_tests.ingestion.ingesting import (
+    Pipeline,
+    append,
+    each_once,
+    errors,
+    is_drained,
+    kill_again_and_again,
+    numbers,
+    pipeline,
+)
+from metrics_pipeline_tests.storage.influxdb_1_engine_shim import TOKEN, influxdb_1_engine
+
+KILLS = 50
+"""For each of the stores."""
+
+PARTITIONS = 2
+EVENTS_AT_ONCE = 20
+SEED = 4
+
+Read = Callable[[], list[Point]]
+OpenedIn = Callable[[EventHubServer, Path], AbstractContextManager[tuple[Pipeline, Read]]]
+
+
+@contextmanager
+def sending(hub: EventHubServer) -> Iterator[Callable[[], int]]:
+    """Numbered events come in; gives how many there are when it is asked, and ends then."""
+    stop, sent = threading.Event(), [0]
+
+    def send() -> None:
+        while not stop.wait(0.05):
+            for partition in range(PARTITIONS):
+                first = sent[0]
+                sent[0] += EVENTS_AT_ONCE
+                append(hub, range(first, first + EVENTS_AT_ONCE), str(partition))
+
+    thread = threading.Thread(target=send)
+    thread.start()
+
+    def finish() -> int:
+        stop.set()
+        thread.join()
+        return sent[0]
+
+    try:
+        yield finish
+    finally:
+        finish()
+
+
+@contextmanager
+def embedded(hub: EventHubServer, folder: Path) -> Iterator[tuple[Pipeline, Read]]:
+    made = pipeline(hub, folder)
+    yield made, made.stored
+
+
+@contextmanager
+def influxdb(hub: EventHubServer, folder: Path) -> Iterator[tuple[Pipeline, Read]]:
+    with influxdb_1_engine(folder / "engine") as engine:
+        token = folder / "token"
+        token.write_text(TOKEN)
+        settings = InfluxStoreSettings.model_validate(
+            {
+                "kind": "influxdb",
+                "url": engine.url,
+                "api": "v2",
+                "org": "any",
+                "token": {"file": str(token)},
+                "databases": {LORAWAN_UPLINK.database: "tests"},
+            }
+        )
+        yield (
+            pipeline(hub, folder, store=settings),
+            lambda: engine.read(LORAWAN_UPLINK.name),
+        )
+
+
+@pytest.mark.parametrize("stores", [embedded, influxdb])
+@pytest.mark.timeout(180)
+def test_whoever_dies_wherever_every_event_is_stored_exactly_once(
+    stores: OpenedIn, tmp_path: Path
+) -> None:
+    with (
+        serve_event_hub(partition_count=PARTITIONS) as hub,
+        stores(hub, tmp_path) as (made, read),
+    ):
+        with sending(hub) as finish:
+            kill_again_and_again(made, KILLS, random.Random(SEED))
+            survived = sum(numbers(read()).values())
+            sent = finish()
+        report = made.run(is_drained)
+        assert errors(report) == []
+        assert each_once(read(), sent)
+    # Some of it was stored by those who died, or nothing was shown.
+    assert survived > sent / 10
