@@ -58,11 +58,18 @@ def checkout() -> Iterator[Path]:
 
 
 @pytest.fixture(scope="module")
-def stack(checkout: Path) -> Iterator[RunningStack]:
+def ready_seconds() -> list[float]:
+    """How long a stack took on this machine until it was ready, if one was started."""
+    return []
+
+
+@pytest.fixture(scope="module")
+def stack(checkout: Path, ready_seconds: list[float]) -> Iterator[RunningStack]:
     """`make run` in the copy, ready."""
     environment = {"METRICS_PIPELINE_STATE_DIR": "", "METRICS_PIPELINE_SETTINGS": ""}
     with running_stack(["make", "run", "ARGS=PORTS"], checkout, environment) as running:
         running.wait_until(lambda: READY in running.output, "it is ready", READY_WITHIN_SECONDS)
+        ready_seconds.append(seconds_of(READY, running))
         yield running
 
 
@@ -189,10 +196,12 @@ def test_ctrl_c_ends_every_process(stack: RunningStack, checkout: Path) -> None:
     assert processes_in(checkout) == []
 
 
-def test_with_a_time_given_it_ends_by_itself(checkout: Path) -> None:
+def test_with_a_time_given_it_ends_by_itself(checkout: Path, ready_seconds: list[float]) -> None:
     environment = {"METRICS_PIPELINE_STATE_DIR": "", "METRICS_PIPELINE_SETTINGS": ""}
-    with running_stack(["make", "run", "ARGS=PORTS --for 60"], checkout, environment) as running:
-        assert running.process.wait(READY_WITHIN_SECONDS) == 0, running.output
+    given = 3 * max(ready_seconds, default=30.0)
+    options = f"ARGS=PORTS --for {given:.0f}"
+    with running_stack(["make", "run", options], checkout, environment) as running:
+        assert running.process.wait(given + READY_WITHIN_SECONDS) == 0, running.output
     assert READY in running.output
     assert processes_in(checkout) == []
 
@@ -204,6 +213,12 @@ def test_without_a_value_for_every_gauge_it_ends_with_status_1(checkout: Path) -
         assert running.process.wait(READY_WITHIN_SECONDS) != 0
     assert "no value for iot_hub_portal_device_count" in running.output
     assert processes_in(checkout) == []
+
+
+def seconds_of(text: str, stack: RunningStack) -> float:
+    """When the stack printed the line with `text`: `[ 18.1 s] ...`."""
+    line = next(line for line in stack.lines if text in line)
+    return float(line.removeprefix("[").split()[0])
 
 
 def browse(url: str, profile: Path) -> str:
