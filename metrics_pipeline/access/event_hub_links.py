@@ -169,7 +169,8 @@ class _Link:
         self._target = target
         self._client = client
         self._connection: Any = None
-        self._is_cut = False
+        self.is_cut = False
+        """Whether somebody has made it fail, as there was no answer in time or no need of one."""
 
     def open(self) -> None:
         """Connect and be let in."""
@@ -177,12 +178,12 @@ class _Link:
             self._connection = self._hub.connect()
             self._connection.open()
             self._client.open(connection=self._connection)
-            while not self._client.client_ready() and not self._is_cut:
+            while not self._client.client_ready() and not self.is_cut:
                 pass  # each look waits for frames
 
     def cut(self) -> None:
         """Make whoever waits for the hub fail at once; from any thread."""
-        self._is_cut = True
+        self.is_cut = True
         transport = getattr(self._connection, "_transport", None)
         sock = getattr(transport, "sock", None)
         if sock is not None:
@@ -215,7 +216,7 @@ class _Link:
         timer.start()
         try:
             yield
-            if self._is_cut:
+            if self.is_cut:
                 raise TimeoutError
         finally:
             timer.cancel()
@@ -227,7 +228,7 @@ class _Link:
         except MetricsPipelineError:
             raise
         except _BROKEN as error:
-            if self._is_cut:
+            if self.is_cut:
                 raise _no_answer(self._hub, self._target) from error
             raise translated(error, self._hub, self._target) from error
 
@@ -274,7 +275,7 @@ class EventLink(_Link):
         """The next events within `limits`, and none if none came in time, or after `cut`."""
         deadline = time.monotonic() + limits.max_wait_seconds
         with self._translating():
-            while not self._is_enough(limits) and not self._is_cut:
+            while not self._is_enough(limits) and not self.is_cut:
                 self._look()
                 if time.monotonic() >= deadline:
                     break
@@ -506,22 +507,28 @@ _CONDITIONS: Mapping[str, _Refusal] = {
 
 def translated(error: Exception, hub: Hub, target: str) -> SourceError:
     """`error` of the engine, as what it means for reading `target` of `hub`."""
-    if isinstance(error, TokenAuthFailure) and error.status_code:
-        status = error.status_code
-        return _refused(status, _text(error.status_description), hub, target)
-    if isinstance(error, AuthenticationException):
-        return _not_let_in(hub, target, _reason(error))
     if isinstance(error, AMQPException):
-        if isinstance(error.inner_error, ssl.SSLCertVerificationError):
-            return _not_trusted(error.inner_error, hub, target)
-        condition = error.condition.decode(errors="replace")
-        told = _text(error.description) or _reason(error)
-        return _CONDITIONS.get(condition, _unreachable)(hub, target, f"{condition}: {told}")
+        return _of_amqp(error, hub, target)
     if isinstance(error, OSError):
         return _unreachable(hub, target, _reason(error) or error.__class__.__name__)
+    if isinstance(error, AttributeError | TypeError):
+        # The engine goes on for a moment with a connection that it has given up.
+        return _unreachable(hub, target, f"the connection broke ({_reason(error)})")
     return UnexpectedReply(
         hub.source, target, "what came back is not AMQP as it should be", _reason(error).encode()
     )
+
+
+def _of_amqp(error: AMQPException, hub: Hub, target: str) -> SourceError:
+    if isinstance(error, TokenAuthFailure) and error.status_code:
+        return _refused(error.status_code, _text(error.status_description), hub, target)
+    if isinstance(error, AuthenticationException):
+        return _not_let_in(hub, target, _reason(error))
+    if isinstance(error.inner_error, ssl.SSLCertVerificationError):
+        return _not_trusted(error.inner_error, hub, target)
+    condition = error.condition.decode(errors="replace")
+    told = _text(error.description) or _reason(error)
+    return _CONDITIONS.get(condition, _unreachable)(hub, target, f"{condition}: {told}")
 
 
 def _not_trusted(error: ssl.SSLCertVerificationError, hub: Hub, target: str) -> SourceError:

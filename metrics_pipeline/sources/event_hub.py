@@ -121,8 +121,12 @@ class EventHubStream:
             if self._management is not None:
                 try:
                     return self._management.partitions()
-                except SourceError:  # the hub ends what is idle: it is asked anew
+                except SourceError:
+                    is_silent = self._management.is_cut
                     self._forget()
+                    if is_silent:
+                        raise
+            # Also after an error: the hub ends connections that are idle.
             return self._ask_anew()
 
     def open(self, partition: str, after: Position | None, epoch: int) -> EventHubReader:
