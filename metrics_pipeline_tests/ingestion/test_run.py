@@ -182,7 +182,7 @@ def test_whatever_the_hub_does_reading_goes_on(
 def test_a_hub_that_throttles_is_asked_again(
     hub: EventHubServer, made: Pipeline, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("metrics_pipeline.access.event_hub_links.BUSY_SECONDS", 0.5)
+    monkeypatch.setattr("metrics_pipeline.access.event_hub_errors.BUSY_SECONDS", 0.5)
     append(hub, range(20))
     hub.throttle()
 
