@@ -21,6 +21,7 @@ from metrics_pipeline.access.environment import (
 )
 from metrics_pipeline.core.errors import ConfigurationError, MetricsPipelineError
 from metrics_pipeline.devices_cli import add_devices
+from metrics_pipeline.telemetry_cli import add_telemetry
 
 MAX_PORT = 65535
 
@@ -56,13 +57,14 @@ def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="metrics-pipeline", description="Collects and shows the numbers of a device fleet."
     )
-    parser.add_argument("--version", action="version", version=__version__)
+    parser.add_argument("-V", "--version", action="version", version=__version__)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     _add_run(commands)
     _add_check(commands)
     _add_exporter(commands)
     _add_simulate(commands)
     add_devices(commands, _add)
+    add_telemetry(commands, _add)
     return parser
 
 
@@ -127,7 +129,7 @@ def _add_check(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     parser = _add(
         commands,
         "check",
-        "Read the settings, try everything they name, and say what works.",
+        "Read the settings, try all they name, and say what works.",
         "check --settings fleet.yaml",
     )
     parser.set_defaults(command=_check)

@@ -1,8 +1,9 @@
 """`metrics-pipeline check`: tries everything the settings name, and says what to do about it.
 
 Reads every source that is used, lists the devices that are polled, opens what polls them, reads the
-secrets they need, asks the store, takes the write lock of the operational database, and opens the
-Dagster instance. Polls no device, and stores no point.
+secrets they need, asks the event hub how far it goes, asks the store, takes the write lock of the
+operational database, and opens the Dagster instance. Polls no device, reads no event, and stores no
+point.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import textwrap
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import closing
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -29,15 +30,18 @@ from metrics_pipeline.core.errors import (
     MetricsPipelineError,
     SourceError,
 )
-from metrics_pipeline.core.ports import Reading
+from metrics_pipeline.core.ports import EventStream, Reading
+from metrics_pipeline.core.telemetry import PartitionState
+from metrics_pipeline.core.telemetry_backlog import look
 from metrics_pipeline.exporter.instance_reader import InstanceReader
 from metrics_pipeline.orchestration.poll_list import PollList, list_devices
-from metrics_pipeline.settings import Settings
+from metrics_pipeline.settings import Settings, TelemetrySettings
+from metrics_pipeline.sources.event_hub import open_stream
 from metrics_pipeline.sources.inventory import Inventory, InventorySettings
 from metrics_pipeline.sources.probe_registry import PROBES
 from metrics_pipeline.sources.registry import SOURCES
 from metrics_pipeline.sources.spec import SourceSpec
-from metrics_pipeline.storage.open import open_store
+from metrics_pipeline.storage.open import open_checkpoints, open_store
 from metrics_pipeline.storage.operational import OperationalDatabase
 
 TEXT_COLUMNS = 76
@@ -63,6 +67,7 @@ def check_everything(settings: Settings) -> list[Finding]:
         *_check_simulator(settings),
         *(finding for spec in used for finding in _check_source(spec, settings)),
         *_check_polling(settings),
+        *_check_telemetry(settings),
         _attempt("time-series store", lambda: _check_store(settings)),
         _attempt("operational database", lambda: _check_operational(settings)),
         _attempt("Dagster instance", _check_instance, INSTANCE_FIX),
@@ -250,6 +255,47 @@ def _read_file(path: Path) -> None:
     except OSError as error:
         problem = f"cannot be read ({error.strerror})"
         raise ConfigurationError(str(path), problem, "Create it, or make it readable.") from error
+
+
+def _check_telemetry(settings: Settings) -> Iterator[Finding]:
+    """Nothing where there is none. The hub is asked how far it goes; no event is read."""
+    telemetry = settings.telemetry
+    if telemetry is None:
+        return
+    try:
+        with ExitStack() as opened:
+            stream = opened.enter_context(closing(open_stream(telemetry.source)))
+            states = stream.partitions()
+            kept = sum(_kept(state) for state in states.values())
+            says = f"{stream.name}: {len(states)} partitions, {kept} events are kept"
+            yield Finding("event hub", True, says)
+            yield _attempt(
+                "checkpoints", partial(_check_checkpoints, settings, telemetry, stream, states)
+            )
+    except SourceError as error:
+        yield Finding("event hub", False, "\n".join(_tell([error])))
+    except MetricsPipelineError as error:
+        yield Finding("event hub", False, str(error))
+
+
+def _kept(state: PartitionState) -> int:
+    return 0 if state.is_empty else state.last_sequence_number - state.first_sequence_number + 1
+
+
+def _check_checkpoints(
+    settings: Settings,
+    telemetry: TelemetrySettings,
+    stream: EventStream,
+    states: Mapping[str, PartitionState],
+) -> str:
+    opened = open_checkpoints(telemetry.checkpoints, settings.operational_database, "check")
+    with closing(opened) as checkpoints:
+        stored = checkpoints.find_all(stream.namespace, stream.hub, stream.consumer_group)
+        backlog = look(states, stored, {})
+        waiting = sum(each.lag_events for each in backlog.values())
+        lost = sum(each.lost_events for each in backlog.values())
+        gone = f"; {lost} are gone, for the hub does not keep them so long" if lost else ""
+        return f"{checkpoints.name}: {waiting} events are not stored yet{gone}"
 
 
 def _attempt(name: str, check: Callable[[], str], fix: str = "") -> Finding:

@@ -30,6 +30,7 @@ from metrics_pipeline.core.catalog import (
     DEVICE_METRIC_LIST,
     DEVICE_UP,
     FLEET_METRICS,
+    LORAWAN_DEVICE_METRICS,
     Metric,
 )
 from metrics_pipeline.core.device_assets import (
@@ -52,6 +53,7 @@ from metrics_pipeline.core.lorawan import Rules
 from metrics_pipeline.core.lorawan_payload import Limits
 from metrics_pipeline.core.ports import DeviceProbe
 from metrics_pipeline.core.telemetry import BatchLimits
+from metrics_pipeline.core.telemetry_assets import JOB as TELEMETRY_JOB
 from metrics_pipeline.sources.event_hub_settings import EventHubSettings
 from metrics_pipeline.sources.probe_registry import METRICS_PROTOCOLS, PROBES, ProbeSpec
 from metrics_pipeline.sources.registry import SOURCES
@@ -60,7 +62,9 @@ from metrics_pipeline.storage.dead_letters import DeadLetterSettings
 from metrics_pipeline.storage.embedded import EmbeddedStoreSettings
 from metrics_pipeline.storage.influx import InfluxStoreSettings
 
-DEVICE_FAMILIES = tuple(metric.family.name for metric in (DEVICE_UP, *DEVICE_METRIC_LIST))
+DEVICE_FAMILIES = tuple(
+    metric.family.name for metric in (DEVICE_UP, *DEVICE_METRIC_LIST, *LORAWAN_DEVICE_METRICS)
+)
 CADENCES_MINUTES = (1, 2, 3, 4, 5, 6, 10, 12, 15, 20, 30)
 STATUS_CADENCES_SECONDS = (10, 20, 30, 60, 100, 150, 300)
 
@@ -140,7 +144,7 @@ class ExporterSettings(BaseModel, frozen=True, extra="forbid"):
         default=20_000, ge=1, description="A family shows no more series than this, and says so."
     )
     per_device: bool = Field(
-        default=True, description="Show gauges of every single device that is polled."
+        default=True, description="Show gauges of every single device that is polled or sends."
     )
     device_metrics: tuple[str, ...] = Field(
         default=DEVICE_FAMILIES,
@@ -185,6 +189,15 @@ class SimulatorSettings(BaseModel, frozen=True, extra="forbid"):
         validate_default=True,
         description="Where it writes what opens its SNMP agents, SSH hosts and TCP targets on "
         "127.20.0.0/16, which are in the inventory (Linux only); null is no such devices.",
+    )
+    event_hub_connection_string_file: StatePath | None = Field(
+        default=Path("simulator/event_hub_connection_string"),
+        validate_default=True,
+        description="Where it writes what one needs to reach its event hub, to which simulated "
+        "LoRaWAN devices send; null is no such hub.",
+    )
+    lorawan_devices: int = Field(
+        default=20, ge=0, le=10_000, description="How many send a frame in every step."
     )
     step_seconds: float = Field(
         default=5.0, gt=0, le=3600, description="Seconds between two changes of what is simulated."
@@ -446,6 +459,17 @@ class TelemetrySettings(BaseModel, frozen=True, extra="forbid"):
     decode: DecodeSettings = Field(
         default=DecodeSettings(), description="What of an event is taken."
     )
+    warn_dead_letter_share: float = Field(
+        default=0.05,
+        gt=0,
+        le=1,
+        description="More than this share of refused uplinks is a warning.",
+    )
+    warn_lag_seconds: float = Field(
+        default=30.0,
+        gt=0,
+        description="Events that wait for longer than this at the end of a run are a warning.",
+    )
 
     def batch_limits(self) -> BatchLimits:
         """What one micro-batch may hold."""
@@ -515,7 +539,8 @@ class Settings(BaseModel, frozen=True, extra="forbid"):
         """The names of the jobs there are."""
         fleet = (JOB,) if self.fleet is not None else ()
         metrics = (METRICS_JOB,) if self.sweeps.metrics_by else ()
-        return (*fleet, *((STATUS_JOB, *metrics) if self.polls_devices else ()))
+        polls = (STATUS_JOB, *metrics) if self.polls_devices else ()
+        return (*fleet, *polls, *((TELEMETRY_JOB,) if self.telemetry is not None else ()))
 
     def build_probe(self, name: str) -> DeviceProbe:
         """The probe called `name`, with its credentials; opens nothing yet."""

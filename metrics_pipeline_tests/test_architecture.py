@@ -14,6 +14,8 @@ from pathlib import Path
 import pytest
 from packaging.requirements import Requirement
 
+from metrics_pipeline_tests.conftest import LONGEST_FILES
+
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "metrics_pipeline"
 MODULES = sorted(PACKAGE.rglob("*.py"))
@@ -30,6 +32,11 @@ def functions() -> Iterator[tuple[str, int]]:
             if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
                 assert node.end_lineno is not None
                 yield f"{module.name}:{node.name}", node.end_lineno - node.lineno + 1
+
+
+def test_the_files_that_begin_first_are_there() -> None:
+    tests = Path(__file__).parent
+    assert [name for name in LONGEST_FILES if not (tests / name).is_file()] == []
 
 
 def tracked_files() -> list[Path]:

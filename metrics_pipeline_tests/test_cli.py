@@ -14,8 +14,8 @@ from metrics_pipeline import __version__
 from metrics_pipeline.access.environment import SETTINGS_VARIABLE, STATE_DIR_VARIABLE
 from metrics_pipeline.cli import main
 
-SUBCOMMANDS = ("run", "check", "exporter", "simulate", "devices")
-ACTIONS = ("run", "check", "exporter", "simulate", "devices list")
+SUBCOMMANDS = ("run", "check", "exporter", "simulate", "devices", "telemetry")
+ACTIONS = ("run", "check", "exporter", "simulate", "devices list", "telemetry dead-letters")
 
 
 @pytest.fixture(autouse=True)

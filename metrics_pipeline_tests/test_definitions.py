@@ -47,6 +47,14 @@ def describe(definitions: dg.Definitions) -> dict[str, Any]:
             }
             for schedule in schedules
         },
+        "sensors": {
+            sensor.name: {
+                "job": sensor.job_name,
+                "minimum_interval_seconds": sensor.minimum_interval_seconds,
+                "default_status": sensor.default_status.value,
+            }
+            for sensor in definitions.get_repository_def().sensor_defs
+        },
         "resources": sorted(definitions.resources or {}),
     }
 

@@ -21,7 +21,7 @@ from metrics_pipeline_tests.running_stack import (
 from metrics_pipeline_tests.servers import require
 
 ROOT = Path(__file__).parents[1]
-LINEAGE = "/locations/metrics_pipeline/asset-groups/fleet/lineage"
+LINEAGE = "/locations/metrics_pipeline/asset-groups/{group}/lineage"
 
 CHROMIUM_OPTIONS = (
     "--headless",
@@ -58,11 +58,18 @@ def checkout() -> Iterator[Path]:
 
 
 @pytest.fixture(scope="module")
-def stack(checkout: Path) -> Iterator[RunningStack]:
+def ready_seconds() -> list[float]:
+    """How long a stack took on this machine until it was ready, if one was started."""
+    return []
+
+
+@pytest.fixture(scope="module")
+def stack(checkout: Path, ready_seconds: list[float]) -> Iterator[RunningStack]:
     """`make run` in the copy, ready."""
     environment = {"METRICS_PIPELINE_STATE_DIR": "", "METRICS_PIPELINE_SETTINGS": ""}
     with running_stack(["make", "run", "ARGS=PORTS"], checkout, environment) as running:
         running.wait_until(lambda: READY in running.output, "it is ready", READY_WITHIN_SECONDS)
+        ready_seconds.append(seconds_of(READY, running))
         yield running
 
 
@@ -94,6 +101,15 @@ def test_the_schedule_runs_from_the_start(stack: RunningStack) -> None:
         assert row["scheduleState"]["status"] == "RUNNING"
 
 
+def test_the_sensor_of_telemetry_runs_from_the_start(stack: RunningStack) -> None:
+    data = stack.ask("""{ sensorsOrError(repositorySelector: {
+        repositoryLocationName: "metrics_pipeline", repositoryName: "__repository__"}) {
+        ... on Sensors { results { name sensorState { status } } } } }""")
+    assert data["sensorsOrError"]["results"] == [
+        {"name": "telemetry_backlog", "sensorState": {"status": "RUNNING"}}
+    ]
+
+
 def test_devices_go_up_and_down_in_the_gauges(stack: RunningStack) -> None:
     def states() -> dict[str, str]:
         rows = (line.rsplit(" ", 1) for line in stack.page().splitlines())
@@ -106,6 +122,33 @@ def test_devices_go_up_and_down_in_the_gauges(stack: RunningStack) -> None:
         assert f"{name}{{" in stack.page()
 
 
+def test_lorawan_devices_that_send_are_in_the_gauges(stack: RunningStack) -> None:
+    def devices() -> set[str]:
+        lines = stack.page().splitlines()
+        return {line for line in lines if line.startswith("lorawan_device_frame_counter{")}
+
+    stack.wait_until(lambda: len(devices()) == 20, "every LoRaWAN device has sent", 120)
+    before = devices()
+    stack.wait_until(lambda: devices().isdisjoint(before), "every one has sent again", 120)
+    for name in ("lorawan_device_rssi_dbm", "metrics_pipeline_eventhub_lag_seconds"):
+        assert f"{name}{{" in stack.page()
+
+
+def test_a_run_of_telemetry_that_is_cancelled_ends_and_the_sensor_launches_the_next(
+    stack: RunningStack,
+) -> None:
+    def runs() -> dict[str, str]:
+        found = stack.ask("""{ runsOrError(filter: {pipelineName: "telemetry"}) { ... on Runs {
+            results { runId status } } } }""")
+        return {run["runId"]: run["status"] for run in found["runsOrError"]["results"]}
+
+    stack.wait_until(lambda: "STARTED" in runs().values(), "a run has started", 120)
+    (run,) = (run for run, status in runs().items() if status == "STARTED")
+    stack.ask("mutation ($id: String!) { terminateRun(runId: $id) { __typename } }", id=run)
+    stack.wait_until(lambda: runs()[run] == "CANCELED", "it is cancelled", 60)
+    stack.wait_until(lambda: "STARTED" in runs().values(), "the next one has started", 60)
+
+
 def test_the_ui_shows_nothing_secret(stack: RunningStack, checkout: Path) -> None:
     secret = (checkout / ".state/simulator/iot_hub_connection_string").read_text()
     key = secret.strip().rpartition("SharedAccessKey=")[2]
@@ -113,9 +156,13 @@ def test_the_ui_shows_nothing_secret(stack: RunningStack, checkout: Path) -> Non
         allTopLevelResourceDetails { name configuredValues { key value type } } } } }
         instance { info } }""")
     assert key not in str(answer)
+    event_hub = (checkout / ".state/simulator/event_hub_connection_string").read_text()
+    event_hub_key = event_hub.partition("SharedAccessKey=")[2].partition(";")[0]
+    assert event_hub_key not in str(answer)
     devices = checkout / ".state/simulator/devices"
     secrets = [
         key,
+        event_hub_key,
         (devices / "snmp_community").read_text(),
         (devices / "ssh_password").read_text(),
     ]
@@ -135,8 +182,11 @@ def test_nothing_listens_beyond_loopback(stack: RunningStack, checkout: Path) ->
 
 
 def test_the_lineage_page_shows_the_assets(stack: RunningStack, tmp_path: Path) -> None:
-    text = browse(stack.webserver_url + LINEAGE, tmp_path)
+    text = browse(stack.webserver_url + LINEAGE.format(group="fleet"), tmp_path)
     for name in ("device_counts", "edge_device_counts", "concentrator_counts", "registry"):
+        assert name in text
+    text = browse(stack.webserver_url + LINEAGE.format(group="telemetry"), tmp_path)
+    for name in ("lorawan_uplinks", "uplinks"):
         assert name in text
 
 
@@ -146,10 +196,12 @@ def test_ctrl_c_ends_every_process(stack: RunningStack, checkout: Path) -> None:
     assert processes_in(checkout) == []
 
 
-def test_with_a_time_given_it_ends_by_itself(checkout: Path) -> None:
+def test_with_a_time_given_it_ends_by_itself(checkout: Path, ready_seconds: list[float]) -> None:
     environment = {"METRICS_PIPELINE_STATE_DIR": "", "METRICS_PIPELINE_SETTINGS": ""}
-    with running_stack(["make", "run", "ARGS=PORTS --for 60"], checkout, environment) as running:
-        assert running.process.wait(READY_WITHIN_SECONDS) == 0, running.output
+    given = 3 * max(ready_seconds, default=30.0)
+    options = f"ARGS=PORTS --for {given:.0f}"
+    with running_stack(["make", "run", options], checkout, environment) as running:
+        assert running.process.wait(given + READY_WITHIN_SECONDS) == 0, running.output
     assert READY in running.output
     assert processes_in(checkout) == []
 
@@ -161,6 +213,12 @@ def test_without_a_value_for_every_gauge_it_ends_with_status_1(checkout: Path) -
         assert running.process.wait(READY_WITHIN_SECONDS) != 0
     assert "no value for iot_hub_portal_device_count" in running.output
     assert processes_in(checkout) == []
+
+
+def seconds_of(text: str, stack: RunningStack) -> float:
+    """When the stack printed the line with `text`: `[ 18.1 s] ...`."""
+    line = next(line for line in stack.lines if text in line)
+    return float(line.removeprefix("[").split()[0])
 
 
 def browse(url: str, profile: Path) -> str:

@@ -24,6 +24,7 @@ from metrics_pipeline.cli import main
 from metrics_pipeline.preflight import Finding, check_everything, render
 from metrics_pipeline.settings import Settings
 from metrics_pipeline.settings_file import load_settings
+from metrics_pipeline.simulators.event_hub.server import serve_event_hub
 from metrics_pipeline.simulators.fleet import Fleet
 from metrics_pipeline.simulators.iot_hub import IotHubSimulator
 from metrics_pipeline.simulators.loopback_server import Answer, LoopbackServer, Request
@@ -130,7 +131,7 @@ def test_the_settings_that_ship_work_with_the_simulator_and_fail_without_it(
         status, found = run_check()
     assert status == 0
     polled = ["devices", "tcp probe", "snmp probe", "snmp credentials"]
-    polled += ["ssh probe", "ssh credentials", "winrm probe"]
+    polled += ["ssh probe", "ssh credentials", "winrm probe", "event hub", "checkpoints"]
     assert list(found) == [NAMES[0], NAMES[1], "inventory", *polled, *NAMES[2:]]
     assert all(len(findings) == 1 for findings in found.values())
     counts = found["azure_iot_hub"][0]
@@ -138,13 +139,17 @@ def test_the_settings_that_ship_work_with_the_simulator_and_fail_without_it(
     for name in ("connected_device_count", "edge_device_count", "failed_deployment_count"):
         assert re.search(rf"\b{name} \d+", counts)
     assert re.fullmatch(r"ok concentrator_count \d+", found["inventory"][0])
+    assert re.search(r"\$Default: 4 partitions, \d+ events are kept$", found["event hub"][0])
+    assert re.search(r"[1-9]\d* events are not stored yet$", found["checkpoints"][0])
     assert f"{state}/embedded.sqlite" in found["time-series store"][0]
     assert f"{state}/operational.sqlite can be written" in found["operational database"][0]
     assert f"{state}/dagster (ConsolidatedSqlite)" in found["Dagster instance"][0]
     assert found["exporter"] == ["ok will listen on 127.0.0.1:9464"]
 
     assert main(["check"]) == 1
-    assert failing(parse(capsys.readouterr().out)) == {
+    wrong = failing(parse(capsys.readouterr().out))
+    assert re.match(r"FAIL reading .*Check the network to the hub\.$", wrong.pop("event hub"))
+    assert wrong == {
         "azure_iot_hub": "FAIL reading device_count: POST /devices/query: no answer "
         "([Errno 111] Connection refused). Check the address, the network and TLS."
     }
@@ -486,3 +491,35 @@ def test_where_each_protocol_tells_who_is_up_those_of_the_inventory_are_opened(
     assert status == 1
     assert list(found) == ["devices", "tcp probe", "ssh probe", "ssh credentials"]
     assert "there is no 'gone'" in found["ssh credentials"][0]
+
+
+def test_a_hub_that_lets_us_not_in_is_told_with_the_right_that_is_missing_and_no_key(
+    state: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    telemetry = {"source": {"connection_string": {"file": "event_hub"}}}
+    with serve_event_hub() as hub:
+        state.mkdir()
+        wrong = hub.connection_string.replace(hub.policy.key, PASSWORD)
+        (state / "event_hub").write_text(wrong)
+        status, found = check(state, capsys, "", sources={}, fleet=None, telemetry=telemetry)
+    assert status == 1
+    (told,) = found["event hub"]
+    assert told.startswith("FAIL")
+    assert "the right Listen" in told
+    assert PASSWORD not in str(found)
+    assert "checkpoints" not in found
+
+
+def test_events_that_wait_and_those_that_are_gone_are_counted(
+    state: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    telemetry = {"source": {"connection_string": {"file": "event_hub"}}}
+    with serve_event_hub(partition_count=2) as hub:
+        for _ in range(5):
+            hub.append(b"{}", partition="1")
+        state.mkdir()
+        (state / "event_hub").write_text(hub.connection_string)
+        status, found = check(state, capsys, "", sources={}, fleet=None, telemetry=telemetry)
+    assert status == 0
+    assert found["event hub"][0].endswith("2 partitions, 5 events are kept")
+    assert found["checkpoints"][0].endswith("5 events are not stored yet")

@@ -34,6 +34,8 @@ REPLACES: Mapping[str, tuple[str, ...]] = {
     "without": (),
     "device_types": (),
     "core": (),
+    "source": ("source",),
+    "checkpoints": (),
     "kind": ("kind", "path"),
     "tls": (),
 }

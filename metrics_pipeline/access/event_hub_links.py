@@ -48,6 +48,7 @@ from metrics_pipeline.access.event_hub_frames import (
 )
 from metrics_pipeline.core.errors import MetricsPipelineError
 from metrics_pipeline.core.telemetry import (
+    UNKNOWN_OFFSET,
     BatchLimits,
     PartitionState,
     Position,
@@ -162,8 +163,7 @@ class EventLink(_Link):
         self._bytes = 0
         """Of the bodies of those that have arrived."""
 
-        offset = BEFORE_THE_FIRST if after is None else after.offset
-        selector = _string(f"amqp.annotation.x-opt-offset > '{offset}'".encode())
+        selector = _string(_selector(after).encode())
         group = f"/consumergroups/{consumer_group}"
         address = f"amqps://{hub.host}/{hub.hub}/ConsumerGroups/{consumer_group}/Partitions"
         source = _SOURCE(address=f"{address}/{partition}", filters={})
@@ -314,6 +314,13 @@ class ManagementLink(_Link):
             raise refused(status, text(description), self._hub, self._target)
         value: Mapping[bytes, Any] = reply.value
         return value
+
+
+def _selector(after: Position | None) -> str:
+    if after is not None and after.offset == UNKNOWN_OFFSET:
+        return f"amqp.annotation.x-opt-sequence-number > '{after.sequence_number}'"
+    offset = BEFORE_THE_FIRST if after is None else after.offset
+    return f"amqp.annotation.x-opt-offset > '{offset}'"
 
 
 # --- what came ------------------------------------------------------------------------------------

@@ -343,16 +343,31 @@ UPLINK_OPEN_FIELDS = (
 )
 
 LORAWAN_DEVICES = Measurement(
-    "lorawan_devices", database="network_metrics", tags=("device_eui",), max_age_days=91
+    "lorawan_devices",
+    database="network_metrics",
+    tags=("device_eui",),
+    optional_tags=("gateway_id",),
+    max_age_days=91,
 )
 """The latest values of each device that sent, for the exporter."""
 
+EUI_LABEL = ("device_eui",)
+SIGNAL_LABELS = ("device_eui", "gateway_id")
+"""What a gateway measured is shown with the gateway. A device that is heard by another from then on
+is another series there, so what counts or is watched for its age has the device alone."""
+
 
 def _lorawan_device_metric(
-    field: str, value_type: ValueType, unit: str, help_text: str, minimum: float | None = None
+    field: str,
+    value_type: ValueType,
+    unit: str,
+    help_text: str,
+    minimum: float | None = None,
+    *,
+    labels: tuple[str, ...] = EUI_LABEL,
 ) -> Metric:
     kind = MetricType.COUNTER if field.endswith("_total") else MetricType.GAUGE
-    family = Family(f"lorawan_device_{field}", kind, help_text, ("device_eui",))
+    family = Family(f"lorawan_device_{field}", kind, help_text, labels)
     return Metric(LORAWAN_DEVICES, field, value_type, unit, family, minimum)
 
 
@@ -364,10 +379,18 @@ LORAWAN_DEVICE_METRICS = (
         "When the hub accepted the device's last uplink, in seconds since the epoch.",
     ),
     _lorawan_device_metric(
-        "rssi_dbm", ValueType.FLOAT, "dBm", "Received signal strength of the device's last uplink."
+        "rssi_dbm",
+        ValueType.FLOAT,
+        "dBm",
+        "Received signal strength of the device's last uplink.",
+        labels=SIGNAL_LABELS,
     ),
     _lorawan_device_metric(
-        "snr_db", ValueType.FLOAT, "dB", "Signal-to-noise ratio of the device's last uplink."
+        "snr_db",
+        ValueType.FLOAT,
+        "dB",
+        "Signal-to-noise ratio of the device's last uplink.",
+        labels=SIGNAL_LABELS,
     ),
     _lorawan_device_metric(
         "frame_counter", ValueType.INTEGER, "1", "The device's own number of its last frame.", 0
@@ -478,12 +501,41 @@ EXPORTER_SERIES_DROPPED = Family(
     ("metric",),
 )
 
+EVENTHUB_LAG_EVENTS = Family(
+    "metrics_pipeline_eventhub_lag_events",
+    MetricType.GAUGE,
+    "Events that the hub has accepted and that are not stored yet.",
+    ("partition",),
+)
+EVENTHUB_LAG_SECONDS = Family(
+    "metrics_pipeline_eventhub_lag_seconds",
+    MetricType.GAUGE,
+    "How long the oldest event known not to be stored has been waiting; 0 if there is none.",
+    ("partition",),
+)
+DEAD_LETTERS = Family(
+    "metrics_pipeline_dead_letters_total",
+    MetricType.COUNTER,
+    "Events of which something could not be decoded, kept as dead letters, by reason.",
+    ("reason",),
+)
+DEAD_LETTERS_DROPPED = Family(
+    "metrics_pipeline_dead_letters_dropped_total",
+    MetricType.COUNTER,
+    "Dead letters that were dropped because their table was full, by reason.",
+    ("reason",),
+)
+
 SELF_FAMILIES = (
     LAST_SUCCESS,
     RUN_DURATION,
     RUNS,
     POINTS_WRITTEN,
     POINTS_REJECTED,
+    EVENTHUB_LAG_EVENTS,
+    EVENTHUB_LAG_SECONDS,
+    DEAD_LETTERS,
+    DEAD_LETTERS_DROPPED,
     DAEMON_HEARTBEAT,
     RUN_QUEUE_LENGTH,
     BUILD_INFO,

@@ -22,6 +22,7 @@ class LorawanDevices:
         self._frames: dict[str, FrameCounts] = {}
         self._times_ns: dict[str, int] = {}
         self._signals: dict[str, dict[str, FieldValue]] = {}
+        self._gateways: dict[str, str] = {}
         for row in rows:
             self._restore(row)
 
@@ -40,20 +41,32 @@ class LorawanDevices:
                 **self._signals[eui],
                 **(frames.fields() if frames else {}),
             }
-            yield Point(LORAWAN_DEVICES.name, {"device_eui": eui}, fields, time_ns)
+            yield Point(LORAWAN_DEVICES.name, self._tags(eui), fields, time_ns)
+
+    def _tags(self, eui: str) -> dict[str, str]:
+        """The device, and who heard its last uplink where that is known."""
+        gateway = self._gateways.get(eui)
+        return {"device_eui": eui, **({} if gateway is None else {"gateway_id": gateway})}
 
     def _restore(self, row: Point) -> None:
         eui = row.tags["device_eui"]
-        self._times_ns[eui] = row.time_ns
-        self._signals[eui] = _signal(row)
+        self._remember(eui, row)
         if "frame_counter" in row.fields:
             self._frames[eui] = FrameCounts.from_fields(row.fields, row.time_ns)
+
+    def _remember(self, eui: str, point: Point) -> None:
+        self._times_ns[eui] = point.time_ns
+        self._signals[eui] = _signal(point)
+        gateway = point.tags.get("gateway_id")
+        if gateway is None:
+            self._gateways.pop(eui, None)
+        else:
+            self._gateways[eui] = gateway
 
     def _take(self, uplink: Point) -> None:
         eui = uplink.tags["device_eui"]
         if uplink.time_ns >= self._times_ns.get(eui, 0):
-            self._times_ns[eui] = uplink.time_ns
-            self._signals[eui] = _signal(uplink)
+            self._remember(eui, uplink)
         counter = uplink.fields.get("frame_counter")
         if isinstance(counter, int):
             self._count(eui, counter, uplink)

@@ -12,6 +12,10 @@ from dataclasses import dataclass
 SystemProperty = str | int | float | bool | None
 
 
+UNKNOWN_OFFSET = ""
+"""Of a position that is known by its sequence number alone; checkpoints have none such."""
+
+
 @dataclass(frozen=True, slots=True)
 class Position:
     """An event's place in its partition."""

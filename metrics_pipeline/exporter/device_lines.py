@@ -117,12 +117,15 @@ class DeviceLines:
             for device, number in numbers.get(name, {}).items():
                 if device in labels:  # else the inventory no longer has it
                     shown[device] = labels[device], number
-        if not shown:
-            return None
-        # By label, so that the same series stay from one refresh to the next.
-        kept = sorted(shown)[: self._max_series]
-        samples = Piece.of_parts(_in_parts(_lines(name, (shown[device] for device in kept))))
-        return Block(self._families[name], samples, len(shown) - len(kept))
+        return block_of(self._families[name], shown, self._max_series) if shown else None
+
+
+def block_of(family: Family, shown: Mapping[str, tuple[bytes, float]], max_series: int) -> Block:
+    """The samples of `family`: of each device its labels and a number, of at most `max_series`."""
+    # By label, so that the same series stay from one refresh to the next.
+    kept = sorted(shown)[:max_series]
+    samples = Piece.of_parts(_in_parts(_lines(family.name, (shown[device] for device in kept))))
+    return Block(family, samples, len(shown) - len(kept))
 
 
 def _lines(name: str, samples: Iterable[tuple[bytes, float]]) -> Iterator[bytes]:
@@ -153,12 +156,13 @@ def _by_selector(metrics: Iterable[Metric]) -> dict[tuple[str, str, str], Metric
 def _label_blocks(devices: device_labels.Labels) -> LabelBlocks:
     """The labels of each device, their names in the alphabet's order."""
     return {
-        device: _label_block(dict(zip(DEVICE_LABELS, (device, *names), strict=True)))
+        device: label_block(dict(zip(DEVICE_LABELS, (device, *names), strict=True)))
         for device, names in devices.items()
     }
 
 
-def _label_block(labels: Mapping[str, str]) -> bytes:
+def label_block(labels: Mapping[str, str]) -> bytes:
+    """`labels` as they stand on the page, and a space behind them."""
     pairs = (f'{name}="{value.translate(ESCAPES)}"' for name, value in sorted(labels.items()))
     # Half a character is a question mark: one odd name must not cost the whole page.
     return f"{{{','.join(pairs)}}} ".encode(errors="replace")

@@ -13,9 +13,11 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import replace
 
 from metrics_pipeline import __version__
+from metrics_pipeline.core import telemetry_assets
 from metrics_pipeline.core.catalog import Catalog
 from metrics_pipeline.exporter.device_lines import DeviceLines
 from metrics_pipeline.exporter.instance_reader import InstanceReader
+from metrics_pipeline.exporter.lorawan_lines import LorawanLines
 from metrics_pipeline.exporter.page import Page, render
 from metrics_pipeline.exporter.samples import Asked, Seen, collect, only_asked
 from metrics_pipeline.storage import device_labels, snapshots, tallies
@@ -47,6 +49,7 @@ class Refresher:
         self._device_assets = device_assets
         self._device_states: dict[str, device_labels.State] = {}
         self._device_lines = DeviceLines(catalog, device_families, max_series)
+        self._lorawan_lines = LorawanLines(device_families, max_series)
         self._max_series = max_series
         self._clock = clock
         self._seen = Seen({}, {}, None, None, 0, __version__)
@@ -97,14 +100,15 @@ class Refresher:
         known = {name: snapshot.revision for name, snapshot in self._seen.snapshots.items()}
         with self._operational.reading() as connection:
             changed = snapshots.find_changed(connection, self._assets, known)
-            polled = device_labels.find_changed(
-                connection, self._device_assets, self._device_states
-            )
+            listed = (*self._device_assets, telemetry_assets.DEVICES)
+            rows = device_labels.find_changed(connection, listed, self._device_states)
             totals = tallies.totals(connection)
         fresh = {new.asset: only_asked(new, self._assets[new.asset]) for new in changed}
+        polled = [new for new in rows if new.asset != telemetry_assets.DEVICES]
         fresh |= {new.asset: _without_points(new) for new in polled}
         self._device_lines.update(polled)
-        self._device_states |= {new.asset: new.state for new in polled}
+        self._lorawan_lines.update(new for new in rows if new.asset == telemetry_assets.DEVICES)
+        self._device_states |= {new.asset: new.state for new in rows}
         merged = {**self._seen.snapshots, **fresh}
         # What a new, empty database does not have yet stays as well.
         self._seen = replace(self._seen, snapshots=merged, totals={**self._seen.totals, **totals})
@@ -116,7 +120,7 @@ class Refresher:
         self.page = self._render()
 
     def _render(self) -> Page:
-        blocks = self._device_lines.blocks
+        blocks = (*self._device_lines.blocks, *self._lorawan_lines.blocks)
         dropped = {block.family.name: block.dropped for block in blocks if block.dropped}
         return render(collect(self._seen, self._catalog, self._max_series, dropped), blocks)
 

@@ -8,6 +8,10 @@ from dataclasses import dataclass, field, replace
 from metrics_pipeline.core.catalog import (
     BUILD_INFO,
     DAEMON_HEARTBEAT,
+    DEAD_LETTERS,
+    DEAD_LETTERS_DROPPED,
+    EVENTHUB_LAG_EVENTS,
+    EVENTHUB_LAG_SECONDS,
     EXPORTER_LAST_REFRESH,
     EXPORTER_REFRESH_FAILURES,
     EXPORTER_SERIES_DROPPED,
@@ -22,6 +26,7 @@ from metrics_pipeline.core.catalog import (
     Metric,
 )
 from metrics_pipeline.core.points import Point, without_fields
+from metrics_pipeline.core.telemetry_assets import UPLINKS
 from metrics_pipeline.core.validation import NS_PER_SECOND
 from metrics_pipeline.exporter.instance_reader import InstanceState
 from metrics_pipeline.storage.snapshots import Snapshot
@@ -29,6 +34,9 @@ from metrics_pipeline.storage.snapshots import Snapshot
 Labels = tuple[str, ...]
 
 NOTHING: Mapping[str, int] = {}
+
+LAG_FAMILIES = {"lag_events": EVENTHUB_LAG_EVENTS, "lag_seconds": EVENTHUB_LAG_SECONDS}
+"""By the field of the points that the telemetry sensor leaves."""
 
 Asked = tuple[str | None, str]
 """A source (the `provider` tag of its points) and a field that it is asked for."""
@@ -108,9 +116,25 @@ def _about_itself(seen: Seen) -> list[Samples]:
         *_runs(seen.instance),
         _labelled(POINTS_WRITTEN, seen.totals.get(POINTS_WRITTEN.name, {})),
         _labelled(POINTS_REJECTED, seen.totals.get(POINTS_REJECTED.name, {})),
+        *_telemetry(seen),
         _labelled(BUILD_INFO, {seen.version: 1}),
         _single(EXPORTER_LAST_REFRESH, seen.refreshed_at_seconds),
         _single(EXPORTER_REFRESH_FAILURES, seen.refresh_failures),
+    ]
+
+
+def _telemetry(seen: Seen) -> list[Samples]:
+    lag = seen.snapshots.get(UPLINKS)
+    rows = {point.tags["partition"]: point.fields for point in (lag.points if lag else ())}
+    return [
+        *(
+            _labelled(family, {name: float(row[field]) for name, row in rows.items()})
+            for field, family in LAG_FAMILIES.items()
+        ),
+        *(
+            _labelled(family, seen.totals.get(family.name, {}))
+            for family in (DEAD_LETTERS, DEAD_LETTERS_DROPPED)
+        ),
     ]
 
 

@@ -8,7 +8,7 @@ import signal
 import socket
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
@@ -16,9 +16,11 @@ import uvicorn
 
 from metrics_pipeline.core.catalog import CATALOG
 from metrics_pipeline.core.errors import ConfigurationError
+from metrics_pipeline.core.telemetry_assets import UPLINKS
 from metrics_pipeline.exporter.app import build_app
 from metrics_pipeline.exporter.instance_reader import InstanceReader
 from metrics_pipeline.exporter.refresher import Refresher
+from metrics_pipeline.exporter.samples import LAG_FAMILIES, Asked
 from metrics_pipeline.settings import ExporterSettings, Settings
 from metrics_pipeline.storage.operational import OperationalDatabase
 
@@ -52,11 +54,21 @@ def build_refresher(settings: Settings) -> Refresher:
         operational=OperationalDatabase(settings.operational_database),
         instance=InstanceReader(settings.jobs()),
         catalog=CATALOG,
-        assets={asset.key: asset.pairs for asset in settings.fleet_assets()},
+        assets=_assets(settings),
         max_series=settings.exporter.max_series_per_metric,
         device_assets=settings.sweeps.snapshots() if settings.polls_devices else (),
         device_families=settings.exporter.device_families,
     )
+
+
+def _assets(settings: Settings) -> dict[str, Collection[Asked]]:
+    """The snapshots that are read as points, and what is shown of each."""
+    counted: dict[str, Collection[Asked]] = {
+        asset.key: asset.pairs for asset in settings.fleet_assets()
+    }
+    if settings.telemetry is None:
+        return counted
+    return {**counted, UPLINKS: {(None, field) for field in LAG_FAMILIES}}
 
 
 def _answer_meanwhile() -> None:

@@ -12,6 +12,7 @@ from metrics_pipeline.core.devices import Device, DeviceReading
 from metrics_pipeline.core.errors import MetricsPipelineError
 from metrics_pipeline.orchestration.device_sweep import MAX_EXAMPLES, Summary
 from metrics_pipeline.orchestration.poll_list import PollList
+from metrics_pipeline.orchestration.tables import Row, table
 
 OFFLINE_SHARE = "few_devices_are_silent"
 PARTIAL_SHARE = "few_devices_answer_in_part"
@@ -27,7 +28,6 @@ CHECKS = {
     NO_TWINS: "No two devices of the inventory have the same address, port and protocol.",
 }
 
-Row = Mapping[str, str | int | float]
 Metadata = Mapping[str, dg.MetadataValue]
 
 
@@ -113,10 +113,10 @@ def describe_rounds(rounds: Sequence[Round], changes: Iterable[Change], left_out
         for each in changes
     ]
     return {
-        "sweeps": _table(sweeps),
+        "sweeps": table(sweeps),
         "sweeps_left_out": dg.MetadataValue.int(left_out),
         "devices_changed": dg.MetadataValue.int(sum(each.changed for each in rounds)),
-        **({"changes": _table(changed)} if changed else {}),
+        **({"changes": table(changed)} if changed else {}),
     }
 
 
@@ -168,7 +168,7 @@ def _check(name: str, passed: bool, seen: str) -> dg.AssetCheckResult:
 
 
 def _readings(readings: Sequence[DeviceReading], names: Mapping[str, str]) -> dg.MetadataValue:
-    return _table(
+    return table(
         [
             {
                 "device_id": reading.device_id,
@@ -180,15 +180,6 @@ def _readings(readings: Sequence[DeviceReading], names: Mapping[str, str]) -> dg
             for reading in readings
         ]
     )
-
-
-def _table(rows: Sequence[Row]) -> dg.MetadataValue:
-    """A table whose columns and types are those of its first row."""
-    kinds = {str: "string", int: "int", float: "float"}
-    first = rows[0] if rows else {}
-    columns = [dg.TableColumn(name, kinds[type(value)]) for name, value in first.items()]
-    records = [dg.TableRecord(dict(row)) for row in rows]
-    return dg.MetadataValue.table(records, schema=dg.TableSchema(columns=columns))
 
 
 def _time(seconds: int) -> str:

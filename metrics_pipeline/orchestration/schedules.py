@@ -1,5 +1,6 @@
 """Jobs and the schedules that run them; on by default, skipped while the last run is in flight."""
 
+import math
 from collections.abc import Iterable, Sequence
 
 import dagster as dg
@@ -15,13 +16,18 @@ from metrics_pipeline.core.device_assets import (
     shard_names,
 )
 from metrics_pipeline.core.fleet import GROUP, JOB, FleetAsset
+from metrics_pipeline.core.telemetry_assets import GROUP as TELEMETRY
+from metrics_pipeline.core.telemetry_assets import JOB as TELEMETRY_JOB
 from metrics_pipeline.orchestration.in_flight import launch_unless_in_flight
-from metrics_pipeline.settings import FleetSettings, SweepSettings
+from metrics_pipeline.settings import FleetSettings, SweepSettings, TelemetrySettings
 
 MAX_RUNTIME_TAG = "dagster/max_runtime"
 STATUS_END_SECONDS = 5
 METRICS_END_SECONDS = 20
 """So long before the next run is due one that hangs is ended."""
+
+TELEMETRY_END_SECONDS = 60
+"""So long after its window has ended a run may still store what it has read."""
 
 
 def build_fleet_job(fleet: FleetSettings) -> UnresolvedAssetJobDefinition:
@@ -41,6 +47,17 @@ def build_fleet_schedule(
     keys = _keys(asset.key for asset in assets)
     about = "Counts the fleet, unless the last count is still running."
     return _schedule(GROUP, fleet.every_minutes, JOB, keys, about)
+
+
+def build_telemetry_job(telemetry: TelemetrySettings) -> UnresolvedAssetJobDefinition:
+    """The job that the sensor launches; Dagster ends a run that outlasts its window by far."""
+    return dg.define_asset_job(
+        TELEMETRY_JOB,
+        selection=dg.AssetSelection.groups(TELEMETRY),
+        description="Stores what the event hub has, and what comes until its window ends: "
+        f"{telemetry.window_seconds:g} s.",
+        tags={MAX_RUNTIME_TAG: str(math.ceil(telemetry.window_seconds) + TELEMETRY_END_SECONDS)},
+    )
 
 
 def build_device_jobs(sweeps: SweepSettings) -> list[UnresolvedAssetJobDefinition]:

@@ -14,6 +14,7 @@ from metrics_pipeline.access.environment import (
 )
 from metrics_pipeline.core.errors import MetricsPipelineError
 from metrics_pipeline.core.fleet import JOB
+from metrics_pipeline.core.telemetry_assets import JOB as TELEMETRY_JOB
 from metrics_pipeline.settings import Settings
 from metrics_pipeline.stack.layout import Layout
 from metrics_pipeline.stack.stack import Stack, Stopped
@@ -73,10 +74,13 @@ def _start_simulator(stack: Stack) -> None:
 
 
 def _count_once(stack: Stack, until: float | None) -> Sequence[str]:
-    """Run every job once and tell what came of it; the gauges that have no value."""
+    """Run every job once and tell what came of it; the gauges that have no value.
+
+    Not that of telemetry: its sensor launches it as soon as there is something to store.
+    """
     assets = stack.settings.fleet_assets()
     began_seconds = time.time()
-    jobs = stack.settings.jobs()
+    jobs = [job for job in stack.settings.jobs() if job != TELEMETRY_JOB]
     started = {job: stack.webserver.launch(job) for job in jobs}
     stack.say(f"first runs started: {', '.join(jobs)}" if jobs else "there is nothing to collect")
     run_ids = [started[JOB]] if assets else []

@@ -1,4 +1,4 @@
-"""The simulated IoT Hub and devices of the settings, until SIGTERM or SIGINT."""
+"""The simulated hubs and devices of the settings, until SIGTERM or SIGINT."""
 
 from __future__ import annotations
 
@@ -12,7 +12,9 @@ from metrics_pipeline.access.database import DatabaseSettings, open_engine
 from metrics_pipeline.core.errors import ConfigurationError
 from metrics_pipeline.settings import Settings, SimulatorSettings
 from metrics_pipeline.simulators.device_servers import serve_device_fleet
+from metrics_pipeline.simulators.event_hub.server import EventHubServer
 from metrics_pipeline.simulators.iot_hub import serve_fleet
+from metrics_pipeline.simulators.lorawan_traffic import serve_lorawan_devices
 
 
 def simulate(settings: Settings) -> None:
@@ -40,7 +42,7 @@ def simulate(settings: Settings) -> None:
     inventory = open_engine(database)
     try:
         # First the devices: when the hub's file is there, all of them answer.
-        with _devices(simulated, inventory):
+        with _devices(simulated, inventory), _event_hub(simulated):
             serve_fleet(
                 port=simulated.port,
                 connection_string_file=simulated.connection_string_file,
@@ -59,6 +61,20 @@ def _devices(simulated: SimulatorSettings, inventory: sa.Engine) -> AbstractCont
     return serve_device_fleet(
         directory=simulated.devices_dir,
         inventory=inventory,
+        step_seconds=simulated.step_seconds,
+        seed=simulated.seed,
+    )
+
+
+def _event_hub(
+    simulated: SimulatorSettings,
+) -> AbstractContextManager[EventHubServer | None]:
+    file = simulated.event_hub_connection_string_file
+    if file is None:
+        return nullcontext()
+    return serve_lorawan_devices(
+        connection_string_file=file,
+        count=simulated.lorawan_devices,
         step_seconds=simulated.step_seconds,
         seed=simulated.seed,
     )

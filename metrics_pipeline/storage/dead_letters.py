@@ -12,13 +12,14 @@ from __future__ import annotations
 import logging
 import time
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import sqlalchemy as sa
 from pydantic import BaseModel, Field
 
+from metrics_pipeline.core import catalog
 from metrics_pipeline.core.telemetry import DeadLetter
 from metrics_pipeline.storage import tallies
 from metrics_pipeline.storage.operational import (
@@ -28,10 +29,10 @@ from metrics_pipeline.storage.operational import (
     insert_if_absent,
 )
 
-KEPT_TOTAL = "metrics_pipeline_dead_letters_total"
+KEPT_TOTAL = catalog.DEAD_LETTERS.name
 """The tally, by reason, of dead letters that were stored."""
 
-DROPPED_TOTAL = "metrics_pipeline_dead_letters_dropped_total"
+DROPPED_TOTAL = catalog.DEAD_LETTERS_DROPPED.name
 """The tally, by reason, of dead letters that were dropped because the table was full."""
 
 BODY_BYTES = 1024
@@ -84,7 +85,10 @@ class Selection:
 
     reason: str | None = None
     partition: str | None = None
+    id: int | None = None
+    after_id: int | None = None
     kept_since_ns: int | None = None
+    kept_before_ns: int | None = None
     first_sequence_number: int | None = None
     last_sequence_number: int | None = None
 
@@ -215,18 +219,19 @@ class DeadLetters:
     def _is_too_much(self, rows: int, size_bytes: int) -> bool:
         return rows > self._settings.max_rows or size_bytes > self._settings.max_bytes
 
-    def _conditions(self, wanted: Selection) -> Iterable[sa.ColumnElement[bool]]:
-        yield from (_ROW[name] == value for name, value in self._hub.items())
-        if wanted.reason is not None:
-            yield _ROW.reason == wanted.reason
-        if wanted.partition is not None:
-            yield _ROW.partition == wanted.partition
-        if wanted.kept_since_ns is not None:
-            yield _ROW.kept_at_ns >= wanted.kept_since_ns
-        if wanted.first_sequence_number is not None:
-            yield _ROW.sequence_number >= wanted.first_sequence_number
-        if wanted.last_sequence_number is not None:
-            yield _ROW.sequence_number <= wanted.last_sequence_number
+    def _conditions(self, wanted: Selection) -> list[sa.ColumnElement[bool]]:
+        given = (
+            (wanted.reason, _ROW.reason.__eq__),
+            (wanted.partition, _ROW.partition.__eq__),
+            (wanted.id, _ROW.id.__eq__),
+            (wanted.after_id, _ROW.id.__gt__),
+            (wanted.kept_since_ns, _ROW.kept_at_ns.__ge__),
+            (wanted.kept_before_ns, _ROW.kept_at_ns.__lt__),
+            (wanted.first_sequence_number, _ROW.sequence_number.__ge__),
+            (wanted.last_sequence_number, _ROW.sequence_number.__le__),
+        )
+        mine = [_ROW[name] == value for name, value in self._hub.items()]
+        return [*mine, *(compare(value) for value, compare in given if value is not None)]
 
     def _warn(self, dropped: Counter[str]) -> None:
         reasons = ", ".join(f"{count} {reason}" for reason, count in sorted(dropped.items()))

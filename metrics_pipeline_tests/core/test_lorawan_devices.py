@@ -44,7 +44,21 @@ def test_a_row_has_the_families_of_the_exporter() -> None:
         "lorawan_device_frames_received_total",
         "lorawan_device_frames_lost_total",
     ]
-    assert {metric.family.labels for metric in LORAWAN_DEVICE_METRICS} == {("device_eui",)}
+    labels = {metric.field: metric.family.labels for metric in LORAWAN_DEVICE_METRICS}
+    assert labels.pop("rssi_dbm") == labels.pop("snr_db") == ("device_eui", "gateway_id")
+    assert set(labels.values()) == {("device_eui",)}
+
+
+def test_the_gateway_of_the_last_uplink_is_in_the_row() -> None:
+    devices = LorawanDevices()
+    by_gateway = Point("lorawan_uplink", {"device_eui": "A", "gateway_id": "G"}, {"snr_db": 1.0}, 1)
+    devices.take([by_gateway])
+    assert row_of(devices).tags == {"device_eui": "A", "gateway_id": "G"}
+    assert validate(row_of(devices), CATALOG, 1) == row_of(devices)
+    later = LorawanDevices(devices.rows())
+    assert row_of(later) == row_of(devices)
+    later.take([uplink(7, 0)])
+    assert row_of(later).tags == {"device_eui": "A"}
 
 
 def test_a_later_run_goes_on_where_the_rows_end() -> None:

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -24,7 +24,7 @@ from metrics_pipeline.core.device_assets import STATUS, metrics_asset, part_of, 
 from metrics_pipeline.core.points import Point
 from metrics_pipeline.orchestration.assets.devices import build_device_assets
 from metrics_pipeline.orchestration.resources import build_resources
-from metrics_pipeline.orchestration.run_time import SCHEDULED_TAG
+from metrics_pipeline.orchestration.run_time import SCHEDULED_TAG, to_ns
 from metrics_pipeline.orchestration.status_grid import StatusGrid
 from metrics_pipeline.settings import Settings
 from metrics_pipeline.simulators.device_fleet import Behaviour, make_devices
@@ -99,10 +99,12 @@ class Polls:
             writer.close()
         return snapshot.points if snapshot else ()
 
-    def shift(self, key: str, seconds: int) -> None:
-        """Make what is shown of the asset so much older."""
+    def date(self, key: str, seconds_of: Callable[[str], int]) -> None:
+        """Make what is shown of each device of the asset as old as `seconds_of` its name."""
         database = OperationalDatabase(self.settings.operational_database)
-        points = (replace(p, time_ns=p.time_ns - seconds * 10**9) for p in self.latest(key))
+        points = (
+            replace(p, time_ns=seconds_of(p.tags["device_id"]) * 10**9) for p in self.latest(key)
+        )
         with database.writing() as connection:
             snapshots.replace(connection, key, tuple(points), 1)
         database.close()
@@ -391,26 +393,29 @@ def test_a_sweep_that_cannot_be_stored_fails_the_run_after_the_others(tmp_path: 
 
 
 def test_a_type_with_a_cadence_of_its_own_is_asked_when_it_is_due(tmp_path: Path) -> None:
-    if time.time() % 300 > 280:
-        time.sleep(21)  # or the run would not be of the tick that is due now
     types = {"freebsd": {"metrics_every_minutes": 30}}
+    # Of a run that begins 5 minutes later it would not be the time.
+    due = datetime.now(UTC).replace(microsecond=1) - timedelta(seconds=2)
+    half_hour = int(due.timestamp()) // 1800 * 1800
+
+    def ask_again(it: Polls, slow_seconds: int) -> set[str]:
+        """Slow devices were last asked then, the others 5 minutes ago; who is asked now."""
+        before = int(due.timestamp()) - 300
+        it.date(SSH, lambda name: slow_seconds if "freebsd" in name else before)
+        assert it.run(SSH, due=due).success
+        return {p.tags["device_id"] for p in it.latest(SSH) if p.time_ns == to_ns(due)}
+
     with polls(tmp_path, device_types=types) as it:
         assert it.run(SSH).success
-        it.shift(SSH, 600)
-        last = max(p.time_ns for p in it.latest(SSH)) // 10**9
-        now = int(time.time()) // 300 * 300
-        assert it.run(SSH, due=datetime.fromtimestamp(now, UTC)).success
-        fresh = {p.tags["device_id"] for p in it.latest(SSH) if p.time_ns == now * 10**9}
-        shown = {p.tags["device_id"] for p in it.latest(SSH)}
-        asked = it.metadata(SSH)["devices_asked"]
-    slow = {name for name in shown if "freebsd" in name}
-    assert len(slow) == 2
-    if now // 1800 == last // 1800:
-        assert asked == 8
+        slow = {name for p in it.latest(SSH) if "freebsd" in (name := p.tags["device_id"])}
+        assert len(slow) == 2
+        fresh = ask_again(it, half_hour)
+        assert fresh
         assert slow & fresh == set()
-    else:
-        assert asked == 10
-    assert fresh
+        assert it.metadata(SSH)["devices_asked"] == 8
+        assert slow <= {p.tags["device_id"] for p in it.latest(SSH)}
+        assert slow <= ask_again(it, half_hour - 1)
+        assert it.metadata(SSH)["devices_asked"] == 10
 
 
 def test_each_shard_polls_and_shows_its_own_devices(tmp_path: Path) -> None:

@@ -197,6 +197,7 @@ def test_the_same_number_on_another_partition_is_another_letter(make: Make) -> N
 def test_letters_are_found_by_what_they_are(make: Make) -> None:
     make().keep([*letters(range(4)), letter(4, "not_utf8"), letter(5, partition="1")])
     make(now_ns=NOW_NS + 10).keep([letter(6)])
+    ids = [kept.id for kept in make().find()]
     selections = {
         Selection(): [0, 1, 2, 3, 4, 5, 6],
         Selection(reason="not_utf8"): [4],
@@ -204,6 +205,9 @@ def test_letters_are_found_by_what_they_are(make: Make) -> None:
         Selection(partition="1"): [5],
         Selection(kept_since_ns=NOW_NS + 10): [6],
         Selection(kept_since_ns=NOW_NS): [0, 1, 2, 3, 4, 5, 6],
+        Selection(kept_before_ns=NOW_NS + 10): [0, 1, 2, 3, 4, 5],
+        Selection(id=ids[3]): [3],
+        Selection(after_id=ids[3]): [4, 5, 6],
         Selection(first_sequence_number=2, last_sequence_number=4): [2, 3, 4],
         Selection(reason="not_json", partition="0", first_sequence_number=3): [3, 6],
     }

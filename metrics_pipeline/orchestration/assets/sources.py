@@ -7,15 +7,22 @@ from metrics_pipeline.sources.registry import SOURCES
 
 
 def build_source_assets(settings: Settings) -> list[dg.AssetSpec]:
-    """One external asset for each source the settings use, and the devices if they are polled."""
+    """One external asset for each source the settings use, and for devices polled or heard of."""
     devices = dg.AssetSpec(
         key=["inventory", "devices"],
         description="Which devices there are: read by this pipeline, kept by others.",
         group_name="sources",
         kinds={"sql"},
     )
+    uplinks = dg.AssetSpec(
+        key=["event_hub", "uplinks"],
+        description="What LoRaWAN devices sent: in an event hub, which keeps it for some days.",
+        group_name="sources",
+        kinds={"azure"},
+    )
     return [
         *([devices] if settings.polls_devices else []),
+        *([uplinks] if settings.telemetry is not None else []),
         *_counted_sources(settings),
     ]
 

@@ -1,0 +1,125 @@
+"""LoRaWAN uplinks: a run stores what the hub has, and what comes until its window ends.
+
+Micro-batches are stored as they come, and checkpoints move with them (`ingestion.py`): a run that
+is cancelled or dies has lost nothing. What fails a step is a hub or a store that is out of reach
+still when the window ends.
+"""
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, closing
+
+import dagster as dg
+
+from metrics_pipeline.core.errors import MetricsPipelineError
+from metrics_pipeline.core.telemetry_assets import DEVICES, GROUP, JOB, UPLINKS
+from metrics_pipeline.ingestion import IngestionReport, Stores, ingest
+from metrics_pipeline.orchestration.failures import failure
+from metrics_pipeline.orchestration.resources import WRITER
+from metrics_pipeline.orchestration.telemetry_report import (
+    CHECKS,
+    LongestLag,
+    describe,
+    errors_in,
+    in_words,
+    judge,
+    points_in,
+)
+from metrics_pipeline.settings import Settings, TelemetrySettings
+from metrics_pipeline.sources.event_hub import open_stream
+from metrics_pipeline.storage.dead_letters import DeadLetters
+from metrics_pipeline.storage.open import open_checkpoints
+from metrics_pipeline.storage.operational import OperationalDatabase
+
+HUB = dg.AssetKey(["event_hub", "uplinks"])
+TELL_EVERY_SECONDS = 30.0
+"""A line of the log is a row in Dagster's database."""
+
+
+def build_telemetry_assets(settings: Settings) -> list[dg.AssetsDefinition]:
+    """The asset of uplinks, if the settings have a section for telemetry."""
+    telemetry = settings.telemetry
+    return [] if telemetry is None else [_build_asset(settings, telemetry)]
+
+
+def _build_asset(settings: Settings, telemetry: TelemetrySettings) -> dg.AssetsDefinition:
+    key = dg.AssetKey.from_user_string(UPLINKS)
+
+    @dg.asset(
+        key=key,
+        description="Every LoRaWAN uplink of the hub, in micro-batches with a checkpoint each.",
+        group_name=GROUP,
+        kinds={"azure"},
+        owners=["team:network-operations"],
+        deps=[HUB],
+        required_resource_keys={WRITER},
+        check_specs=[
+            dg.AssetCheckSpec(check, asset=key, description=about)
+            for check, about in CHECKS.items()
+        ],
+        pool=JOB,
+    )
+    def store_uplinks(context: dg.AssetExecutionContext) -> Iterator[dg.MaterializeResult[None]]:
+        longest = LongestLag()
+        try:
+            report = _ingest(context, settings, telemetry, longest)
+        except MetricsPipelineError as error:
+            raise failure([error], kept=0) from error
+        yield dg.MaterializeResult(
+            metadata=describe(report, longest), check_results=judge(report, telemetry)
+        )
+        errors = errors_in(report)
+        if errors:
+            raise failure(errors, kept=points_in(report))
+
+    return store_uplinks
+
+
+def _ingest(
+    context: dg.AssetExecutionContext,
+    settings: Settings,
+    telemetry: TelemetrySettings,
+    longest: LongestLag,
+) -> IngestionReport:
+    database, run_id = settings.operational_database, context.run.run_id
+    stop = threading.Event()
+    with ExitStack() as opened:
+        # Whoever cancels the run interrupts this thread; those of the partitions end by this.
+        opened.callback(stop.set)
+        stream = opened.enter_context(closing(open_stream(telemetry.source)))
+        stores = Stores(
+            getattr(context.resources, WRITER),
+            DeadLetters(
+                opened.enter_context(closing(OperationalDatabase(database))),
+                telemetry.dead_letters,
+                *(stream.namespace, stream.hub, stream.consumer_group),
+            ),
+            opened.enter_context(
+                closing(open_checkpoints(telemetry.checkpoints, database, run_id))
+            ),
+        )
+        return ingest(
+            stream,
+            stores,
+            telemetry.rules(),
+            telemetry.batch_limits(),
+            asset=DEVICES,
+            window_seconds=telemetry.window_seconds,
+            stop=stop,
+            tell=_telling(context.log.info, longest),
+        )
+
+
+def _telling(say: Callable[[str], None], longest: LongestLag) -> Callable[[IngestionReport], None]:
+    """Says now and then what was done so far."""
+    told = time.monotonic()
+
+    def tell(report: IngestionReport) -> None:
+        nonlocal told
+        longest.see(report)
+        if time.monotonic() - told >= TELL_EVERY_SECONDS:
+            told = time.monotonic()
+            say(in_words(report))
+
+    return tell

@@ -1,0 +1,163 @@
+"""Looks for events that are not stored yet, every few seconds, and launches a run that stores them.
+
+Asking costs one question to the hub over a connection that is kept, and one to the operational
+database. What was seen is left there for the exporter: so the lag is shown, and grows, whatever
+becomes of the runs. An idle hub launches none.
+"""
+
+import time
+from collections.abc import Sequence
+from contextlib import ExitStack
+
+import dagster as dg
+
+from metrics_pipeline.core.errors import MetricsPipelineError
+from metrics_pipeline.core.ports import CheckpointStore, EventStream
+from metrics_pipeline.core.telemetry_assets import JOB, SENSOR, UPLINKS
+from metrics_pipeline.core.telemetry_backlog import (
+    Backlog,
+    from_cursor,
+    in_words,
+    lag_points,
+    look,
+    to_cursor,
+)
+from metrics_pipeline.core.validation import NS_PER_SECOND
+from metrics_pipeline.orchestration.in_flight import find_in_flight
+from metrics_pipeline.settings import Settings
+from metrics_pipeline.sources.event_hub import open_stream
+from metrics_pipeline.storage import snapshots
+from metrics_pipeline.storage.open import open_checkpoints
+from metrics_pipeline.storage.operational import OperationalDatabase
+
+MINIMUM_INTERVAL_SECONDS = 2
+"""The daemon looks at its sensors every 5 s; one that may tick as often ticks at every second
+look."""
+
+IN_TIME_SECONDS = 30.0
+"""While nothing waits longer than this, all there is counts as stored (DESIGN, cadence)."""
+
+FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 10.0, 60.0
+FAILURES_COUNTED = 4
+
+ASSET = dg.AssetKey.from_user_string(UPLINKS)
+
+
+class BacklogWatch:
+    """Asks how far the hub is and how far the store; opens what it needs at the first look."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._opened = ExitStack()
+        self._stream: EventStream | None = None
+        self._checkpoints: CheckpointStore | None = None
+        self._database: OperationalDatabase | None = None
+
+    def look(self, before: Backlog) -> Backlog:
+        """How far both are now. Raises SourceError and StoreError; the next look opens anew."""
+        try:
+            stream, checkpoints = self._open()
+            states = stream.partitions()
+            stored = checkpoints.find_all(stream.namespace, stream.hub, stream.consumer_group)
+        except MetricsPipelineError:
+            self.close()
+            raise
+        return look(states, stored, before)
+
+    def publish(self, backlog: Backlog, now_ns: int) -> None:
+        """Leave `backlog` for the exporter. Raises StoreError."""
+        points = tuple(lag_points(backlog, now_ns))
+        is_in_time = all(each.lag_seconds(now_ns) <= IN_TIME_SECONDS for each in backlog.values())
+        keep = snapshots.replace if is_in_time else snapshots.merge
+        assert self._database is not None
+        with self._database.writing() as connection:
+            keep(connection, UPLINKS, points, now_ns)
+
+    def close(self) -> None:
+        """Give back the connections."""
+        self._stream = self._checkpoints = self._database = None
+        self._opened.close()
+
+    def _open(self) -> tuple[EventStream, CheckpointStore]:
+        if self._stream is None or self._checkpoints is None:
+            telemetry, database = self._settings.telemetry, self._settings.operational_database
+            assert telemetry is not None
+            self._stream = open_stream(telemetry.source)
+            self._opened.callback(self._stream.close)
+            self._checkpoints = open_checkpoints(telemetry.checkpoints, database, SENSOR)
+            self._opened.callback(self._checkpoints.close)
+            self._database = OperationalDatabase(database)
+            self._opened.callback(self._database.close)
+        return self._stream, self._checkpoints
+
+
+def build_telemetry_sensor(watch: BacklogWatch) -> dg.SensorDefinition:
+    """`telemetry_backlog`: on by default. `watch` stays open for as long as the process lives."""
+
+    @dg.sensor(
+        name=SENSOR,
+        job_name=JOB,
+        minimum_interval_seconds=MINIMUM_INTERVAL_SECONDS,
+        default_status=dg.DefaultSensorStatus.RUNNING,
+        description="Launches a run when the hub has events that are not stored, and none is in "
+        "flight. Its cursor is, by partition, the newest event of the hub and the last that is "
+        "stored.",
+    )
+    def telemetry_backlog(context: dg.SensorEvaluationContext) -> dg.SensorResult:
+        try:
+            backlog = watch.look(from_cursor(context.cursor))
+            now_ns = time.time_ns()
+            watch.publish(backlog, now_ns)
+        except MetricsPipelineError as error:
+            # Not a failed tick, nor a log of its own: there would be one every 5 s while it lasts.
+            return dg.SensorResult(skip_reason=f"How far the hub is was not found out: {error}")
+        return _decide(context.instance, backlog, now_ns)
+
+    return telemetry_backlog
+
+
+def _decide(instance: dg.DagsterInstance, backlog: Backlog, now_ns: int) -> dg.SensorResult:
+    seen, cursor = _tell(backlog, now_ns), to_cursor(backlog)
+    if not any(each.lag_events for each in backlog.values()):
+        return dg.SensorResult(skip_reason=f"Nothing to do: {seen}.", cursor=cursor)
+    run = find_in_flight(instance, JOB, [ASSET])
+    if run is not None:
+        reason = f"Run {run.run_id} is still {run.status.value.lower()}: {seen}."
+        return dg.SensorResult(skip_reason=reason, cursor=cursor)
+    last = instance.get_run_records(dg.RunsFilter(job_name=JOB), limit=FAILURES_COUNTED)
+    pause = pause_seconds(last, now_ns / NS_PER_SECOND)
+    if pause > 0:
+        reason = f"The last run failed, the next one comes in {pause:.0f} s: {seen}."
+        return dg.SensorResult(skip_reason=reason, cursor=cursor)
+    # The same answer for whoever asks twice, such as a second daemon, before there is a run.
+    key = f"after {last[0].dagster_run.run_id}" if last else "first"
+    return dg.SensorResult(run_requests=[dg.RunRequest(run_key=key)], cursor=cursor)
+
+
+def pause_seconds(last: Sequence[dg.RunRecord], now_seconds: float) -> float:
+    """How long to wait still, given the last runs, the newest first: longer, the more failed."""
+    failed = 0
+    for record in last:
+        if record.dagster_run.status is not dg.DagsterRunStatus.FAILURE:
+            break
+        failed += 1
+    ended: float | None = last[0].end_time if failed else None
+    if ended is None:
+        return 0.0
+    pause = min(FIRST_PAUSE_SECONDS * (1 << failed - 1), LONGEST_PAUSE_SECONDS)
+    return max(0.0, ended + pause - now_seconds)
+
+
+def _tell(backlog: Backlog, now_ns: int) -> str:
+    """What was seen, and what a person should know of it."""
+    parts = [in_words(backlog, now_ns)]
+    lost = sum(each.lost_events for each in backlog.values())
+    if lost:
+        parts.append(f"{lost} events were gone before they were read: the hub keeps none so long")
+    ahead = [name for name, each in backlog.items() if each.is_ahead]
+    if ahead:
+        parts.append(
+            f"the checkpoint of partition {', '.join(ahead)} is ahead of the hub, which was made "
+            "anew: move it with `metrics-pipeline telemetry replay --move-checkpoint`"
+        )
+    return "; ".join(parts)

@@ -1,0 +1,299 @@
+"""What `metrics-pipeline telemetry …` does: each function takes the options, gives the exit status.
+
+News is printed to standard output, what is wrong to standard error. Nothing here prints a secret;
+bodies of dead letters are printed as they came, with what a terminal would obey escaped.
+"""
+
+from __future__ import annotations
+
+import argparse
+import base64
+import json
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, closing, contextmanager
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from itertools import groupby
+
+from metrics_pipeline.core.catalog import CATALOG
+from metrics_pipeline.core.errors import ConfigurationError
+from metrics_pipeline.core.ports import CheckpointStore, EventStream
+from metrics_pipeline.core.telemetry import Checkpoint
+from metrics_pipeline.core.validation import NS_PER_SECOND
+from metrics_pipeline.settings import Settings, TelemetrySettings
+from metrics_pipeline.settings_file import load_settings
+from metrics_pipeline.sources.event_hub import open_stream
+from metrics_pipeline.storage.dead_letters import DeadLetters, KeptDeadLetter, Selection
+from metrics_pipeline.storage.open import open_checkpoints, open_writer
+from metrics_pipeline.storage.operational import OperationalDatabase
+from metrics_pipeline.telemetry_replay import Replay, Replayed
+
+WRONG_USAGE = 2
+OWNER = "metrics-pipeline telemetry replay"
+AT_ONCE = 500
+"""Dead letters that are in memory at a time."""
+
+NS_PER_DAY = 86_400 * NS_PER_SECOND
+COLUMNS = ("id", "partition", "number", "accepted", "reason", "bytes", "detail")
+DETAIL_CHARACTERS = 80
+NEWEST = 2**63 - 1
+
+
+def dead_letters(options: argparse.Namespace) -> int:
+    """List, show or delete; status 1 if the one that is to be shown is not there."""
+    with _opened(load_settings()) as opened:
+        if options.show is not None:
+            return _show(opened.dead_letters, options.show)
+        wanted = Selection(reason=options.reason, partition=options.partition)
+        if options.purge_older_than is not None:
+            return _purge(opened.dead_letters, wanted, options.purge_older_than)
+        return _list(opened.dead_letters, wanted, options)
+
+
+def replay(options: argparse.Namespace) -> int:
+    """Store events again; status 1 if some were not there, or are refused still."""
+    problem = _misuse(options)
+    if problem:
+        print(problem, file=sys.stderr)
+        return WRONG_USAGE
+    with _opened(load_settings()) as opened:
+        if options.dead_letters:
+            wanted = Selection(
+                reason=options.reason,
+                partition=options.partition,
+                first_sequence_number=options.first,
+                last_sequence_number=options.last,
+            )
+            return _replay_dead_letters(opened, wanted)
+        partition = options.partition
+        if partition not in opened.stream.partitions():
+            print(f"{opened.stream.name} has no partition {partition!r}", file=sys.stderr)
+            return 1
+        if options.move_checkpoint:
+            return _move_checkpoint(opened, partition, options.first)
+        last = NEWEST if options.last is None else options.last
+        return _replay_range(opened, partition, options.first, last)
+
+
+# --- what is opened -------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class _Opened:
+    settings: Settings
+    telemetry: TelemetrySettings
+    stream: EventStream
+    checkpoints: CheckpointStore
+    dead_letters: DeadLetters
+
+
+@contextmanager
+def _opened(settings: Settings) -> Iterator[_Opened]:
+    telemetry, database = settings.telemetry, settings.operational_database
+    if telemetry is None:
+        raise ConfigurationError(
+            "telemetry", "there is no such section in the settings", "Add it, with a hub."
+        )
+    with ExitStack() as stack:
+        stream = stack.enter_context(closing(open_stream(telemetry.source)))
+        letters = DeadLetters(
+            stack.enter_context(closing(OperationalDatabase(database))),
+            telemetry.dead_letters,
+            *(stream.namespace, stream.hub, stream.consumer_group),
+        )
+        checkpoints = stack.enter_context(
+            closing(open_checkpoints(telemetry.checkpoints, database, OWNER))
+        )
+        yield _Opened(settings, telemetry, stream, checkpoints, letters)
+
+
+@contextmanager
+def _replaying(opened: _Opened) -> Iterator[Replay]:
+    settings = opened.settings
+    with closing(open_writer(settings.store, settings.operational_database, CATALOG)) as writer:
+        yield Replay(
+            opened.stream,
+            opened.checkpoints,
+            writer,
+            opened.dead_letters,
+            opened.telemetry.rules(),
+            opened.telemetry.batch_limits(),
+        )
+
+
+# --- dead letters ---------------------------------------------------------------------------------
+
+
+def _list(letters: DeadLetters, wanted: Selection, options: argparse.Namespace) -> int:
+    found = letters.find(wanted, options.limit)
+    if options.json:
+        for kept in found:
+            print(json.dumps(_document(kept), ensure_ascii=False))
+        return 0
+    _print_table([COLUMNS, *(_cells(kept) for kept in found)])
+    counts = letters.counts(wanted)
+    by_reason = ", ".join(f"{count} {reason}" for reason, count in counts.items())
+    print(f"{sum(counts.values())} in all{': ' if by_reason else ''}{by_reason}")
+    return 0
+
+
+def _show(letters: DeadLetters, number: int) -> int:
+    found = letters.find(Selection(id=number))
+    if not found:
+        print(f"there is no dead letter {number}", file=sys.stderr)
+        return 1
+    (kept,) = found
+    letter = kept.letter
+    print(f"dead letter {kept.id}, kept {_time(kept.kept_at_ns)}")
+    print(f"event       {letter.sequence_number} of partition {letter.partition}, ", end="")
+    print(f"accepted {_time(letter.enqueued_time_ns)}, offset {_printable(letter.offset)}")
+    print(f"reason      {letter.reason}: {_printable(letter.detail)}")
+    print(f"body        {kept.body_bytes} bytes, of which {len(letter.body)} are kept:")
+    print(_printable(letter.body.decode(errors="backslashreplace")))
+    return 0
+
+
+def _purge(letters: DeadLetters, wanted: Selection, days: int) -> int:
+    before_ns = time.time_ns() - days * NS_PER_DAY
+    old = replace(wanted, kept_before_ns=before_ns)
+    removed = 0
+    while found := letters.find(old, AT_ONCE):
+        removed += letters.remove([kept.id for kept in found])
+    print(f"{removed} dead letters from before {_time(before_ns)} were deleted.")
+    return 0
+
+
+def _document(kept: KeptDeadLetter) -> dict[str, str | int]:
+    letter = kept.letter
+    return {
+        "id": kept.id,
+        "partition": letter.partition,
+        "sequence_number": letter.sequence_number,
+        "offset": letter.offset,
+        "accepted": _time(letter.enqueued_time_ns),
+        "kept": _time(kept.kept_at_ns),
+        "reason": letter.reason,
+        "detail": letter.detail,
+        "body_bytes": kept.body_bytes,
+        "body_base64": base64.b64encode(letter.body).decode(),
+    }
+
+
+def _cells(kept: KeptDeadLetter) -> tuple[str, ...]:
+    letter = kept.letter
+    detail = _printable(letter.detail)
+    return (
+        str(kept.id),
+        letter.partition,
+        str(letter.sequence_number),
+        _time(letter.enqueued_time_ns),
+        letter.reason,
+        str(kept.body_bytes),
+        detail if len(detail) <= DETAIL_CHARACTERS else f"{detail[:DETAIL_CHARACTERS]}…",
+    )
+
+
+def _print_table(lines: Sequence[tuple[str, ...]]) -> None:
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    for line in lines:
+        padded = (cell.ljust(width) for cell, width in zip(line, widths, strict=True))
+        print("  ".join(padded).rstrip())
+
+
+# --- replay ---------------------------------------------------------------------------------------
+
+
+def _misuse(options: argparse.Namespace) -> str:
+    """What is wrong with the options together; nothing if they fit."""
+    if options.dead_letters:
+        return ""
+    if options.reason is not None:
+        return "--reason goes with --dead-letters"
+    if options.partition is None or options.first is None:
+        return "name --partition and --from, or --dead-letters"
+    if options.last is not None and options.move_checkpoint:
+        return "--move-checkpoint reads to the newest event: leave --to out"
+    if options.last is not None and options.last < options.first:
+        return f"--to {options.last} lies before --from {options.first}"
+    return ""
+
+
+def _replay_range(opened: _Opened, partition: str, first: int, last: int) -> int:
+    with _replaying(opened) as replaying:
+        done = replaying.replay_range(partition, first, last, _say_so_far)
+    _say(done)
+    wanted = last - first + 1
+    if last != NEWEST and done.events < wanted:
+        print(f"{wanted - done.events} events are not in the hub (any more)", file=sys.stderr)
+        return 1
+    return 1 if done.rejected else 0
+
+
+def _replay_dead_letters(opened: _Opened, wanted: Selection) -> int:
+    done, removed = Replayed(), 0
+    with _replaying(opened) as replaying:
+        for batch in _batches(opened.dead_letters, wanted):
+            by_partition = sorted(batch, key=lambda kept: kept.letter.partition)
+            for _, kept in groupby(by_partition, key=lambda kept: kept.letter.partition):
+                decoded = replaying.replay_dead_letters(list(kept), done)
+                removed += opened.dead_letters.remove(decoded)
+    _say(done)
+    print(f"{removed} dead letters were deleted, for all of them is stored now.")
+    if done.gone:
+        print(
+            f"{done.gone} are not in the hub any more, and only their beginning is kept here",
+            file=sys.stderr,
+        )
+    return 1 if done.refused or done.rejected or done.gone else 0
+
+
+def _batches(letters: DeadLetters, wanted: Selection) -> Iterator[list[KeptDeadLetter]]:
+    while batch := letters.find(wanted, AT_ONCE):
+        yield batch
+        wanted = replace(wanted, after_id=batch[-1].id)
+
+
+def _move_checkpoint(opened: _Opened, partition: str, first: int) -> int:
+    checkpoints = opened.checkpoints
+    with _replaying(opened) as replaying:
+        before = replaying.position_before(partition, first)
+        key = replaying.key(partition)
+    # From here on a run that is on its way cannot move it.
+    epoch = checkpoints.claim([key])
+    old = checkpoints.find(key)
+    checkpoints.rewind(key, old, Checkpoint(before, epoch))
+    was = "nowhere" if old is None else f"at event {old.position.sequence_number}"
+    print(f"The checkpoint of partition {partition} was {was}, and is before event {first} now.")
+    print("The next run reads from there. What it stores again is there once.")
+    return 0
+
+
+def _say_so_far(done: Replayed) -> None:
+    print(f"{done.events} events, {done.points} points stored", file=sys.stderr)
+
+
+def _say(done: Replayed) -> None:
+    print(f"{done.events} events were read again, {done.points} points stored.")
+    for counts, what in ((done.refused, "refused"), (done.rejected, "rejected by the store")):
+        if counts:
+            reasons = ", ".join(f"{count} {reason}" for reason, count in counts.most_common())
+            print(f"{counts.total()} were {what}: {reasons}")
+
+
+# --- words ----------------------------------------------------------------------------------------
+
+
+def _time(time_ns: int) -> str:
+    """UTC, to the second; the number itself where it is none of a calendar."""
+    try:
+        moment = datetime.fromtimestamp(time_ns // NS_PER_SECOND, UTC)
+    except (OverflowError, ValueError, OSError):
+        return f"{time_ns} ns"
+    return f"{moment:%Y-%m-%dT%H:%M:%SZ}"
+
+
+def _printable(text: str) -> str:
+    """`text` without what a terminal would obey."""
+    return "".join(c if c.isprintable() or c == "\n" else repr(c)[1:-1] for c in text)

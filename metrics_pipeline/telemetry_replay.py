@@ -1,0 +1,178 @@
+"""Events of a hub read once more: a range of one partition, or those that have dead letters.
+
+Decoding an event again gives the same points, with the same times, so storing them again changes
+nothing. Checkpoints stay where they are.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import closing
+from dataclasses import dataclass, field, replace
+
+from metrics_pipeline.core.errors import SourceUnreachable
+from metrics_pipeline.core.lorawan import Rules, decode
+from metrics_pipeline.core.ports import CheckpointStore, EventStream, PartitionReader
+from metrics_pipeline.core.telemetry import (
+    UNKNOWN_OFFSET,
+    BatchLimits,
+    PartitionKey,
+    Position,
+    RawEvent,
+)
+from metrics_pipeline.storage.dead_letters import DeadLetters, KeptDeadLetter
+from metrics_pipeline.storage.writer import Writer
+
+BEFORE_THE_FIRST = "-1"
+"""The offset from which a hub gives all it keeps."""
+
+QUIET_SECONDS = 15.0
+"""A hub that gives nothing for so long, though it has more, is given up."""
+
+FAR_EVENTS = 2000
+"""To an event that is so far ahead a new reader is nearer than the events between."""
+
+
+@dataclass(slots=True)
+class Replayed:
+    """What became of the events that were read again; `refused` counts by reason."""
+
+    events: int = 0
+    points: int = 0
+    refused: Counter[str] = field(default_factory=Counter)
+    rejected: Counter[str] = field(default_factory=Counter)
+    gone: int = 0
+    """Events that the hub does not have any more."""
+
+
+@dataclass(frozen=True, slots=True)
+class Replay:
+    """Reads from `stream`, stores by `writer`. `epochs` are claimed as a run does it."""
+
+    stream: EventStream
+    checkpoints: CheckpointStore
+    writer: Writer
+    dead_letters: DeadLetters
+    rules: Rules
+    limits: BatchLimits
+
+    def replay_range(
+        self, partition: str, first: int, last: int, tell: Callable[[Replayed], None]
+    ) -> Replayed:
+        """Store the events from `first` to `last` again, and keep dead letters of the others."""
+        done = Replayed()
+        for events in self._read(partition, first, last):
+            self._store(events, self.rules, done)
+            tell(done)
+        return done
+
+    def replay_dead_letters(self, kept: Sequence[KeptDeadLetter], done: Replayed) -> list[int]:
+        """Try those of `kept`, all of one partition, once more; the ids of those that are stored.
+
+        What became of them is added to `done`.
+        """
+        decoded: list[int] = []
+        for letters in _near_each_other(kept):
+            by_number = {each.letter.sequence_number: each for each in letters}
+            partition = letters[0].letter.partition
+            for events in self._read(partition, min(by_number), max(by_number)):
+                for event in events:
+                    found = by_number.pop(event.sequence_number, None)
+                    if found is not None and self._store_once_more(event, self.rules, done):
+                        decoded.append(found.id)
+            decoded += self._try_what_is_gone(by_number.values(), done)
+        return decoded
+
+    def _try_what_is_gone(self, letters: Iterable[KeptDeadLetter], done: Replayed) -> Iterator[int]:
+        """From what the table has, where that is the whole body; who sent it is not there."""
+        rules = replace(self.rules, is_iot_hub=False)
+        for each in letters:
+            letter = each.letter
+            if len(letter.body) < each.body_bytes:
+                done.gone += 1
+                continue
+            event = RawEvent(
+                letter.partition,
+                letter.sequence_number,
+                letter.offset,
+                letter.enqueued_time_ns,
+                letter.body,
+                {},
+            )
+            if self._store_once_more(event, rules, done):
+                yield each.id
+
+    def _store_once_more(self, event: RawEvent, rules: Rules, done: Replayed) -> bool:
+        """Whether all of `event` could be decoded and was stored."""
+        refused, rejected = done.refused.total(), done.rejected.total()
+        self._store([event], rules, done)
+        return (refused, rejected) == (done.refused.total(), done.rejected.total())
+
+    def _store(self, events: Sequence[RawEvent], rules: Rules, done: Replayed) -> None:
+        """Store their points, and then the dead letters of what gave none."""
+        decoded = [decode(event, rules, time.time_ns()) for event in events]
+        points = [point for each in decoded for point in each.points]
+        if points:
+            part = self.writer.append(points)
+            done.points += part.written.total()
+            done.rejected += part.rejected
+        for each in decoded:
+            done.refused += Counter(each.refused)
+        self.dead_letters.keep([each.dead_letter for each in decoded if each.dead_letter])
+        done.events += len(events)
+
+    def position_before(self, partition: str, number: int) -> Position:
+        """Where a reader stands that is to read event `number` next; before all if it is gone."""
+        for events in self._read(partition, number - 1, number - 1):
+            return Position(events[0].offset, number - 1)
+        return Position(BEFORE_THE_FIRST, number - 1)
+
+    def key(self, partition: str) -> PartitionKey:
+        """Whose checkpoint it is."""
+        stream = self.stream
+        return PartitionKey(stream.namespace, stream.hub, stream.consumer_group, partition)
+
+    def _read(self, partition: str, first: int, last: int) -> Iterator[Sequence[RawEvent]]:
+        """The events from `first` to `last` that the hub still has."""
+        state = self.stream.partitions().get(partition)
+        if state is None or state.is_empty:
+            return
+        first, last = max(first, state.first_sequence_number), min(last, state.last_sequence_number)
+        if first > last:
+            return
+        epoch = self.checkpoints.claim([self.key(partition)])
+        after = Position(UNKNOWN_OFFSET, first - 1)
+        with closing(self.stream.open(partition, after, epoch)) as reader:
+            while first <= last:
+                events = self._receive(reader, partition, first)
+                first = events[-1].sequence_number + 1
+                yield [event for event in events if event.sequence_number <= last]
+
+    def _receive(self, reader: PartitionReader, partition: str, number: int) -> Sequence[RawEvent]:
+        """The next events, of which there are some. SourceUnreachable if they do not come."""
+        deadline = time.monotonic() + QUIET_SECONDS
+        while time.monotonic() < deadline:
+            events = reader.receive(self.limits)
+            if events:
+                return events
+        raise SourceUnreachable(
+            self.stream.name,
+            f"partition {partition}",
+            f"event {number} should be there and did not come within {QUIET_SECONDS:g} s",
+            "Try again; what was stored until then stays.",
+        )
+
+
+def _near_each_other(kept: Sequence[KeptDeadLetter]) -> Iterator[list[KeptDeadLetter]]:
+    """`kept` in groups that one reader reads on its way."""
+    group: list[KeptDeadLetter] = []
+    for each in sorted(kept, key=lambda each: each.letter.sequence_number):
+        number = each.letter.sequence_number
+        if group and number - group[-1].letter.sequence_number > FAR_EVENTS:
+            yield group
+            group = []
+        group.append(each)
+    if group:
+        yield group
