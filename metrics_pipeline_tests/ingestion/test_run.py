@@ -170,6 +170,7 @@ def test_whatever_the_hub_does_reading_goes_on(
         for number in range(30):
             append(hub, range(number * 10, number * 10 + 10), str(number % PARTITIONS))
             if number in (5, 15):
+                until(lambda: len(hub.receivers()) == PARTITIONS)
                 hub.restart(0.3) if fault == "restart" else getattr(hub, fault)()
             time.sleep(0.03)
 
