@@ -93,6 +93,15 @@ class FrameCounts:
             self.received += 1
         self.time_ns = max(self.time_ns, time_ns)
 
+    def resume(self, counter: int, time_ns: int) -> None:
+        """A frame after some of which nobody knows whether they came: none of those is lost."""
+        if time_ns <= self.time_ns:
+            self.count(counter, time_ns)
+            return
+        self._settle()
+        self.newest, self.time_ns = counter, time_ns
+        self.received += 1
+
     def _frames_ahead(self, counter: int) -> int:
         """Negative for a frame behind the newest; the shorter way round."""
         counters = LONG_COUNTERS if max(counter, self.newest) >= SHORT_COUNTERS else SHORT_COUNTERS

@@ -23,6 +23,8 @@ class LorawanDevices:
         self._times_ns: dict[str, int] = {}
         self._signals: dict[str, dict[str, FieldValue]] = {}
         self._gateways: dict[str, str] = {}
+        self._unsure: set[str] = set()
+        """Devices of which frames came that are not in the rows."""
         for row in rows:
             self._restore(row)
 
@@ -31,6 +33,13 @@ class LorawanDevices:
         for point in points:
             if point.measurement == LORAWAN_UPLINK.name:
                 self._take(point)
+
+    def forget_gaps(self) -> None:
+        """Uplinks came and went without us: what is missing before each device's next is not lost.
+
+        After a run that died between storing them and showing the rows.
+        """
+        self._unsure = set(self._frames)
 
     def rows(self) -> Iterator[Point]:
         """A point of `lorawan_devices` for each device."""
@@ -75,6 +84,9 @@ class LorawanDevices:
         frames = self._frames.get(eui)
         if frames is None:
             self._frames[eui] = FrameCounts(counter, uplink.time_ns)
+        elif eui in self._unsure:
+            self._unsure.discard(eui)
+            frames.resume(counter, uplink.time_ns)
         else:
             is_copy = uplink.fields.get("extra_dupmsg") is True
             frames.count(counter, uplink.time_ns, is_copy)

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import itertools
 import threading
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from metrics_pipeline.core.catalog import LORAWAN_DEVICES
 from metrics_pipeline.core.lorawan_devices import LorawanDevices
 from metrics_pipeline.core.points import Point
+from metrics_pipeline.core.telemetry import Checkpoint
 from metrics_pipeline.storage.snapshots import Packing
 from metrics_pipeline.storage.writer import Writer
 
@@ -25,11 +26,23 @@ class LatestDevices:
         self._is_changed = False
         rows = (row for batch in writer.latest_in_batches(asset) for row in batch)
         self._devices = LorawanDevices(r for r in rows if r.measurement == LORAWAN_DEVICES.name)
+        memories = writer.load_memories(asset)
+        self._numbers = {partition: int(number) for partition, number in memories.items()}
+        """By partition, the sequence number of the last event that is in the rows."""
 
-    def take(self, points: Iterable[Point]) -> None:
-        """Uplinks of one partition that are stored, in their order."""
+    def begin(self, checkpoints: Mapping[str, Checkpoint]) -> None:
+        """From where partitions are read: a run that died may have stored more than it showed."""
+        stored = {name: each.position.sequence_number for name, each in checkpoints.items()}
+        with self._lock:
+            if any(number > self._numbers.get(name, -1) for name, number in stored.items()):
+                self._devices.forget_gaps()
+            self._numbers |= stored
+
+    def take(self, partition: str, points: Iterable[Point], last_number: int) -> None:
+        """Uplinks that are stored, in their order, up to the event of `last_number`."""
         with self._lock:
             self._devices.take(points)
+            self._numbers[partition] = last_number
             self._is_changed = True
 
     def publish(self) -> None:
@@ -39,11 +52,13 @@ class LatestDevices:
         self._is_changed = False
         packing = Packing()
         with self._lock:
+            numbers = {name: b"%d" % number for name, number in self._numbers.items()}
             rows = self._devices.rows()
             while some := tuple(itertools.islice(rows, ROWS_AT_ONCE)):
                 packing.add(some)
         try:
             self._writer.publish(self._asset, packing, ())
+            self._writer.save_memories(self._asset, numbers)
         except BaseException:
             self._is_changed = True
             raise

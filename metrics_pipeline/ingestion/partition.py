@@ -251,7 +251,7 @@ class PartitionIngestion:
             self._totals.dead_letters.update(kept.kept)
         if lost:
             self._count_lost(lost)
-        self._work.devices.take(batch.points)
+        self._work.devices.take(self._key.partition, batch.points, last.sequence_number)
 
     def _add(self, batch: _Batch) -> None:
         totals = self._totals

@@ -132,6 +132,7 @@ class _Ingestion:
             return 0
         epoch = checkpoints.claim(keys.values())
         found = checkpoints.find_all(*hub)
+        self._work.devices.begin({name: found[name] for name in keys if name in found})
         for name, key in keys.items():
             state, checkpoint = self._states[name], found.get(name)
             partition = PartitionIngestion(self._work, key, state, checkpoint, epoch)

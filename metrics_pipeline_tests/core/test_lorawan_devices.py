@@ -74,6 +74,26 @@ def test_a_later_run_goes_on_where_the_rows_end() -> None:
         assert rows == {row.tags["device_eui"]: row for row in whole.rows()}
 
 
+def test_frames_of_which_nobody_knows_whether_they_came_are_not_lost() -> None:
+    first = LorawanDevices()
+    first.take([uplink(1, 0), uplink(3, 7)])
+    later = LorawanDevices(first.rows())
+    later.forget_gaps()
+    later.take([uplink(50, 14), uplink(52, 21)])
+    fields = row_of(later).fields
+    assert (fields["frames_received_total"], fields["frame_counter"]) == (4, 52)
+    assert (fields["frames_lost_total"], fields["frames_missing"]) == (1, 1)  # 2 and 51
+
+
+def test_frames_that_come_again_after_a_gap_are_copies() -> None:
+    devices = LorawanDevices()
+    devices.take([uplink(1, 0), uplink(2, 7)])
+    devices.forget_gaps()
+    devices.take([uplink(1, 0), uplink(2, 7), uplink(3, 14)])
+    fields = row_of(devices).fields
+    assert (fields["frames_received_total"], fields["frames_lost_total"]) == (3, 0)
+
+
 def test_a_device_that_does_not_count_its_frames_is_shown_all_the_same() -> None:
     devices = LorawanDevices()
     devices.take([Point("lorawan_uplink", {"device_eui": "A"}, {"snr_db": 1.0}, START_NS)])

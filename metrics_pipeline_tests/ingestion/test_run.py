@@ -19,6 +19,7 @@ from metrics_pipeline.ingestion import IngestionReport
 from metrics_pipeline.simulators.event_hub.amqp_messages import make_message
 from metrics_pipeline.simulators.event_hub.server import EventHubServer, serve_event_hub
 from metrics_pipeline.storage.checkpoints import BlobCheckpointSettings
+from metrics_pipeline.storage.snapshots import Packing
 from metrics_pipeline_tests.azurite import azurite
 from metrics_pipeline_tests.ingestion import ingesting
 from metrics_pipeline_tests.ingestion.ingesting import (
@@ -117,6 +118,31 @@ def test_frames_are_counted_across_runs(hub: EventHubServer, made: Pipeline) -> 
     (row,) = snapshot.points
     assert row.fields["frames_received_total"] == 40
     assert row.fields["frame_counter"] == 624
+
+
+def test_frames_that_a_dead_run_stored_and_did_not_show_are_not_lost(
+    hub: EventHubServer, made: Pipeline
+) -> None:
+    append(hub, range(0, 5 * DEVICES, DEVICES))
+    made.run(has_stored(5))
+    with made.opened() as (_, stores):
+        shown, numbers_shown = stores.writer.latest(ASSET), stores.writer.load_memories(ASSET)
+    append(hub, range(5 * DEVICES, 10 * DEVICES, DEVICES))
+    made.run(has_stored(5))
+    assert shown is not None
+    with made.opened() as (_, stores):  # as if that run had died before it showed anything
+        packing = Packing()
+        packing.add(shown.points)
+        stores.writer.publish(ASSET, packing, ())
+        stores.writer.save_memories(ASSET, numbers_shown)
+    append(hub, [10 * DEVICES])
+    made.run(has_stored(1))
+    with made.opened() as (_, stores):
+        after = stores.writer.latest(ASSET)
+    assert after is not None
+    (row,) = after.points
+    assert row.fields["frame_counter"] == 10 * DEVICES
+    assert row.fields["frames_lost_total"] == 4 * (DEVICES - 1)  # between the first five
 
 
 def test_it_waits_for_events_until_the_window_ends(hub: EventHubServer, made: Pipeline) -> None:
