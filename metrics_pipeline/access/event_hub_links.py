@@ -3,51 +3,38 @@
 Built on the AMQP 1.0 engine inside of azure-eventhub 5.15 (`azure.eventhub._pyamqp`), not on its
 consumer client. That one pushes events into a callback, goes back to the first position after an
 error, takes up to 30 s to do so, ends within seconds only, and makes an object of every event that
-is never looked at: a third of all its time (docs/decisions/0007). The engine is private, so
-pyproject.toml admits the versions that were looked at; other versions are refused with a sentence.
+is never looked at: a third of all its time (docs/decisions/0007).
 
 What the engine has no limit for has one here: connecting and asking are cut after
 `timeout_seconds`, for a peer that accepts and says nothing would hold it for ever.
 
 Every failure leaves here as a SourceError. Facts: `_client_base.py` and `_consumer.py` of
-azure-eventhub 5.15.1 (addresses, annotations, properties); "AMQP errors in Azure Service Bus" and
-"Azure Event Hubs quotas", learn.microsoft.com (conditions).
+azure-eventhub 5.15.1 (addresses, annotations, properties).
 """
 
 from __future__ import annotations
 
 import socket
-import ssl
-import struct
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from http import HTTPStatus
 from io import BytesIO
 from typing import Any
 
-import azure.eventhub
-from azure.core.credentials import AccessToken
 from azure.eventhub._pyamqp import ReceiveClient
-from azure.eventhub._pyamqp._connection import Connection
 from azure.eventhub._pyamqp._decode import decode_empty_frame, decode_frame
-from azure.eventhub._pyamqp.authentication import JWTTokenAuth
 from azure.eventhub._pyamqp.client import AMQPClient
 from azure.eventhub._pyamqp.constants import ReceiverSettleMode
 from azure.eventhub._pyamqp.endpoints import ApacheFilters, Source
-from azure.eventhub._pyamqp.error import (
-    AMQPException,
-    AuthenticationException,
-    RetryPolicy,
-    TokenAuthFailure,
-)
+from azure.eventhub._pyamqp.error import RetryPolicy
 from azure.eventhub._pyamqp.message import Message
 from azure.eventhub._pyamqp.utils import amqp_long_value, amqp_string_value
 
-from metrics_pipeline.access.event_hub_credentials import HubCredential
+from metrics_pipeline.access.event_hub_connection import Hub
+from metrics_pipeline.access.event_hub_errors import BROKEN, no_answer, refused, text, translated
 from metrics_pipeline.access.event_hub_frames import (
     ENQUEUED_TIME,
     HEADER_BYTES,
@@ -59,17 +46,7 @@ from metrics_pipeline.access.event_hub_frames import (
     property_name,
     transfer_payload,
 )
-from metrics_pipeline.core.errors import (
-    ConfigurationError,
-    CredentialRefused,
-    MetricsPipelineError,
-    PartitionTaken,
-    SourceError,
-    SourceRefused,
-    SourceThrottled,
-    SourceUnreachable,
-    UnexpectedReply,
-)
+from metrics_pipeline.core.errors import MetricsPipelineError
 from metrics_pipeline.core.telemetry import (
     UNKNOWN_OFFSET,
     BatchLimits,
@@ -79,87 +56,20 @@ from metrics_pipeline.core.telemetry import (
     SystemProperty,
 )
 
-KNOWN_VERSIONS = "5.15."
-SOCKET_SECONDS = 0.1
-"""How long one look for frames waits where there are none."""
-
 BYTES_AT_ONCE = 1 << 16
 """So many are read between two looks at what a micro-batch may hold; some 100 uplinks."""
 
 CLOSE_SECONDS = 2.0
-BUSY_SECONDS = 4.0
-"""What a hub that throttles asks for: "Please wait 4 seconds and try again"."""
-
-MAX_REASON_CHARACTERS = 300
 EPOCH = b"com.microsoft:epoch"
 BEFORE_THE_FIRST = "-1"
 
 _CLIENT: Any = AMQPClient
 _RECEIVER: Any = ReceiveClient
-_CONNECTION: Any = Connection
-_AUTH: Any = JWTTokenAuth
 _MESSAGE: Any = Message
 _SOURCE: Any = Source
 _NO_RETRIES: Any = RetryPolicy
 _long: Any = amqp_long_value
 _string: Any = amqp_string_value
-
-_BROKEN = (AMQPException, OSError, ValueError, LookupError, TypeError, AttributeError, struct.error)
-"""What the engine raises: its own errors, those of a socket, and those of replies that are none."""
-
-
-@dataclass(frozen=True, slots=True)
-class Hub:
-    """Where a hub is, and what opens it. `trusted` is None for plain AMQP, to loopback alone."""
-
-    source: str
-    host: str
-    hub: str
-    credential: HubCredential
-    trusted: ssl.SSLContext | None
-    timeout_seconds: float
-
-    @property
-    def name(self) -> str:
-        """For people."""
-        return f"{self.host}/{self.hub}"
-
-    def auth(self, path: str) -> Any:
-        """What the engine asks for tokens for `path`, when it connects and before one expires."""
-        address = f"sb://{self.host}/{self.hub}{path}"
-
-        def get_token() -> AccessToken:
-            return AccessToken(*self.credential.token(address, time.time()))
-
-        return _AUTH(address, address, get_token, token_type=self.credential.token_type)
-
-    def connect(self) -> Any:
-        """A connection that is not open yet."""
-        has_tls = self.trusted is not None
-        options = {"context": _BoundedTls(self.trusted, self.timeout_seconds)} if has_tls else {}
-        return _CONNECTION(
-            f"{'amqps' if has_tls else 'amqp'}://{self.host}",
-            sasl_credential=_AUTH(self.host, self.host, lambda: None).sasl,
-            ssl_opts=options,
-            use_tls=has_tls,
-            custom_endpoint_address=f"amqps://{self.host}" if has_tls else None,
-            connect_timeout=self.timeout_seconds,
-            socket_timeout=SOCKET_SECONDS,
-            properties={"product": "metrics-pipeline"},
-        )
-
-
-class _BoundedTls:
-    """A TLS context whose handshake ends: the engine sets no limit, and nothing could cut it."""
-
-    def __init__(self, trusted: ssl.SSLContext | None, timeout_seconds: float) -> None:
-        self._trusted = trusted
-        self._timeout_seconds = timeout_seconds
-
-    def wrap_socket(self, sock: socket.socket, **options: Any) -> ssl.SSLSocket:
-        assert self._trusted is not None
-        sock.settimeout(self._timeout_seconds)
-        return self._trusted.wrap_socket(sock, **options)
 
 
 class _Link:
@@ -170,7 +80,8 @@ class _Link:
         self._target = target
         self._client = client
         self._connection: Any = None
-        self._is_cut = False
+        self.is_cut = False
+        """Whether somebody has made it fail, as there was no answer in time or no need of one."""
 
     def open(self) -> None:
         """Connect and be let in."""
@@ -178,12 +89,12 @@ class _Link:
             self._connection = self._hub.connect()
             self._connection.open()
             self._client.open(connection=self._connection)
-            while not self._client.client_ready() and not self._is_cut:
+            while not self._client.client_ready() and not self.is_cut:
                 pass  # each look waits for frames
 
     def cut(self) -> None:
         """Make whoever waits for the hub fail at once; from any thread."""
-        self._is_cut = True
+        self.is_cut = True
         transport = getattr(self._connection, "_transport", None)
         sock = getattr(transport, "sock", None)
         if sock is not None:
@@ -197,7 +108,7 @@ class _Link:
         timer.start()
         try:
             for part in (self._client, self._connection):
-                with suppress(*_BROKEN):
+                with suppress(*BROKEN):
                     part.close()
             self._close_socket()
         finally:
@@ -216,7 +127,7 @@ class _Link:
         timer.start()
         try:
             yield
-            if self._is_cut:
+            if self.is_cut:
                 raise TimeoutError
         finally:
             timer.cancel()
@@ -227,9 +138,9 @@ class _Link:
             yield
         except MetricsPipelineError:
             raise
-        except _BROKEN as error:
-            if self._is_cut:
-                raise _no_answer(self._hub, self._target) from error
+        except BROKEN as error:
+            if self.is_cut:
+                raise no_answer(self._hub, self._target) from error
             raise translated(error, self._hub, self._target) from error
 
 
@@ -274,7 +185,7 @@ class EventLink(_Link):
         """The next events within `limits`, and none if none came in time, or after `cut`."""
         deadline = time.monotonic() + limits.max_wait_seconds
         with self._translating():
-            while not self._is_enough(limits) and not self._is_cut:
+            while not self._is_enough(limits) and not self.is_cut:
                 self._look()
                 if time.monotonic() >= deadline:
                     break
@@ -400,20 +311,9 @@ class ManagementLink(_Link):
             status_description_field=b"status-description",
         )
         if status != HTTPStatus.OK:
-            raise _refused(status, _text(description), self._hub, self._target)
+            raise refused(status, text(description), self._hub, self._target)
         value: Mapping[bytes, Any] = reply.value
         return value
-
-
-def check_version() -> None:
-    """ConfigurationError if the SDK is of a version whose inside nobody has looked at."""
-    version = azure.eventhub.__version__
-    if not version.startswith(KNOWN_VERSIONS):
-        raise ConfigurationError(
-            "azure-eventhub",
-            f"version {version} is installed, and only {KNOWN_VERSIONS}* has been tried",
-            "Install the version that constraints.txt names.",
-        )
 
 
 def _selector(after: Position | None) -> str:
@@ -465,101 +365,3 @@ def _state(found: Mapping[bytes, Any]) -> PartitionState:
         last_enqueued_time_ns=found[b"last_enqueued_time_utc"] * NS_PER_MS,
         is_empty=found[b"is_partition_empty"],
     )
-
-
-# --- what went wrong ------------------------------------------------------------------------------
-
-_Refusal = Callable[[Hub, str, str], SourceError]
-
-
-def _taken(hub: Hub, target: str, problem: str) -> SourceError:
-    fix = "Let this reader end; if nobody should read there, find out who does."
-    return PartitionTaken(hub.source, target, f"another reader has taken it ({problem})", fix)
-
-
-def _not_let_in(hub: Hub, target: str, problem: str) -> SourceError:
-    return CredentialRefused(hub.source, target, problem, hub.credential.fix())
-
-
-def _not_there(hub: Hub, target: str, problem: str) -> SourceError:
-    fix = "Check the names of namespace, hub and consumer group in the settings."
-    return SourceRefused(hub.source, target, problem, fix)
-
-
-def _not_taken(hub: Hub, target: str, problem: str) -> SourceError:
-    fix = "If the hub was made anew, its checkpoints are of another: rewind or remove them."
-    return SourceRefused(hub.source, target, problem, fix)
-
-
-def _busy(hub: Hub, target: str, problem: str) -> SourceError:
-    fix = "Give the namespace more throughput units, or ask for less."
-    return SourceThrottled(hub.source, target, problem, fix, BUSY_SECONDS)
-
-
-def _unreachable(hub: Hub, target: str, problem: str) -> SourceError:
-    return SourceUnreachable(hub.source, target, problem, "Check the network to the hub.")
-
-
-_CONDITIONS: Mapping[str, _Refusal] = {
-    "amqp:link:stolen": _taken,
-    "amqp:unauthorized-access": _not_let_in,
-    "amqp:not-found": _not_there,
-    "com.microsoft:argument-error": _not_taken,
-    "com.microsoft:argument-out-of-range": _not_taken,
-    "com.microsoft:server-busy": _busy,
-    "amqp:resource-limit-exceeded": _busy,  # readers of a group, or connections
-}
-
-
-def translated(error: Exception, hub: Hub, target: str) -> SourceError:
-    """`error` of the engine, as what it means for reading `target` of `hub`."""
-    if isinstance(error, TokenAuthFailure) and error.status_code:
-        status = error.status_code
-        return _refused(status, _text(error.status_description), hub, target)
-    if isinstance(error, AuthenticationException):
-        return _not_let_in(hub, target, _reason(error))
-    if isinstance(error, AMQPException):
-        if isinstance(error.inner_error, ssl.SSLCertVerificationError):
-            return _not_trusted(error.inner_error, hub, target)
-        condition = error.condition.decode(errors="replace")
-        told = _text(error.description) or _reason(error)
-        return _CONDITIONS.get(condition, _unreachable)(hub, target, f"{condition}: {told}")
-    if isinstance(error, OSError):
-        return _unreachable(hub, target, _reason(error) or error.__class__.__name__)
-    return UnexpectedReply(
-        hub.source, target, "what came back is not AMQP as it should be", _reason(error).encode()
-    )
-
-
-def _not_trusted(error: ssl.SSLCertVerificationError, hub: Hub, target: str) -> SourceError:
-    problem = f"its certificate is not to be trusted ({error.verify_message})"
-    return SourceRefused(hub.source, target, problem, "Check the host, or name its CA in ca_file.")
-
-
-def _refused(status: int, description: str, hub: Hub, target: str) -> SourceError:
-    problem = f"status {status} {description}".strip()
-    kind = {
-        HTTPStatus.UNAUTHORIZED: _not_let_in,
-        HTTPStatus.FORBIDDEN: _not_let_in,
-        HTTPStatus.NOT_FOUND: _not_there,
-        HTTPStatus.TOO_MANY_REQUESTS: _busy,
-    }.get(HTTPStatus(status) if status in set(HTTPStatus) else HTTPStatus.OK)
-    if kind is not None:
-        return kind(hub, target, problem)
-    if status >= HTTPStatus.INTERNAL_SERVER_ERROR:
-        return _unreachable(hub, target, problem)
-    return _not_taken(hub, target, problem)
-
-
-def _no_answer(hub: Hub, target: str) -> SourceError:
-    problem = f"no answer within {hub.timeout_seconds:g} s"
-    return SourceUnreachable(hub.source, target, problem, "Check the network to the hub.")
-
-
-def _text(value: Any) -> str:
-    text = value.decode(errors="replace") if isinstance(value, bytes) else str(value or "")
-    return " ".join(text.split())[:MAX_REASON_CHARACTERS]
-
-
-def _reason(error: Exception) -> str:
-    return " ".join(str(error).split())[:MAX_REASON_CHARACTERS]

@@ -16,6 +16,7 @@ from metrics_pipeline.core.errors import (
     MetricsPipelineError,
     PartitionTaken,
     SourceError,
+    SourceRefused,
 )
 from metrics_pipeline.core.lorawan import Rules, decode
 from metrics_pipeline.core.points import Point
@@ -197,7 +198,7 @@ class PartitionIngestion:
         self._count_lost(lost)
 
     def _read_on(self) -> SourceError | None:
-        """Store what comes until the window ends; the error, if it may pass, otherwise."""
+        """Store what comes until the window ends; else the error, if it is no refusal."""
         position = self._checkpoint.position if self._checkpoint else None
         reader = self._work.stream.open(self._key.partition, position, self._epoch)
         self._reader = reader
@@ -207,9 +208,9 @@ class PartitionIngestion:
                 self._error = None
                 if events:
                     self._store(self._decode(events))
+        except SourceRefused:
+            raise
         except SourceError as error:
-            if not error.retry_helps:
-                raise
             self._error = error
             return error
         finally:

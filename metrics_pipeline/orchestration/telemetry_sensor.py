@@ -5,9 +5,10 @@ database. What was seen is left there for the exporter: so the lag is shown, and
 becomes of the runs. An idle hub launches none.
 """
 
+import threading
 import time
 from collections.abc import Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 
 import dagster as dg
 
@@ -44,51 +45,61 @@ ASSET = dg.AssetKey.from_user_string(UPLINKS)
 
 
 class BacklogWatch:
-    """Asks how far the hub is and how far the store; opens what it needs at the first look."""
+    """Asks how far the hub is and how far the store; opens what it needs at the first look.
+
+    May be shared between threads: beside the daemon somebody may try a tick in the UI.
+    """
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
+        self._lock = threading.Lock()
         self._opened = ExitStack()
-        self._stream: EventStream | None = None
-        self._checkpoints: CheckpointStore | None = None
-        self._database: OperationalDatabase | None = None
+        self._parts: tuple[EventStream, CheckpointStore, OperationalDatabase] | None = None
 
-    def look(self, before: Backlog) -> Backlog:
-        """How far both are now. Raises SourceError and StoreError; the next look opens anew."""
-        try:
-            stream, checkpoints = self._open()
-            states = stream.partitions()
-            stored = checkpoints.find_all(stream.namespace, stream.hub, stream.consumer_group)
-        except MetricsPipelineError:
-            self.close()
-            raise
-        return look(states, stored, before)
+    def look(self, before: Backlog) -> tuple[Backlog, int]:
+        """How far both are, and when that was, in ns since the epoch; left for the exporter too.
 
-    def publish(self, backlog: Backlog, now_ns: int) -> None:
-        """Leave `backlog` for the exporter. Raises StoreError."""
-        points = tuple(lag_points(backlog, now_ns))
-        is_in_time = all(each.lag_seconds(now_ns) <= IN_TIME_SECONDS for each in backlog.values())
-        keep = snapshots.replace if is_in_time else snapshots.merge
-        assert self._database is not None
-        with self._database.writing() as connection:
-            keep(connection, UPLINKS, points, now_ns)
+        Raises SourceError, StoreError and ConfigurationError; the next look opens anew.
+        """
+        with self._lock:
+            try:
+                stream, checkpoints, database = self._open()
+                states = stream.partitions()
+                stored = checkpoints.find_all(stream.namespace, stream.hub, stream.consumer_group)
+                backlog, now_ns = look(states, stored, before), time.time_ns()
+                _publish(database, backlog, now_ns)
+            except MetricsPipelineError:
+                self._forget()
+                raise
+            return backlog, now_ns
 
     def close(self) -> None:
         """Give back the connections."""
-        self._stream = self._checkpoints = self._database = None
+        with self._lock:
+            self._forget()
+
+    def _forget(self) -> None:
+        self._parts = None
         self._opened.close()
 
-    def _open(self) -> tuple[EventStream, CheckpointStore]:
-        if self._stream is None or self._checkpoints is None:
-            telemetry, database = self._settings.telemetry, self._settings.operational_database
+    def _open(self) -> tuple[EventStream, CheckpointStore, OperationalDatabase]:
+        if self._parts is None:
+            telemetry, settings = self._settings.telemetry, self._settings.operational_database
             assert telemetry is not None
-            self._stream = open_stream(telemetry.source)
-            self._opened.callback(self._stream.close)
-            self._checkpoints = open_checkpoints(telemetry.checkpoints, database, SENSOR)
-            self._opened.callback(self._checkpoints.close)
-            self._database = OperationalDatabase(database)
-            self._opened.callback(self._database.close)
-        return self._stream, self._checkpoints
+            stream = self._opened.enter_context(closing(open_stream(telemetry.source)))
+            checkpoints = open_checkpoints(telemetry.checkpoints, settings, SENSOR)
+            self._opened.callback(checkpoints.close)
+            database = self._opened.enter_context(closing(OperationalDatabase(settings)))
+            self._parts = stream, checkpoints, database
+        return self._parts
+
+
+def _publish(database: OperationalDatabase, backlog: Backlog, now_ns: int) -> None:
+    points = tuple(lag_points(backlog, now_ns))
+    is_in_time = all(each.lag_seconds(now_ns) <= IN_TIME_SECONDS for each in backlog.values())
+    keep = snapshots.replace if is_in_time else snapshots.merge
+    with database.writing() as connection:
+        keep(connection, UPLINKS, points, now_ns)
 
 
 def build_telemetry_sensor(watch: BacklogWatch) -> dg.SensorDefinition:
@@ -105,9 +116,7 @@ def build_telemetry_sensor(watch: BacklogWatch) -> dg.SensorDefinition:
     )
     def telemetry_backlog(context: dg.SensorEvaluationContext) -> dg.SensorResult:
         try:
-            backlog = watch.look(from_cursor(context.cursor))
-            now_ns = time.time_ns()
-            watch.publish(backlog, now_ns)
+            backlog, now_ns = watch.look(from_cursor(context.cursor))
         except MetricsPipelineError as error:
             # Not a failed tick, nor a log of its own: there would be one every 5 s while it lasts.
             return dg.SensorResult(skip_reason=f"How far the hub is was not found out: {error}")

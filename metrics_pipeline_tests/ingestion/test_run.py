@@ -170,6 +170,7 @@ def test_whatever_the_hub_does_reading_goes_on(
         for number in range(30):
             append(hub, range(number * 10, number * 10 + 10), str(number % PARTITIONS))
             if number in (5, 15):
+                until(lambda: len(hub.receivers()) == PARTITIONS)
                 hub.restart(0.3) if fault == "restart" else getattr(hub, fault)()
             time.sleep(0.03)
 
@@ -182,7 +183,7 @@ def test_whatever_the_hub_does_reading_goes_on(
 def test_a_hub_that_throttles_is_asked_again(
     hub: EventHubServer, made: Pipeline, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("metrics_pipeline.access.event_hub_links.BUSY_SECONDS", 0.5)
+    monkeypatch.setattr("metrics_pipeline.access.event_hub_errors.BUSY_SECONDS", 0.5)
     append(hub, range(20))
     hub.throttle()
 

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import gc
+import queue
 import socket
+import ssl
 import threading
 import time
 from collections.abc import Iterator
@@ -385,11 +388,62 @@ def test_whatever_else_answers_is_no_crash(monkeypatch: pytest.MonkeyPatch, repl
         thread.join()
 
 
+@contextmanager
+def tls_in_front_of(hub: EventHubServer, pem: Path) -> Iterator[int]:
+    """A port where TLS is spoken, whose plain text goes to `hub` and back."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(pem)
+
+    async def relay(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        behind, ahead = await asyncio.open_connection("127.0.0.1", hub.port)
+        await asyncio.gather(copy(reader, ahead), copy(behind, writer))
+
+    async def copy(source: asyncio.StreamReader, target: asyncio.StreamWriter) -> None:
+        with suppress(OSError):
+            while data := await source.read(65536):
+                target.write(data)
+                await target.drain()
+        target.close()
+
+    async def serve() -> None:
+        server = await asyncio.start_server(relay, "127.0.0.1", 0, ssl=context)
+        ports.put(server.sockets[0].getsockname()[1])
+        await asyncio.to_thread(stop.wait)
+        server.close()
+
+    ports: queue.Queue[int] = queue.Queue()
+    stop = threading.Event()
+    thread = threading.Thread(target=lambda: asyncio.run(serve()))
+    thread.start()
+    try:
+        yield ports.get(timeout=WAIT_SECONDS)
+    finally:
+        stop.set()
+        thread.join()
+
+
+def test_over_tls_many_events_come_through(
+    hub: EventHubServer, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    pem = self_signed(tmp_path)
+    append(hub, 3000)
+    hub.append(bytes(200_000), partition="0")
+    with tls_in_front_of(hub, pem) as port:
+        text = hub.connection_string.replace("UseDevelopmentEmulator=true;", "")
+        text = text.replace(f":{hub.port};", f":{port};")
+        with streaming(text, monkeypatch, ca_file=str(pem)) as stream:
+            assert sorted(stream.partitions()) == ["0", "1"]
+            reader = stream.open("0", None, 1)
+            limits = BatchLimits(max_events=5000, max_wait_seconds=1)
+            events = [event for _ in range(5) for event in reader.receive(limits)]
+            reader.close()
+    assert [event.sequence_number for event in events] == list(range(3001))
+    assert len(events[-1].body) == 200_000
+
+
 def test_a_certificate_nobody_vouches_for_is_refused(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    import ssl
-
     pem = self_signed(tmp_path)
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(pem)
