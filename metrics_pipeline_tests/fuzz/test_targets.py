@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+import resource
 import subprocess
 import sys
 from pathlib import Path
@@ -30,9 +31,18 @@ def _fuzzer() -> None:
 
 def run(module: str, *arguments: str, folder: Path) -> subprocess.CompletedProcess[str]:
     """Runs a target in a process of its own, which leaves nothing outside of `folder`."""
-    argv = [sys.executable, "-m", f"metrics_pipeline_tests.fuzz.{module}", *arguments]
+    return run_python("-m", f"metrics_pipeline_tests.fuzz.{module}", *arguments, folder=folder)
+
+
+def run_python(*arguments: str, folder: Path) -> subprocess.CompletedProcess[str]:
+    """Runs Python as a child of a shell, not of this process.
+
+    Linux counts the memory of the process that starts another as the most the other ever had
+    (getrusage(2), ru_maxrss), and libFuzzer ends where that is above its limit.
+    """
+    in_a_shell = ["/bin/sh", "-c", '"$@"; exit $?', "sh"]
     return subprocess.run(
-        argv,
+        [*in_a_shell, sys.executable, *arguments],
         capture_output=True,
         text=True,
         check=False,
@@ -53,19 +63,18 @@ def test_the_product_is_watched(tmp_path: Path) -> None:
     assert "INFO: Instrumenting metrics_pipeline.access.snmp_ber" in done.stderr
 
 
+def test_the_memory_of_this_process_is_not_counted(tmp_path: Path) -> None:
+    ours = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    code = "import resource; print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)"
+    assert int(run_python("-c", code, folder=tmp_path).stdout) < ours / 2
+
+
 def test_a_broken_promise_is_a_failure_and_its_input_is_kept(tmp_path: Path) -> None:
     promise = (
         "from metrics_pipeline_tests.fuzz.runner import fuzz\n"
         "def check(data):\n    assert b'!' not in data\nfuzz(check, [b'fine', b'not!'])\n"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", promise, "--runs", "100"],
-        capture_output=True,
-        text=True,
-        check=False,
-        cwd=Path(__file__).parents[2],
-        env={"TMPDIR": str(tmp_path)},
-    )
+    done = run_python("-c", promise, "--runs", "100", folder=tmp_path)
     assert done.returncode != 0
     assert "AssertionError" in done.stderr + done.stdout
     (kept,) = tmp_path.glob("fuzz-*/crash-*")
