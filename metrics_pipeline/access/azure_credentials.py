@@ -15,22 +15,27 @@ import base64
 import binascii
 import hashlib
 import hmac
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 from urllib.parse import quote, urlencode
 
 from pydantic import BaseModel, Field, field_validator, model_validator
 
+from metrics_pipeline.access.azure_connection_strings import ConnectionKind, ConnectionParts
 from metrics_pipeline.access.hosts import is_host
 from metrics_pipeline.access.secrets import SecretReference
-from metrics_pipeline.core.errors import ConfigurationError, CredentialRefused, SourceUnreachable
+from metrics_pipeline.core.errors import CredentialRefused, SourceUnreachable
 
 if TYPE_CHECKING:
     from azure.core.credentials import TokenCredential
 
 ENTRA_SCOPE = "https://iothubs.azure.net/.default"
 ENTRA_ROLE = "IoT Hub Data Reader"
+IOT_HUB_STRING = ConnectionKind(
+    "an IoT Hub's shared access policy",
+    "the hub's page 'Shared access policies'",
+    "HostName=…;SharedAccessKeyName=…;SharedAccessKey=…",
+)
 SAS_LIFETIME_SECONDS = 3600
 MAX_REASON_CHARACTERS = 300
 
@@ -162,17 +167,16 @@ def parse_connection_string(text: str, where: str, expiry: int) -> SharedAccessP
 
     `where` says in a ConfigurationError where `text` is from; `text` itself is never shown.
     """
-    parts = dict(_split_part(part) for part in text.split(";") if part.strip())
-    host = _part(parts, "HostName", where)
-    policy = _part(parts, "SharedAccessKeyName", where)
-    key = _part(parts, "SharedAccessKey", where)
+    parts = ConnectionParts(text, IOT_HUB_STRING, where)
+    host, policy = parts.get("HostName"), parts.get("SharedAccessKeyName")
+    key = parts.get("SharedAccessKey")
     if not is_host(host):
-        raise _malformed(where, "its HostName is not a host name")
+        raise parts.malformed("its HostName is not a host name")
     try:
         return SharedAccessPolicy(host, policy, base64.b64decode(key, validate=True), expiry)
     except (binascii.Error, ValueError):
         # The cause is left out: it must not carry the key into a traceback.
-        raise _malformed(where, "its SharedAccessKey is not base64") from None
+        raise parts.malformed("its SharedAccessKey is not base64") from None
 
 
 def make_token_credential(settings: EntraIdSettings, timeout_seconds: float) -> TokenCredential:
@@ -199,27 +203,6 @@ def make_token_credential(settings: EntraIdSettings, timeout_seconds: float) -> 
     assert settings.client_id is not None
     secret = settings.client_secret.read()
     return ClientSecretCredential(settings.tenant_id, settings.client_id, secret, **limits)
-
-
-def _split_part(part: str) -> tuple[str, str]:
-    name, _, value = part.partition("=")
-    return name.strip().lower(), value.strip()
-
-
-def _part(parts: Mapping[str, str], name: str, where: str) -> str:
-    value = parts.get(name.lower(), "")
-    if not value:
-        raise _malformed(where, f"it has no {name}")
-    return value
-
-
-def _malformed(where: str, problem: str) -> ConfigurationError:
-    return ConfigurationError(
-        where,
-        f"this is not the connection string of an IoT Hub's shared access policy: {problem}",
-        "Copy it from the hub's page 'Shared access policies': "
-        "HostName=…;SharedAccessKeyName=…;SharedAccessKey=…",
-    )
 
 
 def _reason(error: Exception) -> str:

@@ -11,14 +11,14 @@ gives no token, SourceUnreachable when it does not answer. No key and no token i
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 from urllib.parse import urlsplit
 
+from metrics_pipeline.access.azure_connection_strings import ConnectionKind, ConnectionParts
 from metrics_pipeline.access.azure_credentials import SAS_LIFETIME_SECONDS, sign
 from metrics_pipeline.access.hosts import is_host
-from metrics_pipeline.core.errors import ConfigurationError, CredentialRefused, SourceUnreachable
+from metrics_pipeline.core.errors import CredentialRefused, SourceUnreachable
 
 if TYPE_CHECKING:
     from azure.core.credentials import TokenCredential
@@ -26,6 +26,11 @@ if TYPE_CHECKING:
 ENTRA_SCOPE = "https://eventhubs.azure.net/.default"
 ENTRA_ROLE = "Azure Event Hubs Data Receiver"
 SAS_TOKEN = "servicebus.windows.net:sastoken"  # noqa: S105  (a kind of token)
+EVENT_HUB_STRING = ConnectionKind(
+    "an event hub",
+    "the page 'Shared access policies' of the hub or of its namespace",
+    "Endpoint=sb://…;SharedAccessKeyName=…;SharedAccessKey=…;EntityPath=…",
+)
 MAX_REASON_CHARACTERS = 300
 
 Token = tuple[str, int]
@@ -120,36 +125,13 @@ def parse_hub_connection_string(text: str, where: str) -> HubConnectionString:
 
     `where` says in a ConfigurationError where `text` is from; `text` itself is never shown.
     """
-    parts = dict(_split_part(part) for part in text.split(";") if part.strip())
-    endpoint = urlsplit(_part(parts, "Endpoint", where))
+    parts = ConnectionParts(text, EVENT_HUB_STRING, where)
+    endpoint = urlsplit(parts.get("Endpoint"))
     if endpoint.scheme != "sb" or not is_host(endpoint.netloc):
-        raise _malformed(where, "its Endpoint is not sb:// and a host name")
-    policy = HubPolicy(
-        _part(parts, "SharedAccessKeyName", where), _part(parts, "SharedAccessKey", where)
-    )
-    is_emulator = parts.get("usedevelopmentemulator", "").lower() == "true"
-    return HubConnectionString(endpoint.netloc, parts.get("entitypath", ""), policy, is_emulator)
-
-
-def _split_part(part: str) -> tuple[str, str]:
-    name, _, value = part.partition("=")
-    return name.strip().lower(), value.strip()
-
-
-def _part(parts: Mapping[str, str], name: str, where: str) -> str:
-    value = parts.get(name.lower(), "")
-    if not value:
-        raise _malformed(where, f"it has no {name}")
-    return value
-
-
-def _malformed(where: str, problem: str) -> ConfigurationError:
-    return ConfigurationError(
-        where,
-        f"this is not the connection string of an event hub: {problem}",
-        "Copy it from the page 'Shared access policies' of the hub or of its namespace: "
-        "Endpoint=sb://…;SharedAccessKeyName=…;SharedAccessKey=…;EntityPath=…",
-    )
+        raise parts.malformed("its Endpoint is not sb:// and a host name")
+    policy = HubPolicy(parts.get("SharedAccessKeyName"), parts.get("SharedAccessKey"))
+    is_emulator = parts.find("UseDevelopmentEmulator").lower() == "true"
+    return HubConnectionString(endpoint.netloc, parts.find("EntityPath"), policy, is_emulator)
 
 
 def _reason(error: Exception) -> str:
