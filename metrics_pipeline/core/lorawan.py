@@ -19,6 +19,7 @@ from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from functools import lru_cache
 from typing import Any
+from zlib import crc32
 
 from metrics_pipeline.core.catalog import LORAWAN_UPLINK
 from metrics_pipeline.core.errors import InvalidPoint
@@ -31,6 +32,7 @@ from metrics_pipeline.core.validation import check_time
 NS_PER_MS = 1_000_000
 NS_BETWEEN_UPLINKS = 1000
 SEQUENCE_NUMBERS = 1000
+SLOTS = 1000
 
 AUTH_METHOD = "iothub-connection-auth-method"
 DEVICE_ID = "iothub-connection-device-id"
@@ -128,13 +130,24 @@ def decode(event: RawEvent, rules: Rules, now_ns: int) -> Decoded:
 
 
 def uplink_time_ns(event: RawEvent, place: int = 0) -> int:
-    """When the hub accepted `event`, in ms, made distinct: by its number, and by place in an array.
+    """When the hub accepted `event`, in ms, made distinct: by its number, partition and place.
 
-    In nanoseconds: the sequence number modulo 1000, and 1000 for each uplink before this one.
+    In nanoseconds: the sequence number modulo 1000, and 1000 for each partition before this one
+    and each uplink before this one in the event's array. So two events of one uplink each give
+    points that are different. Two arrays may not: on two partitions, with one device, in one
+    millisecond, with numbers that are equal modulo 1000, where the places of the device differ
+    by as much as the partitions.
     """
     accepted_ns = event.enqueued_time_ns // NS_PER_MS * NS_PER_MS
     number_ns = event.sequence_number % SEQUENCE_NUMBERS
-    return accepted_ns + number_ns + place * NS_BETWEEN_UPLINKS
+    return accepted_ns + number_ns + (_slot(event.partition) + place) * NS_BETWEEN_UPLINKS
+
+
+def _slot(partition: str) -> int:
+    """A number below SLOTS that stays this partition's: hubs number theirs from 0."""
+    if partition.isascii() and partition.isdigit():
+        return int(partition[-3:])  # of a number however long, the remainder of SLOTS
+    return crc32(partition.encode(errors="backslashreplace")) % SLOTS
 
 
 def _decode_all(event: RawEvent, documents: Sequence[Any], rules: Rules) -> Decoded:

@@ -7,6 +7,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
+from zlib import crc32
 
 import pytest
 from hypothesis import given
@@ -65,8 +66,8 @@ def decoded(value: object, rules: Rules = Rules(), **changes: Any) -> Decoded:  
     return decode(event(json.dumps(value).encode(), **changes), rules, NOW_NS)
 
 
-def only_point(value: object) -> Point:
-    result = decoded(value)
+def only_point(value: object, **changes: Any) -> Point:
+    result = decoded(value, **changes)
     assert not result.refused
     assert result.dead_letter is None
     (point,) = result.points
@@ -122,31 +123,48 @@ def test_an_uplink_becomes_the_point_of_the_contract() -> None:
     assert validate(point, CATALOG, NOW_NS) == point
 
 
-def test_the_time_is_the_enqueued_millisecond_and_the_sequence_number_modulo_1000() -> None:
-    assert only_point(UPLINK).time_ns == 1_700_000_000_123_000_567
+def test_the_time_is_the_enqueued_millisecond_the_partition_and_the_number_modulo_1000() -> None:
+    times = {
+        partition: decoded(UPLINK, partition=partition).points[0].time_ns
+        for partition in ("0", "3", "31", "1003", "eu-7")
+    }
+    assert times == {
+        "0": 1_700_000_000_123_000_567,  # literally as in CONTRACTS
+        "3": 1_700_000_000_123_003_567,
+        "31": 1_700_000_000_123_031_567,
+        "1003": 1_700_000_000_123_003_567,
+        "eu-7": 1_700_000_000_123_000_567 + crc32(b"eu-7") % 1000 * 1000,
+    }
 
 
 def test_the_uplinks_of_an_array_are_a_microsecond_apart() -> None:
     times = [point.time_ns for point in decoded([UPLINK, UPLINK, UPLINK]).points]
-    first = 1_700_000_000_123_000_567
+    first = 1_700_000_000_123_003_567
     assert times == [first, first + 1000, first + 2000]
 
 
-def test_events_of_one_millisecond_do_not_collide_and_neither_do_their_uplinks() -> None:
-    events = [event(b"", sequence_number=number) for number in range(5000, 6000)]
+@pytest.mark.parametrize("partition", ["0", "3", "999"])
+def test_events_of_a_partition_do_not_collide_and_neither_do_their_uplinks(partition: str) -> None:
+    events = [
+        event(b"", partition=partition, sequence_number=number, enqueued_time_ns=accepted_ns)
+        for accepted_ns in (NOW_NS, NOW_NS + 1_000_000)
+        for number in range(5000, 6000)
+    ]
     times = {uplink_time_ns(one, place) for one in events for place in range(0, 1000, 37)}
-    assert len(times) == 1000 * len(range(0, 1000, 37))
-    assert max(times) < uplink_time_ns(events[0]) + 1_000_000
+    assert len(times) == 2 * 1000 * len(range(0, 1000, 37))
 
 
 def test_the_same_number_on_two_partitions_is_two_points() -> None:
-    other = {**UPLINK, "eui": "A84041B3D1874EE3"}
-    keys = {
-        (point.series, point.time_ns)
-        for value, partition in ((UPLINK, "0"), (other, "1"))
-        for point in decoded(value, partition=partition).points
-    }
-    assert len(keys) == 2
+    """Of one device, in one millisecond: nothing but the partition tells them apart."""
+    points = [only_point(UPLINK, partition=str(partition)) for partition in range(1000)]
+    assert len({point.series for point in points}) == 1
+    assert len({point.time_ns for point in points}) == 1000
+
+
+@pytest.mark.parametrize("partition", ["", "٣", "²", "-1", "9" * 5000, "\ud800"])
+def test_any_name_of_a_partition_gives_a_time_within_the_millisecond(partition: str) -> None:
+    time_ns = only_point(UPLINK, partition=partition).time_ns
+    assert 0 <= time_ns - NOW_NS // 1_000_000 * 1_000_000 < 1_000_000
 
 
 def test_only_the_eui_is_required() -> None:
