@@ -13,7 +13,7 @@ from contextlib import closing
 from dataclasses import dataclass, field, replace
 
 from metrics_pipeline.core.errors import SourceUnreachable
-from metrics_pipeline.core.lorawan import Rules, decode
+from metrics_pipeline.core.lorawan import Rules
 from metrics_pipeline.core.ports import CheckpointStore, EventStream, PartitionReader
 from metrics_pipeline.core.telemetry import (
     UNKNOWN_OFFSET,
@@ -22,6 +22,7 @@ from metrics_pipeline.core.telemetry import (
     Position,
     RawEvent,
 )
+from metrics_pipeline.ingestion.decoding import decode_or_keep
 from metrics_pipeline.storage.dead_letters import DeadLetters, KeptDeadLetter
 from metrics_pipeline.storage.writer import Writer
 
@@ -112,7 +113,7 @@ class Replay:
 
     def _store(self, events: Sequence[RawEvent], rules: Rules, done: Replayed) -> None:
         """Store their points, and then the dead letters of what gave none."""
-        decoded = [decode(event, rules, time.time_ns()) for event in events]
+        decoded = [decode_or_keep(event, rules, time.time_ns()) for event in events]
         points = [point for each in decoded for point in each.points]
         if points:
             part = self.writer.append(points)

@@ -78,6 +78,9 @@ class Reason(StrEnum):
     OUT_OF_RANGE = "out_of_range"
     """An integer beyond all floats, or of more digits than Python reads (4,300)."""
 
+    INTERNAL = "internal"
+    """Not by `decode`: it failed, which is a defect of the product. An ingestion goes on."""
+
 
 @dataclass(frozen=True, slots=True)
 class Rules:

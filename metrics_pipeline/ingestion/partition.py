@@ -18,7 +18,7 @@ from metrics_pipeline.core.errors import (
     SourceError,
     SourceRefused,
 )
-from metrics_pipeline.core.lorawan import Rules, decode
+from metrics_pipeline.core.lorawan import Rules
 from metrics_pipeline.core.points import Point
 from metrics_pipeline.core.ports import EventStream, PartitionReader
 from metrics_pipeline.core.telemetry import (
@@ -30,6 +30,7 @@ from metrics_pipeline.core.telemetry import (
     Position,
     RawEvent,
 )
+from metrics_pipeline.ingestion.decoding import decode_or_keep
 from metrics_pipeline.ingestion.latest import LatestDevices
 from metrics_pipeline.ingestion.report import PartitionReport, Stores
 from metrics_pipeline.ingestion.window import Window
@@ -222,7 +223,7 @@ class PartitionIngestion:
         batch = _Batch(events)
         rules, now_ns = self._work.rules, self._work.clock_ns()
         for event in events:
-            decoded = decode(event, rules, now_ns)
+            decoded = decode_or_keep(event, rules, now_ns)
             batch.points += decoded.points
             if decoded.refused:
                 batch.refused.update(decoded.refused)

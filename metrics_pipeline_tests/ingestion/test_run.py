@@ -8,12 +8,15 @@ import sqlite3
 import threading
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
+from typing import cast
 
 import pytest
 
 from metrics_pipeline.access.secrets import SecretReference
 from metrics_pipeline.core.errors import SourceRefused, SourceUnreachable, StoreUnavailable
+from metrics_pipeline.core.lorawan_payload import Limits
 from metrics_pipeline.core.telemetry import BatchLimits
 from metrics_pipeline.ingestion import IngestionReport
 from metrics_pipeline.simulators.event_hub.amqp_messages import make_message
@@ -395,6 +398,25 @@ POISON = (
     (b"\x1f\x8b\x08 gzip", "compressed"),
     (b'{"rssi": 1}', "missing_eui"),
 )
+
+
+def test_an_event_on_which_our_own_code_fails_is_a_dead_letter_and_reading_goes_on(
+    hub: EventHubServer, made: Pipeline, caplog: pytest.LogCaptureFixture
+) -> None:
+    # A limit that is no number stands for any defect: it fails on text alone.
+    defective = replace(made.rules, limits=Limits(text_characters=cast("int", "2000")))
+    append(hub, range(10))
+    hub.append(b'{"eui": "A840410000000001", "data": "text"}', partition="0")
+    append(hub, range(10, 20))
+    report = made.with_(rules=defective).run(has_stored(21)).partitions["0"]
+    assert each_once(made.stored(), 20)
+    assert report.refused == report.dead_letters == {"internal": 1}
+    assert (report.error, report.lag_events) == (None, 0)
+    with made.opened() as (_, stores):
+        (kept,) = stores.dead_letters.find()
+    assert kept.letter.detail.startswith("decoding failed with TypeError(")
+    (logged,) = [record for record in caplog.records if record.exc_info]
+    assert logged.message.startswith("event 10 of partition 0: decoding failed unexpectedly")
 
 
 def test_poison_by_the_thousand_is_kept_and_costs_the_good_ones_nothing(
