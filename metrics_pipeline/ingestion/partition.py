@@ -174,6 +174,7 @@ class PartitionIngestion:
         except (PartitionTaken, CheckpointMoved) as error:
             self._note(error)
             self._is_taken = True
+            self._error = None  # whatever it was, it is the other reader's now
         except MetricsPipelineError as error:
             self._note(error)
             self._error = error

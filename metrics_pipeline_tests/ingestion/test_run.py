@@ -15,7 +15,12 @@ from typing import cast
 import pytest
 
 from metrics_pipeline.access.secrets import SecretReference
-from metrics_pipeline.core.errors import SourceRefused, SourceUnreachable, StoreUnavailable
+from metrics_pipeline.core.errors import (
+    PartitionTaken,
+    SourceRefused,
+    SourceUnreachable,
+    StoreUnavailable,
+)
 from metrics_pipeline.core.lorawan_payload import Limits
 from metrics_pipeline.core.telemetry import BatchLimits
 from metrics_pipeline.ingestion import IngestionReport
@@ -250,6 +255,36 @@ def test_a_partition_that_another_reader_takes_is_let_go(
     assert len(others) == 10
     assert [p.is_taken for p in report.partitions.values()] == [True, False]
     assert errors(report) == []
+
+
+def test_what_failed_before_another_reader_took_the_partition_is_no_error_of_it(
+    hub: EventHubServer, made: Pipeline, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("metrics_pipeline.access.event_hub_errors.BUSY_SECONDS", 2.0)
+    hub.throttle()
+    is_busy, is_taken = threading.Event(), threading.Event()
+
+    def take() -> None:
+        assert is_busy.wait(ingesting.WAIT_SECONDS)
+        hub.throttle(False)
+        with made.opened() as (stream, _):
+            reader = stream.open("0", None, 99)
+            reader.receive(BatchLimits(max_wait_seconds=0.1))
+            assert is_taken.wait(ingesting.WAIT_SECONDS)
+            reader.close()
+
+    def look(report: IngestionReport) -> bool:
+        if report.partitions["0"].error is not None:
+            is_busy.set()
+        if report.partitions["0"].is_taken:
+            is_taken.set()
+        return is_taken.is_set()
+
+    of_0 = made.run(look, meanwhile=take).partitions["0"]
+    busy, taken = of_0.failures
+    assert "server-busy" in str(busy)
+    assert isinstance(taken, PartitionTaken)
+    assert (of_0.is_taken, of_0.error) == (True, None)
 
 
 def test_of_two_runs_at_once_the_later_goes_on(hub: EventHubServer, made: Pipeline) -> None:
