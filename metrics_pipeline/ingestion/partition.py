@@ -128,6 +128,8 @@ class PartitionIngestion:
 
     def end(self, seconds: float) -> None:
         """Wait for its end, which comes with that of the window; after `seconds` hurry it up."""
+        if self._thread.ident is None:
+            return  # whoever was to start it was interrupted
         self._thread.join(seconds)
         reader = self._reader
         if self._thread.is_alive() and reader is not None:

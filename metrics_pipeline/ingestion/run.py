@@ -60,8 +60,8 @@ def ingest(
     devices = window.until_it_works(lambda: LatestDevices(stores.writer, asset), _warn)
     work = Work(stream, stores, rules, limits, devices, window)
     ingestion = _Ingestion(work, states, tell)
-    window.until_it_works(ingestion.begin, _warn)
     try:
+        window.until_it_works(ingestion.begin, _warn)
         ingestion.look_after()
     except BaseException:
         stop.set()  # whoever ends us, such as Dagster: what has begun is still stored

@@ -10,7 +10,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import pytest
 
@@ -22,11 +22,12 @@ from metrics_pipeline.core.errors import (
     StoreUnavailable,
 )
 from metrics_pipeline.core.lorawan_payload import Limits
-from metrics_pipeline.core.telemetry import BatchLimits
-from metrics_pipeline.ingestion import IngestionReport
+from metrics_pipeline.core.telemetry import BatchLimits, Checkpoint
+from metrics_pipeline.ingestion import IngestionReport, ingest
 from metrics_pipeline.simulators.event_hub.amqp_messages import make_message
 from metrics_pipeline.simulators.event_hub.server import EventHubServer, serve_event_hub
-from metrics_pipeline.storage.checkpoints import BlobCheckpointSettings
+from metrics_pipeline.storage.checkpoints import BlobCheckpointSettings, DatabaseCheckpoints
+from metrics_pipeline.storage.operational import OperationalDatabase
 from metrics_pipeline.storage.snapshots import Packing
 from metrics_pipeline_tests.azurite import azurite
 from metrics_pipeline_tests.ingestion import ingesting
@@ -191,6 +192,42 @@ def test_checkpoints_may_be_in_blob_storage(
         report = blobs.run(has_stored(20))
     assert events(report) == 20
     assert each_once(made.stored(), 60)
+
+
+class _FoundUntilInterrupted(dict[str, Checkpoint]):
+    """Checkpoints of which the second that is looked up never comes: somebody interrupts."""
+
+    looked_up = 0
+
+    def get(self, _key: str, default: Any = None) -> Any:
+        self.looked_up += 1
+        if self.looked_up > 1:
+            raise KeyboardInterrupt
+        return default
+
+
+class _InterruptedCheckpoints(DatabaseCheckpoints):
+    def find_all(self, *_names: str) -> dict[str, Checkpoint]:
+        return _FoundUntilInterrupted()
+
+
+def test_an_interrupt_while_it_begins_ends_the_partitions_that_have_begun(
+    hub: EventHubServer, made: Pipeline
+) -> None:
+    append(hub, range(10))
+    stop = threading.Event()
+    with made.opened() as (stream, stores):
+        interrupted = _InterruptedCheckpoints(OperationalDatabase(made.operational), "test")
+        with contextlib.closing(interrupted), pytest.raises(KeyboardInterrupt):
+            ingest(
+                *(stream, replace(stores, checkpoints=interrupted), made.rules, made.limits),
+                asset=ASSET,
+                window_seconds=5,
+                stop=stop,
+            )
+        left = [t.name for t in threading.enumerate() if t.name.startswith("partition-")]
+    assert left == []
+    assert stop.is_set()
 
 
 # --- the hub --------------------------------------------------------------------------------------

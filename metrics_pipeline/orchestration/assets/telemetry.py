@@ -85,8 +85,6 @@ def _ingest(
     database, run_id = settings.operational_database, context.run.run_id
     stop = threading.Event()
     with ExitStack() as opened:
-        # Whoever cancels the run interrupts this thread; those of the partitions end by this.
-        opened.callback(stop.set)
         stream = opened.enter_context(closing(open_stream(telemetry.source)))
         stores = Stores(
             getattr(context.resources, WRITER),
@@ -99,6 +97,9 @@ def _ingest(
                 closing(open_checkpoints(telemetry.checkpoints, database, run_id))
             ),
         )
+        # Whoever cancels the run interrupts this thread; those of the partitions end by this, and
+        # before anything they use is closed.
+        opened.callback(stop.set)
         return ingest(
             stream,
             stores,
