@@ -59,19 +59,23 @@ def look(
 ) -> Backlog:
     """What the hub says, held against the checkpoints, with what the last look remembered."""
     return {
-        partition: _look_at(states[partition], stored.get(partition), before.get(partition))
+        partition: look_at(
+            states[partition],
+            stored.get(partition),
+            before[partition].waiting if partition in before else (),
+        )
         for partition in sorted(states, key=_in_order)
     }
 
 
-def _look_at(
-    state: PartitionState, checkpoint: Checkpoint | None, before: PartitionBacklog | None
+def look_at(
+    state: PartitionState, checkpoint: Checkpoint | None, known: tuple[Mark, ...]
 ) -> PartitionBacklog:
+    """`look` at one partition; `known` are events of it, in their order, of which some may wait."""
     position = None if checkpoint is None else checkpoint.position
     stored = -1 if position is None else position.sequence_number
     newest = state.last_sequence_number
     lag = state.lag_events(position)
-    known = before.waiting if before is not None else ()
     return PartitionBacklog(
         newest=newest,
         stored=stored,

@@ -30,6 +30,7 @@ from metrics_pipeline.core.telemetry import (
     Position,
     RawEvent,
 )
+from metrics_pipeline.core.telemetry_backlog import Mark, PartitionBacklog, look_at
 from metrics_pipeline.ingestion.decoding import decode_or_keep
 from metrics_pipeline.ingestion.latest import LatestDevices
 from metrics_pipeline.ingestion.report import PartitionReport, Stores
@@ -37,7 +38,6 @@ from metrics_pipeline.ingestion.window import Window
 
 LOG = logging.getLogger(__name__)
 FAILURES_KEPT = 5
-NS_PER_SECOND = 1_000_000_000
 
 T = TypeVar("T")
 
@@ -104,7 +104,12 @@ class PartitionIngestion:
         self.defect: Exception | None = None
         """What our own code did wrong, if anything: nothing is read any more."""
 
-        self._oldest_ns: int | None = None
+        self._waiting: tuple[Mark, ...] = ()
+        """Events that were not stored when the last report was made."""
+
+        self._in_hand: Mark | None = None
+        """The first event of the micro-batch that is being stored."""
+
         self._reader: PartitionReader | None = None
         self._lock = threading.Lock()
         self._thread = threading.Thread(
@@ -139,10 +144,7 @@ class PartitionIngestion:
     def report(self, state: PartitionState | None, now_ns: int) -> PartitionReport:
         """What it did until now; `state` is what the hub last said of it."""
         with self._lock:
-            totals, checkpoint = self._totals, self._checkpoint
-            position = checkpoint.position if checkpoint else None
-            lag = state.lag_events(position) if state else 0
-            waits_ns = now_ns - self._oldest_ns if lag and self._oldest_ns is not None else 0
+            totals, backlog = self._totals, self._look(state) if state else None
             return PartitionReport(
                 events=totals.events,
                 points=totals.points,
@@ -152,13 +154,20 @@ class PartitionIngestion:
                 rejected=dict(totals.rejected),
                 altered=dict(totals.altered),
                 lost_events=totals.lost_events,
-                lag_events=lag,
-                lag_seconds=max(0, waits_ns) / NS_PER_SECOND,
-                checkpoint=checkpoint,
+                lag_events=backlog.lag_events if backlog else 0,
+                lag_seconds=backlog.lag_seconds(now_ns) if backlog else 0.0,
+                checkpoint=self._checkpoint,
                 is_taken=self._is_taken,
                 failures=tuple(self._failures),
                 error=self._error,
             )
+
+    def _look(self, state: PartitionState) -> PartitionBacklog:
+        in_hand = () if self._in_hand is None else (self._in_hand,)
+        known = tuple(sorted({*self._waiting, *in_hand}))
+        backlog = look_at(state, self._checkpoint, known)
+        self._waiting = backlog.waiting
+        return backlog
 
     # --- in its own thread --------------------------------------------------------------------
 
@@ -238,8 +247,8 @@ class PartitionIngestion:
 
     def _store(self, batch: _Batch) -> None:
         """Points, dead letters, checkpoint: each only once the one before is acknowledged."""
-        stores, last = self._work.stores, batch.events[-1]
-        self._oldest_ns = batch.events[0].enqueued_time_ns
+        stores, first, last = self._work.stores, batch.events[0], batch.events[-1]
+        self._in_hand = (first.sequence_number, first.enqueued_time_ns)
         new = Checkpoint(Position(last.offset, last.sequence_number), self._epoch)
         part = self._until_it_works(lambda: stores.writer.append(batch.points))
         kept = self._until_it_works(lambda: stores.dead_letters.keep(batch.letters))
@@ -248,7 +257,7 @@ class PartitionIngestion:
         lost = _missing(old, batch.events)
         with self._lock:
             self._checkpoint = new
-            self._oldest_ns = last.enqueued_time_ns
+            self._in_hand = None
             self._add(batch)
             self._totals.points += part.written.total()
             self._totals.rejected.update(part.rejected)

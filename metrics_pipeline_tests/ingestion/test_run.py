@@ -25,7 +25,11 @@ from metrics_pipeline.core.lorawan_payload import Limits
 from metrics_pipeline.core.telemetry import BatchLimits, Checkpoint
 from metrics_pipeline.ingestion import IngestionReport, ingest
 from metrics_pipeline.simulators.event_hub.amqp_messages import make_message
-from metrics_pipeline.simulators.event_hub.server import EventHubServer, serve_event_hub
+from metrics_pipeline.simulators.event_hub.server import (
+    EventHubServer,
+    epoch_milliseconds,
+    serve_event_hub,
+)
 from metrics_pipeline.storage.checkpoints import BlobCheckpointSettings, DatabaseCheckpoints
 from metrics_pipeline.storage.operational import OperationalDatabase
 from metrics_pipeline.storage.snapshots import Packing
@@ -265,6 +269,34 @@ def test_a_hub_that_throttles_is_asked_again(
     report = made.run(has_stored(20), meanwhile=relent)
     assert each_once(made.stored(), 20)
     assert "server-busy" in str(report.partitions["0"].failures[0])
+
+
+def test_the_lag_of_a_partition_that_was_never_read_is_that_of_its_newest_event(
+    hub: EventHubServer, made: Pipeline
+) -> None:
+    hub.append(ingesting.uplink(0), partition="0", enqueued_ms=epoch_milliseconds() - 60_000)
+    hub.throttle()
+    report = made.run(window_seconds=1.0).partitions["0"]
+    assert report.lag_events == 1
+    assert 60 <= report.lag_seconds < 120
+
+
+def test_after_a_quiet_time_the_lag_is_that_of_the_event_that_waits(
+    hub: EventHubServer, made: Pipeline
+) -> None:
+    hub.append(ingesting.uplink(0), partition="0", enqueued_ms=epoch_milliseconds() - 200_000)
+
+    def keep_waiting() -> None:
+        until(lambda: len(made.stored()) == 1)
+        hub.throttle()
+        hub.detach()
+        append(hub, [1])
+
+    report = made.run(
+        lambda r: r.partitions["0"].lag_events == 1 == events(r), meanwhile=keep_waiting
+    )
+    assert report.partitions["0"].lag_events == 1
+    assert 0 < report.partitions["0"].lag_seconds < 100
 
 
 def test_a_partition_that_another_reader_takes_is_let_go(
