@@ -144,17 +144,23 @@ def _decide(instance: dg.DagsterInstance, backlog: Backlog, now_ns: int) -> dg.S
 
 
 def pause_seconds(last: Sequence[dg.RunRecord], now_seconds: float) -> float:
-    """How long to wait still, given the last runs, the newest first: longer, the more failed."""
+    """How long to wait still, given the last runs, the newest first: longer, the more failed.
+
+    From the start of the last one: if that served some partitions until its window ended, they are
+    not to wait for the one that failed.
+    """
     failed = 0
     for record in last:
         if record.dagster_run.status is not dg.DagsterRunStatus.FAILURE:
             break
         failed += 1
-    ended: float | None = last[0].end_time if failed else None
-    if ended is None:
+    if not failed:
+        return 0.0
+    started: float | None = last[0].start_time or last[0].end_time
+    if started is None:
         return 0.0
     pause = min(FIRST_PAUSE_SECONDS * (1 << failed - 1), LONGEST_PAUSE_SECONDS)
-    return max(0.0, ended + pause - now_seconds)
+    return max(0.0, started + pause - now_seconds)
 
 
 def _tell(backlog: Backlog, now_ns: int) -> str:

@@ -120,6 +120,18 @@ def test_the_more_runs_failed_the_longer_is_the_pause(
     assert FIRST_PAUSE_SECONDS <= pause <= LONGEST_PAUSE_SECONDS
 
 
+@pytest.mark.parametrize(("lasted", "pause"), [(0, 10), (4, 6), (10, 0), (240, 0)])
+def test_a_run_that_served_others_until_its_window_ended_is_followed_at_once(
+    it: Telemetry, lasted: int, pause: int
+) -> None:
+    job = build_definitions(it.settings).resolve_job_def(JOB)
+    run = it.instance.create_run_for_job(job, status=dg.DagsterRunStatus.STARTED)
+    it.instance.report_run_failed(run)
+    (record,) = it.instance.get_run_records()
+    ended = record.end_time or 0.0
+    assert pause_seconds([record._replace(start_time=ended - lasted)], ended) == pause
+
+
 def test_a_hub_that_does_not_answer_is_told_and_the_next_tick_asks_anew(it: Telemetry) -> None:
     it.send(2)
     ticks = Ticks(it)
