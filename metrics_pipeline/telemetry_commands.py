@@ -264,8 +264,9 @@ def _move_checkpoint(opened: _Opened, partition: str, first: int) -> int:
     epoch = checkpoints.claim([key])
     old = checkpoints.find(key)
     checkpoints.rewind(key, old, Checkpoint(before, epoch))
+    after = before.sequence_number + 1
     was = "nowhere" if old is None else f"at event {old.position.sequence_number}"
-    print(f"The checkpoint of partition {partition} was {was}, and is before event {first} now.")
+    print(f"The checkpoint of partition {partition} was {was}, and is before event {after} now.")
     print("The next run reads from there. What it stores again is there once.")
     return 0
 

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field, replace
 
-from metrics_pipeline.core.errors import SourceUnreachable
+from metrics_pipeline.core.errors import ConfigurationError, SourceUnreachable
 from metrics_pipeline.core.lorawan import Rules
 from metrics_pipeline.core.ports import CheckpointStore, EventStream, PartitionReader
 from metrics_pipeline.core.telemetry import (
@@ -125,7 +125,18 @@ class Replay:
         done.events += len(events)
 
     def position_before(self, partition: str, number: int) -> Position:
-        """Where a reader stands that is to read event `number` next; before all if it is gone."""
+        """Where a reader stands that is to read event `number` next; before all if it is gone.
+
+        Of a partition that keeps no event that is behind all that are gone. Raises
+        ConfigurationError if `number` is beyond the next one that comes.
+        """
+        state = self.stream.partitions()[partition]
+        after = state.last_sequence_number + 1
+        if number > after:
+            problem = f"{self.stream.name} has no event {number} in partition {partition} yet"
+            raise ConfigurationError("--from", problem, f"The next one is {after}.")
+        if number == after or state.is_empty:
+            return Position(state.last_offset or BEFORE_THE_FIRST, after - 1)
         for events in self._read(partition, number - 1, number - 1):
             return Position(events[0].offset, number - 1)
         return Position(BEFORE_THE_FIRST, number - 1)

@@ -161,6 +161,51 @@ def test_the_checkpoint_moves_when_asked_and_the_next_run_reads_from_there(
     assert full.it.stored() == before
 
 
+def move(operator: Operator, first: int) -> tuple[int, str, str]:
+    options = ("--partition", "0", "--from", str(first), "--move-checkpoint")
+    return operator.run("replay", *options)
+
+
+def test_a_checkpoint_is_not_moved_beyond_the_newest_event(full: Operator) -> None:
+    before = full.it.checkpoints()
+    status, out, error = move(full, 7)
+    assert (status, out) == (1, "")
+    assert "has no event 7 in partition 0 yet. The next one is 6" in error
+    assert full.it.checkpoints() == before
+
+
+def test_a_checkpoint_moves_behind_the_newest_event_and_the_next_one_is_read(
+    full: Operator,
+) -> None:
+    move(full, 0)
+    assert move(full, 6)[0] == 0
+    full.it.send(1, first=6)
+    assert full.it.run().success
+    assert full.it.checkpoints()["0"].position.sequence_number == 6
+    assert [point.fields["frame_counter"] for point in full.it.stored()][-1] == 6
+
+
+def test_a_checkpoint_moves_in_a_partition_that_never_had_an_event(operator: Operator) -> None:
+    assert move(operator, 1)[0] == 1
+    assert move(operator, 0)[0] == 0
+    operator.it.send(2)
+    assert operator.it.run().success
+    assert [point.fields["frame_counter"] for point in operator.it.stored()] == [0, 1]
+
+
+def test_in_a_partition_that_keeps_nothing_a_checkpoint_moves_behind_what_is_gone(
+    full: Operator,
+) -> None:
+    full.it.hub.drop_before("0", 6)
+    status, out, _ = move(full, 2)
+    assert status == 0
+    assert "was at event 5, and is before event 6 now" in out
+    full.it.send(1, first=6)
+    assert full.it.run().success
+    assert full.it.checkpoints()["0"].position.sequence_number == 6
+    assert len(full.it.stored()) == 5
+
+
 def test_dead_letters_that_can_be_decoded_now_are_stored_and_removed(operator: Operator) -> None:
     sent = operator.it.hub.append(uplink(3), partition="0")  # without what IoT Hub adds
     operator.it.send_body(b"{no JSON")
