@@ -32,7 +32,7 @@ from metrics_pipeline.core.errors import (
 )
 from metrics_pipeline.core.ports import EventStream, Reading
 from metrics_pipeline.core.telemetry import PartitionState
-from metrics_pipeline.core.telemetry_backlog import look
+from metrics_pipeline.core.telemetry_backlog import MOVE_IT, ahead_in_words, look
 from metrics_pipeline.exporter.instance_reader import InstanceReader
 from metrics_pipeline.orchestration.poll_list import PollList, list_devices
 from metrics_pipeline.settings import Settings, TelemetrySettings
@@ -294,6 +294,9 @@ def _check_checkpoints(
         backlog = look(states, stored, {})
         waiting = sum(each.lag_events for each in backlog.values())
         lost = sum(each.lost_events for each in backlog.values())
+        ahead = ahead_in_words(backlog)
+        if ahead:
+            raise ConfigurationError(checkpoints.name, ahead, f"To go on, {MOVE_IT}.")
         gone = f"; {lost} are gone, for the hub does not keep them so long" if lost else ""
         return f"{checkpoints.name}: {waiting} events are not stored yet{gone}"
 

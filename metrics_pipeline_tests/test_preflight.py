@@ -14,13 +14,16 @@ from typing import Any
 import pytest
 import yaml
 
+from metrics_pipeline.access.database import DatabaseSettings
 from metrics_pipeline.access.environment import (
     SETTINGS_VARIABLE,
     STATE_DIR_VARIABLE,
     default_settings_file,
     make_dagster_home,
 )
+from metrics_pipeline.access.secrets import SecretReference
 from metrics_pipeline.cli import main
+from metrics_pipeline.core.telemetry import Checkpoint, PartitionKey, Position
 from metrics_pipeline.preflight import Finding, check_everything, render
 from metrics_pipeline.settings import Settings
 from metrics_pipeline.settings_file import load_settings
@@ -28,7 +31,11 @@ from metrics_pipeline.simulators.event_hub.server import serve_event_hub
 from metrics_pipeline.simulators.fleet import Fleet
 from metrics_pipeline.simulators.iot_hub import IotHubSimulator
 from metrics_pipeline.simulators.loopback_server import Answer, LoopbackServer, Request
+from metrics_pipeline.sources.event_hub import EventHubStream
+from metrics_pipeline.sources.event_hub_settings import EventHubSettings
 from metrics_pipeline.stack.layout import find_free_port
+from metrics_pipeline.storage.checkpoints import DatabaseCheckpoints
+from metrics_pipeline.storage.operational import OperationalDatabase
 from metrics_pipeline_tests.servers import running
 from metrics_pipeline_tests.sources.iot_hub_fixtures import sample_state
 
@@ -508,6 +515,32 @@ def test_a_hub_that_lets_us_not_in_is_told_with_the_right_that_is_missing_and_no
     assert "the right Listen" in told
     assert PASSWORD not in str(found)
     assert "checkpoints" not in found
+
+
+def test_a_hub_that_was_made_anew_fails_with_what_to_do(
+    state: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    telemetry = {"source": {"connection_string": {"file": "event_hub"}}}
+    with serve_event_hub(partition_count=2) as hub:
+        state.mkdir()
+        (state / "event_hub").write_text(hub.connection_string)
+        secret = SecretReference(file=state / "event_hub")
+        database = OperationalDatabase(
+            DatabaseSettings(url=f"sqlite:///{state / 'operational.sqlite'}")
+        )
+        with (
+            closing(EventHubStream(EventHubSettings(connection_string=secret))) as stream,
+            closing(DatabaseCheckpoints(database, "test")) as checkpoints,
+        ):
+            key = PartitionKey(stream.namespace, stream.hub, stream.consumer_group, "1")
+            epoch = checkpoints.claim([key])
+            checkpoints.rewind(key, None, Checkpoint(Position("7", 7), epoch))
+        status, found = check(state, capsys, "", sources={}, fleet=None, telemetry=telemetry)
+    assert status == 1
+    told = "\n".join(found["checkpoints"])
+    assert told.startswith("FAIL")
+    assert "the checkpoint of partition 1 is ahead of the hub, which was made anew" in told
+    assert "telemetry replay --move-checkpoint" in told
 
 
 def test_events_that_wait_and_those_that_are_gone_are_counted(

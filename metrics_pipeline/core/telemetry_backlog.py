@@ -21,6 +21,9 @@ from metrics_pipeline.core.validation import NS_PER_SECOND
 MAX_MARKS = 6
 """Events that are remembered of a partition. The cursor of the sensor is kept with every tick."""
 
+MOVE_IT = "move it with `metrics-pipeline telemetry replay --move-checkpoint`"
+"""What to do about a checkpoint that is ahead of the hub."""
+
 Mark = tuple[int, int]
 """An event that is not stored yet: its sequence number, and when it came in ns since the epoch."""
 
@@ -40,7 +43,10 @@ class PartitionBacklog:
     """Gone before they were read, for the hub does not keep them any longer."""
 
     is_ahead: bool = False
-    """The checkpoint is of an event that the hub never had: this is another hub by this name."""
+    """The checkpoint is of an event that the hub never had: this is another hub by this name.
+
+    All that it keeps counts as waiting, though no run finds it until the checkpoint is moved.
+    """
 
     waiting: tuple[Mark, ...] = ()
     """Some of the events that are not stored, in their order."""
@@ -75,14 +81,16 @@ def look_at(
     position = None if checkpoint is None else checkpoint.position
     stored = -1 if position is None else position.sequence_number
     newest = state.last_sequence_number
-    lag = state.lag_events(position)
+    is_ahead = stored > newest
+    lag = state.lag_events(None if is_ahead else position)
+    done = -1 if is_ahead else stored
     return PartitionBacklog(
         newest=newest,
         stored=stored,
         lag_events=lag,
         lost_events=state.lost_events(position),
-        is_ahead=stored > newest,
-        waiting=_remember(known, stored, (newest, state.last_enqueued_time_ns)) if lag else (),
+        is_ahead=is_ahead,
+        waiting=_remember(known, done, (newest, state.last_enqueued_time_ns)) if lag else (),
     )
 
 
@@ -117,6 +125,13 @@ def in_words(backlog: Backlog, now_ns: int) -> str:
         f"{events} events in {len(behind)} of {len(backlog)} partitions are not stored, for "
         f"{seconds:.0f} s; most of them, {behind[most].lag_events}, in partition {most}"
     )
+
+
+def ahead_in_words(backlog: Backlog) -> str:
+    """Which checkpoints are ahead of the hub; nothing if none is."""
+    ahead = ", ".join(name for name, each in backlog.items() if each.is_ahead)
+    told = f"the checkpoint of partition {ahead} is ahead of the hub, which was made anew"
+    return told if ahead else ""
 
 
 def to_cursor(backlog: Backlog) -> str:

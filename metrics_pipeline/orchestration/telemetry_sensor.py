@@ -16,7 +16,9 @@ from metrics_pipeline.core.errors import MetricsPipelineError
 from metrics_pipeline.core.ports import CheckpointStore, EventStream
 from metrics_pipeline.core.telemetry_assets import JOB, SENSOR, UPLINKS
 from metrics_pipeline.core.telemetry_backlog import (
+    MOVE_IT,
     Backlog,
+    ahead_in_words,
     from_cursor,
     in_words,
     lag_points,
@@ -96,7 +98,10 @@ class BacklogWatch:
 
 def _publish(database: OperationalDatabase, backlog: Backlog, now_ns: int) -> None:
     points = tuple(lag_points(backlog, now_ns))
-    is_in_time = all(each.lag_seconds(now_ns) <= IN_TIME_SECONDS for each in backlog.values())
+    is_in_time = all(
+        each.lag_seconds(now_ns) <= IN_TIME_SECONDS and not each.is_ahead
+        for each in backlog.values()
+    )
     keep = snapshots.replace if is_in_time else snapshots.merge
     with database.writing() as connection:
         keep(connection, UPLINKS, points, now_ns)
@@ -127,8 +132,10 @@ def build_telemetry_sensor(watch: BacklogWatch) -> dg.SensorDefinition:
 
 def _decide(instance: dg.DagsterInstance, backlog: Backlog, now_ns: int) -> dg.SensorResult:
     seen, cursor = _tell(backlog, now_ns), to_cursor(backlog)
-    if not any(each.lag_events for each in backlog.values()):
-        return dg.SensorResult(skip_reason=f"Nothing to do: {seen}.", cursor=cursor)
+    if not any(each.lag_events and not each.is_ahead for each in backlog.values()):
+        is_ahead = any(each.is_ahead for each in backlog.values())
+        said = "A run would find nothing" if is_ahead else "Nothing to do"
+        return dg.SensorResult(skip_reason=f"{said}: {seen}.", cursor=cursor)
     run = find_in_flight(instance, JOB, [ASSET])
     if run is not None:
         reason = f"Run {run.run_id} is still {run.status.value.lower()}: {seen}."
@@ -169,10 +176,7 @@ def _tell(backlog: Backlog, now_ns: int) -> str:
     lost = sum(each.lost_events for each in backlog.values())
     if lost:
         parts.append(f"{lost} events were gone before they were read: the hub keeps none so long")
-    ahead = [name for name, each in backlog.items() if each.is_ahead]
+    ahead = ahead_in_words(backlog)
     if ahead:
-        parts.append(
-            f"the checkpoint of partition {', '.join(ahead)} is ahead of the hub, which was made "
-            "anew: move it with `metrics-pipeline telemetry replay --move-checkpoint`"
-        )
+        parts.append(f"{ahead}: {MOVE_IT}")
     return "; ".join(parts)

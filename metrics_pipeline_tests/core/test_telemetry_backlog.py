@@ -53,7 +53,10 @@ def test_what_is_gone_is_lost_and_not_waiting() -> None:
 def test_a_checkpoint_behind_the_newest_event_is_of_another_hub() -> None:
     (one,) = look({"0": state(3)}, stored(9), {}).values()
     assert one.is_ahead
-    assert one.lag_events == 0
+    assert one.lag_events == 4
+    assert one.lag_seconds(START_NS + 5 * NS_PER_SECOND) == 5
+    (empty,) = look({"0": state(-1)}, stored(9), {}).values()
+    assert (empty.is_ahead, empty.lag_events, empty.waiting) == (True, 0, ())
 
 
 def test_the_lag_grows_while_the_checkpoint_does_not_move() -> None:

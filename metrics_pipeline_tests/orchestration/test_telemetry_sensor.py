@@ -178,10 +178,19 @@ def test_the_asset_is_complete_while_nothing_waits_for_long(it: Telemetry) -> No
 
 def test_a_checkpoint_that_is_ahead_of_the_hub_is_told(it: Telemetry) -> None:
     it.move_checkpoint("0", 7)
-    keys, reason = Ticks(it).tick()
-    assert keys == []
+    it.send(3)
+    ticks = Ticks(it)
+    keys, reason = ticks.tick()
+    assert keys == []  # a run would read nothing
+    assert reason.startswith("A run would find nothing: 3 events in 1 of 2 partitions")
     assert "the checkpoint of partition 0 is ahead of the hub" in reason
     assert "metrics-pipeline telemetry replay" in reason
+    assert lag(it)["0"][0] == 3
+    snapshot = it.snapshot(UPLINKS)
+    assert snapshot is not None
+    assert snapshot.complete_at_ns is None
+    it.send(1, "1")
+    assert ticks.tick()[0] == ["first"]
 
 
 def test_events_that_the_hub_has_dropped_are_told(it: Telemetry) -> None:
