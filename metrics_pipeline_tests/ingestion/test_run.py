@@ -7,7 +7,7 @@ import gc
 import sqlite3
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
@@ -22,7 +22,7 @@ from metrics_pipeline.core.errors import (
     StoreUnavailable,
 )
 from metrics_pipeline.core.lorawan_payload import Limits
-from metrics_pipeline.core.telemetry import BatchLimits, Checkpoint
+from metrics_pipeline.core.telemetry import BatchLimits, Checkpoint, DeadLetter
 from metrics_pipeline.ingestion import IngestionReport, ingest
 from metrics_pipeline.simulators.event_hub.amqp_messages import make_message
 from metrics_pipeline.simulators.event_hub.server import (
@@ -31,6 +31,7 @@ from metrics_pipeline.simulators.event_hub.server import (
     serve_event_hub,
 )
 from metrics_pipeline.storage.checkpoints import BlobCheckpointSettings, DatabaseCheckpoints
+from metrics_pipeline.storage.dead_letters import DeadLetters, DeadLetterSettings, KeepReport
 from metrics_pipeline.storage.operational import OperationalDatabase
 from metrics_pipeline.storage.snapshots import Packing
 from metrics_pipeline_tests.azurite import azurite
@@ -488,6 +489,57 @@ def test_a_store_that_stays_away_loses_nothing(
     assert report.checkpoint.position.sequence_number == 9
     made.run(has_stored(20))
     assert each_once(made.stored(), 30)
+
+
+class _UnavailableLetters(DeadLetters):
+    """Whose table is away until `is_back`; `asked` is how often somebody came in vain."""
+
+    is_back = False
+    asked = 0
+
+    def keep(self, letters: Sequence[DeadLetter]) -> KeepReport:
+        if letters and not self.is_back:
+            self.asked += 1
+            raise StoreUnavailable("dead letters", "the table is away", "Wait.")
+        return super().keep(letters)
+
+
+def test_while_dead_letters_cannot_be_kept_the_checkpoint_stays(
+    hub: EventHubServer, made: Pipeline
+) -> None:
+    append(hub, range(10))
+    made.run(has_stored(10))
+    hub.append(b"no JSON", partition="0")
+    append(hub, range(10, 20))
+    stop = threading.Event()
+    seen: list[int] = []
+
+    with made.opened() as (stream, stores), contextlib.ExitStack() as opened:
+        database = opened.enter_context(contextlib.closing(OperationalDatabase(made.operational)))
+        names = (stream.namespace, stream.hub, stream.consumer_group)
+        letters = _UnavailableLetters(database, DeadLetterSettings(), *names)
+
+        def look(report: IngestionReport) -> None:
+            checkpoint = report.partitions["0"].checkpoint
+            assert checkpoint is not None
+            if letters.asked and not letters.is_back:
+                stored = stores.checkpoints.find_all(*names)["0"]
+                seen.extend((checkpoint.position.sequence_number, stored.position.sequence_number))
+                letters.is_back = letters.asked >= 3
+            if events(report) == 11:
+                stop.set()
+
+        report = ingest(
+            *(stream, replace(stores, dead_letters=letters), made.rules, made.limits),
+            asset=ASSET,
+            window_seconds=ingesting.WAIT_SECONDS,
+            stop=stop,
+            tell=look,
+        )
+        counts = letters.counts()
+    assert set(seen) == {9}
+    assert counts == report.partitions["0"].dead_letters == {"not_json": 1}
+    assert each_once(made.stored(), 20)
 
 
 # --- the events -----------------------------------------------------------------------------------
