@@ -33,14 +33,20 @@ PARTITIONS = 2
 EVENTS_AT_ONCE = 20
 SEED = 4
 
+Poison = tuple[str, int]
+"""The partition and sequence number of an event that cannot be decoded."""
+
 Read = Callable[[], list[Point]]
 OpenedIn = Callable[[EventHubServer, Path], AbstractContextManager[tuple[Pipeline, Read]]]
 
 
 @contextmanager
-def sending(hub: EventHubServer) -> Iterator[Callable[[], int]]:
-    """Numbered events come in; gives how many there are when it is asked, and ends then."""
-    stop, sent = threading.Event(), [0]
+def sending(hub: EventHubServer) -> Iterator[Callable[[], tuple[int, set[Poison]]]]:
+    """Numbered events come in, and poison now and then; gives what came when it is asked.
+
+    It ends then. Of the numbered events it says how many there are.
+    """
+    stop, sent, poison = threading.Event(), [0], set[Poison]()
 
     def send() -> None:
         while not stop.wait(0.05):
@@ -48,14 +54,16 @@ def sending(hub: EventHubServer) -> Iterator[Callable[[], int]]:
                 first = sent[0]
                 sent[0] += EVENTS_AT_ONCE
                 append(hub, range(first, first + EVENTS_AT_ONCE), str(partition))
+                number = hub.append(b"no JSON", partition=str(partition))
+                poison.add((str(partition), number))
 
     thread = threading.Thread(target=send)
     thread.start()
 
-    def finish() -> int:
+    def finish() -> tuple[int, set[Poison]]:
         stop.set()
         thread.join()
-        return sent[0]
+        return sent[0], poison
 
     try:
         yield finish
@@ -90,6 +98,13 @@ def influxdb(hub: EventHubServer, folder: Path) -> Iterator[tuple[Pipeline, Read
         )
 
 
+def letters_in(made: Pipeline) -> list[Poison]:
+    """Of which events dead letters are kept."""
+    with made.opened() as (_, stores):
+        kept = stores.dead_letters.find(limit=2**31)
+    return sorted((each.letter.partition, each.letter.sequence_number) for each in kept)
+
+
 @pytest.mark.parametrize("stores", [embedded, influxdb])
 @pytest.mark.timeout(180)
 def test_whoever_dies_wherever_every_event_is_stored_exactly_once(
@@ -102,9 +117,10 @@ def test_whoever_dies_wherever_every_event_is_stored_exactly_once(
         with sending(hub) as finish:
             kill_again_and_again(made, KILLS, random.Random(SEED))
             survived = sum(numbers(read()).values())
-            sent = finish()
+            sent, poison = finish()
         report = made.run(is_drained)
         assert errors(report) == []
         assert each_once(read(), sent)
+        assert letters_in(made) == sorted(poison)
     # Some of it was stored by those who died, or nothing was shown.
     assert survived > sent / 10
