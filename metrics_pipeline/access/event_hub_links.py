@@ -163,6 +163,9 @@ class EventLink(_Link):
         self._bytes = 0
         """Of the bodies of those that have arrived."""
 
+        self._decoded: deque[Any] = deque()
+        """Messages that the engine has read, and nobody has looked at."""
+
         selector = _string(_selector(after).encode())
         group = f"/consumergroups/{consumer_group}"
         address = f"amqps://{hub.host}/{hub.hub}/ConsumerGroups/{consumer_group}/Partitions"
@@ -177,7 +180,7 @@ class EventLink(_Link):
             link_properties={EPOCH: _long(epoch)},
             link_credit=prefetch,
             streaming_receive=True,
-            message_received_callback=self._take,
+            message_received_callback=self._decoded.append,
         )
         super().__init__(hub, f"partition {partition} of {hub.name}", client)
 
@@ -195,7 +198,9 @@ class EventLink(_Link):
         return self._pop(limits)
 
     def _look(self) -> None:
-        if not self._client.client_ready():
+        is_ready = self._client.client_ready()
+        self._take_decoded()  # asking for a new token, the engine reads by itself
+        if not is_ready:
             return
         link = self._client._link
         if link.current_link_credit <= self._prefetch // 2:
@@ -240,8 +245,7 @@ class EventLink(_Link):
                 self._pass_on(frame)
             else:
                 count += 1
-                self._arrived.append(event)
-                self._bytes += len(event.body)
+                self._add(event)
         self._count(count)
         return at
 
@@ -264,6 +268,7 @@ class EventLink(_Link):
         decoded = decode_frame(payload) if payload else decode_empty_frame(memoryview(frame))
         channel = int.from_bytes(frame[6:8], "big")
         self._connection._process_incoming_frame(channel, decoded)
+        self._take_decoded()
 
     def _is_enough(self, limits: BatchLimits) -> bool:
         return len(self._arrived) >= limits.max_events or self._bytes >= limits.max_bytes
@@ -279,8 +284,17 @@ class EventLink(_Link):
             self._bytes -= len(events[-1].body)
         return events
 
-    def _take(self, message: Any) -> None:
-        event = event_of(self._partition, message)
+    def _take_decoded(self) -> None:
+        """Take the events in what the engine has read.
+
+        Not in its callback, for it logs what that raises and goes on: the event would be lost.
+        """
+        while self._decoded:
+            # It stays where it is if it is no event: no later one is given as if it were the next.
+            self._add(event_of(self._partition, self._decoded[0]))
+            self._decoded.popleft()
+
+    def _add(self, event: RawEvent) -> None:
         self._arrived.append(event)
         self._bytes += len(event.body)
 
@@ -327,20 +341,21 @@ def _selector(after: Position | None) -> str:
 
 
 def event_of(partition: str, message: Any) -> RawEvent:
-    """The event in a message that the engine has decoded."""
-    annotations = message.message_annotations
-    return RawEvent(
-        partition,
-        annotations[SEQUENCE_NUMBER],
-        annotations[OFFSET].decode(),
-        annotations[ENQUEUED_TIME] * NS_PER_MS,
-        _body(message),
-        {
-            property_name(name): _property(value)
-            for name, value in annotations.items()
-            if name.startswith(KEPT)
-        },
-    )
+    """The event in a message that the engine has decoded. ValueError if it says not where it is."""
+    found = message.message_annotations
+    annotations = found if isinstance(found, Mapping) else {}
+    number, enqueued = annotations.get(SEQUENCE_NUMBER), annotations.get(ENQUEUED_TIME)
+    offset = annotations.get(OFFSET)
+    if type(number) is not int or type(offset) is not bytes or type(enqueued) is not int:
+        given = f"sequence number {number!r}, offset {offset!r}, enqueued time {enqueued!r}"
+        raise ValueError(f"an event of partition {partition} has {given}")
+    properties = {
+        property_name(name): _property(value)
+        for name, value in annotations.items()
+        if isinstance(name, bytes) and name.startswith(KEPT)
+    }
+    time_ns = enqueued * NS_PER_MS
+    return RawEvent(partition, number, offset.decode(), time_ns, _body(message), properties)
 
 
 def _property(value: Any) -> SystemProperty:
@@ -350,11 +365,18 @@ def _property(value: Any) -> SystemProperty:
 
 
 def _body(message: Any) -> bytes:
-    data = message.data
-    if data is None:
-        value = message.value
-        return value.encode() if isinstance(value, str) else value or b""
-    return data[0] if len(data) == 1 else b"".join(data)
+    if message.data is not None:
+        return b"".join(map(_bytes, message.data))
+    return _bytes(message.value if message.sequence is None else message.sequence)
+
+
+def _bytes(value: Any) -> bytes:
+    """As they came; of a value that is no text, what shows in a dead letter what it was."""
+    if value is None:
+        return b""
+    if isinstance(value, str):
+        return value.encode(errors="replace")
+    return value if isinstance(value, bytes) else repr(value).encode(errors="replace")
 
 
 def _state(found: Mapping[bytes, Any]) -> PartitionState:

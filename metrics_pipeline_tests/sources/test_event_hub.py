@@ -27,6 +27,8 @@ from metrics_pipeline.core.errors import (
     UnexpectedReply,
 )
 from metrics_pipeline.core.telemetry import BatchLimits, PartitionState, Position, RawEvent
+from metrics_pipeline.simulators.event_hub.amqp_messages import Message
+from metrics_pipeline.simulators.event_hub.amqp_types import Described, ULong, encode
 from metrics_pipeline.simulators.event_hub.server import EventHubServer, serve_event_hub
 from metrics_pipeline.sources.event_hub import EventHubStream, open_stream
 from metrics_pipeline.sources.event_hub_settings import EventHubSettings
@@ -36,6 +38,8 @@ PARTITIONS = 2
 SOON = BatchLimits(max_events=1000, max_wait_seconds=0.3)
 WAIT_SECONDS = 20.0
 NS_PER_MS = 1_000_000
+DATA, SEQUENCE, VALUE = 0x75, 0x76, 0x77
+"""The codes of the sections a body may be in."""
 
 
 @pytest.fixture
@@ -73,6 +77,14 @@ def append(hub: EventHubServer, count: int, partition: str = "0") -> None:
         hub.append(b"event %d" % number, partition=partition)
 
 
+def message_of(section: int, value: Any, annotations: dict[Any, Any] | None = None) -> Message:
+    """A message whose body is `value` in a section of this code, with annotations of any keys."""
+    given = annotations or {}
+    pairs = b"".join(encode(name) + encode(each) for name, each in given.items())
+    bare = encode(Described(ULong(section), value))
+    return Message(annotations=pairs, annotation_count=len(given), bare=bare)
+
+
 def bodies(events: Any) -> list[bytes]:
     return [event.body for event in events]
 
@@ -105,6 +117,39 @@ def test_a_body_of_many_frames_comes_whole(hub: EventHubServer, stream: EventHub
     body = bytes(range(256)) * 4000
     hub.append(body, partition="0")
     assert bodies(read(stream)) == [body]
+
+
+@pytest.mark.parametrize("key", [ULong(5), 5, "text", None, True, 1.5])
+def test_an_event_with_an_annotation_of_any_key_is_not_lost(
+    hub: EventHubServer, stream: EventHubStream, key: Any
+) -> None:
+    odd = message_of(DATA, b"odd", {key: "x"})
+    usual = message_of(DATA, b"usual")
+    hub.append_all("0", [usual, odd, usual])
+    events = read(stream)
+    assert bodies(events) == [b"usual", b"odd", b"usual"]
+    assert [event.sequence_number for event in events] == [0, 1, 2]
+
+
+@pytest.mark.parametrize(
+    ("section", "value", "body"),
+    [
+        (VALUE, {"a": 1}, b"{b'a': 1}"),
+        (VALUE, 5, b"5"),
+        (VALUE, 1.5, b"1.5"),
+        (VALUE, False, b"False"),
+        (VALUE, None, b""),
+        (VALUE, "text", b"text"),
+        (VALUE, b"bytes", b"bytes"),
+        (DATA, [1], b"[1]"),
+        (SEQUENCE, [1, 2], b"[[1, 2]]"),
+    ],
+)
+def test_a_body_of_any_type_comes_as_bytes(
+    hub: EventHubServer, stream: EventHubStream, section: int, value: Any, body: bytes
+) -> None:
+    hub.append_all("0", [message_of(section, value), message_of(DATA, b"next")])
+    assert bodies(read(stream)) == [body, b"next"]
 
 
 def test_reading_goes_on_after_a_position(hub: EventHubServer, stream: EventHubStream) -> None:
