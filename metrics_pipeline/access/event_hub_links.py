@@ -127,10 +127,11 @@ class _Link:
         timer.start()
         try:
             yield
-            if self.is_cut:
-                raise TimeoutError
         finally:
             timer.cancel()
+            timer.join()  # it may have begun: then the link is cut, and nobody should take it over
+        if self.is_cut:
+            raise TimeoutError
 
     @contextmanager
     def _translating(self) -> Iterator[None]:
@@ -185,13 +186,15 @@ class EventLink(_Link):
         super().__init__(hub, f"partition {partition} of {hub.name}", client)
 
     def receive(self, limits: BatchLimits) -> Sequence[RawEvent]:
-        """The next events within `limits`, and none if none came in time, or after `cut`."""
+        """The next events within `limits`, and none if none came in time. Raises after `cut`."""
         deadline = time.monotonic() + limits.max_wait_seconds
         with self._translating():
             while not self._is_enough(limits) and not self.is_cut:
                 self._look()
                 if time.monotonic() >= deadline:
                     break
+            if self.is_cut:
+                raise TimeoutError
         # The engine keeps the tag of every event for a settlement that never comes.
         if self._client._link is not None:
             self._client._link._received_delivery_tags.clear()

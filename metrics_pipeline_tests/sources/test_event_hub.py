@@ -294,6 +294,38 @@ def test_another_thread_may_end_a_reader_that_cannot_connect(
         timer.join()
 
 
+def test_a_link_that_is_cut_says_so_at_every_look(
+    hub: EventHubServer, stream: EventHubStream
+) -> None:
+    append(hub, 1)
+    reader = stream.open("0", None, 1)
+    assert len(reader.receive(SOON)) == 1
+    reader._link.cut()
+    for _ in range(2):
+        with pytest.raises(SourceUnreachable, match="no answer"):
+            reader.receive(SOON)
+    reader.close()
+
+
+def test_a_link_that_is_cut_when_it_has_just_opened_is_not_open(
+    hub: EventHubServer, stream: EventHubStream, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The timer may fire between the last look and its end."""
+
+    class LateTimer(threading.Timer):
+        def cancel(self) -> None:
+            self.function()
+            super().cancel()
+
+    append(hub, 1)
+    with monkeypatch.context() as change:
+        change.setattr(threading, "Timer", LateTimer)
+        reader = stream.open("0", None, 1)
+        with pytest.raises(SourceUnreachable, match="no answer"):
+            reader.receive(SOON)
+    reader.close()
+
+
 # --- what goes wrong ------------------------------------------------------------------------------
 
 
