@@ -261,7 +261,7 @@ class EventLink(_Link):
         session.next_incoming_id += transfers
         session.remote_outgoing_window -= transfers
         session.incoming_window -= transfers
-        if session.incoming_window == 0:
+        if session.incoming_window <= 0:
             session.incoming_window = session.target_incoming_window
             session._outgoing_flow()
 
