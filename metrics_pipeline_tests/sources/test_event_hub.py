@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from azure.eventhub._pyamqp.message import Message as SdkMessage
 from pydantic import ValidationError
 
 from metrics_pipeline.core.errors import (
@@ -28,7 +29,7 @@ from metrics_pipeline.core.errors import (
 )
 from metrics_pipeline.core.telemetry import BatchLimits, PartitionState, Position, RawEvent
 from metrics_pipeline.simulators.event_hub.amqp_messages import Message
-from metrics_pipeline.simulators.event_hub.amqp_types import Described, ULong, encode
+from metrics_pipeline.simulators.event_hub.amqp_types import Described, Symbol, ULong, encode
 from metrics_pipeline.simulators.event_hub.server import EventHubServer, serve_event_hub
 from metrics_pipeline.sources.event_hub import EventHubStream, open_stream
 from metrics_pipeline.sources.event_hub_settings import EventHubSettings
@@ -198,11 +199,25 @@ def test_more_comes_than_was_asked_for_at_first(
 def test_what_the_engine_remembers_of_events_does_not_grow(
     hub: EventHubServer, stream: EventHubStream
 ) -> None:
-    append(hub, 100)
+    # With a float among their annotations, the engine reads them itself and keeps their tags.
+    hub.append_all("0", [message_of(DATA, b"event", {Symbol("x-odd"): 1.5})] * 100)
     reader = stream.open("0", None, 1)
     assert len(reader.receive(SOON)) == 100
     link: Any = reader._link._client._link
     assert len(link._received_delivery_tags) == 0
+    reader.close()
+
+
+def test_the_window_of_the_session_opens_again_after_many_events_at_once(
+    hub: EventHubServer, stream: EventHubStream
+) -> None:
+    reader = stream.open("0", None, 1)
+    reader.receive(SOON)
+    session: Any = reader._link._client._session
+    session.incoming_window = 7
+    hub.append_all("0", [message_of(DATA, b"event")] * 100)
+    assert len(reader.receive(SOON)) == 100
+    assert session.incoming_window > 0
     reader.close()
 
 
@@ -398,6 +413,21 @@ def test_a_reader_that_the_hub_ends_is_unreachable(
         reader.receive(BatchLimits(max_wait_seconds=WAIT_SECONDS))
 
 
+def test_an_event_that_does_not_say_where_it_is_is_not_passed_over(
+    hub: EventHubServer, stream: EventHubStream
+) -> None:
+    reader = stream.open("0", None, 1)
+    reader.receive(SOON)
+    # The emulator numbers every event, so this one is put where the engine puts its own.
+    reader._link._decoded.append(SdkMessage(data=[b"{}"]))
+    append(hub, 1)
+    for _ in range(2):
+        with pytest.raises(UnexpectedReply, match="partition 0 has sequence number None") as raised:
+            reader.receive(SOON)
+        assert "The reply begins" not in str(raised.value)
+    reader.close()
+
+
 @pytest.mark.parametrize("asked", ["partitions", "receive"])
 def test_a_hub_that_accepts_and_says_nothing_is_given_up(
     hub: EventHubServer, monkeypatch: pytest.MonkeyPatch, asked: str
@@ -543,6 +573,20 @@ def test_a_certificate_nobody_vouches_for_is_refused(
         ):
             stream.partitions()
         thread.join()
+
+
+def test_a_certificate_of_another_host_is_refused(
+    hub: EventHubServer, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    pem = self_signed(tmp_path)  # for 127.0.0.1
+    with tls_in_front_of(hub, pem) as port:
+        text = hub.connection_string.replace("UseDevelopmentEmulator=true;", "")
+        text = text.replace(f"127.0.0.1:{hub.port};", f"localhost:{port};")
+        with (
+            streaming(text, monkeypatch, ca_file=str(pem)) as stream,
+            pytest.raises(SourceRefused, match=r"not to be trusted .*Hostname mismatch"),
+        ):
+            stream.partitions()
 
 
 def test_a_handshake_that_never_ends_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
