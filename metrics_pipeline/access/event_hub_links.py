@@ -6,7 +6,8 @@ error, takes up to 30 s to do so, ends within seconds only, and makes an object 
 is never looked at: a third of all its time (docs/decisions/0007).
 
 What the engine has no limit for has one here: connecting and asking are cut after
-`timeout_seconds`, for a peer that accepts and says nothing would hold it for ever.
+`timeout_seconds`, for a peer that accepts and says nothing would hold it for ever. One that falls
+silent while events are waited for is given up after twice the time in which it has to show itself.
 
 Every failure leaves here as a SourceError. Facts: `_client_base.py` and `_consumer.py` of
 azure-eventhub 5.15.1 (addresses, annotations, properties).
@@ -33,7 +34,7 @@ from azure.eventhub._pyamqp.error import RetryPolicy
 from azure.eventhub._pyamqp.message import Message
 from azure.eventhub._pyamqp.utils import amqp_long_value, amqp_string_value
 
-from metrics_pipeline.access.event_hub_connection import Hub
+from metrics_pipeline.access.event_hub_connection import SOCKET_SECONDS, Hub
 from metrics_pipeline.access.event_hub_errors import BROKEN, no_answer, refused, text, translated
 from metrics_pipeline.access.event_hub_frames import (
     ENQUEUED_TIME,
@@ -59,6 +60,9 @@ from metrics_pipeline.core.telemetry import (
 BYTES_AT_ONCE = 1 << 16
 """So many are read between two looks at what a micro-batch may hold; some 100 uplinks."""
 
+SILENT_INTERVALS = 2
+"""After so many `idle_seconds` without a sign the hub is given up (AMQP 1.0, part 2, 2.4.5)."""
+
 CLOSE_SECONDS = 2.0
 EPOCH = b"com.microsoft:epoch"
 BEFORE_THE_FIRST = "-1"
@@ -75,8 +79,10 @@ _string: Any = amqp_string_value
 class _Link:
     """A connection with one of the engine's clients on it; for one thread at a time, but `cut`."""
 
-    def __init__(self, hub: Hub, target: str, client: Any) -> None:
+    def __init__(self, hub: Hub, target: str, client: Any, idle_seconds: int | None = None) -> None:
+        """With `idle_seconds`, the hub says so often that it is there."""
         self._hub = hub
+        self._idle_seconds = idle_seconds
         self._target = target
         self._client = client
         self._connection: Any = None
@@ -86,11 +92,13 @@ class _Link:
     def open(self) -> None:
         """Connect and be let in."""
         with self._translating(), self._bounded():
-            self._connection = self._hub.connect()
+            self._connection = self._hub.connect(self._idle_seconds)
             self._connection.open()
             self._client.open(connection=self._connection)
             while not self._client.client_ready() and not self.is_cut:
                 pass  # each look waits for frames
+            # The engine would count the time in which nobody looks as silence of the hub.
+            self._connection._idle_timeout = None
 
     def cut(self) -> None:
         """Make whoever waits for the hub fail at once; from any thread."""
@@ -167,6 +175,9 @@ class EventLink(_Link):
         self._decoded: deque[Any] = deque()
         """Messages that the engine has read, and nobody has looked at."""
 
+        self._silent_seconds = 0.0
+        """So long it was looked for something of the hub, since something came."""
+
         selector = _string(_selector(after).encode())
         group = f"/consumergroups/{consumer_group}"
         address = f"amqps://{hub.host}/{hub.hub}/ConsumerGroups/{consumer_group}/Partitions"
@@ -183,7 +194,7 @@ class EventLink(_Link):
             streaming_receive=True,
             message_received_callback=self._decoded.append,
         )
-        super().__init__(hub, f"partition {partition} of {hub.name}", client)
+        super().__init__(hub, f"partition {partition} of {hub.name}", client, hub.idle_seconds)
 
     def receive(self, limits: BatchLimits) -> Sequence[RawEvent]:
         """The next events within `limits`, and none if none came in time. Raises after `cut`."""
@@ -222,11 +233,20 @@ class EventLink(_Link):
         try:
             data: bytes = transport.sock.recv(BYTES_AT_ONCE)
         except TimeoutError:
+            self._silent_seconds += SOCKET_SECONDS
+            self._check_silence()
             return b""
         if not data:
             raise ConnectionError("the hub has closed the connection")
+        self._silent_seconds = 0.0
         self._connection._last_frame_received_time = time.time()
         return data
+
+    def _check_silence(self) -> None:
+        """A connection whose other end is gone says nothing for ever, like one without events."""
+        allowed = SILENT_INTERVALS * self._hub.idle_seconds
+        if self._silent_seconds >= allowed:
+            raise ConnectionError(f"no sign of the hub for {allowed} s")
 
     def _take_frames(self, buffer: bytes) -> int:
         """Take the whole frames in `buffer`; how many bytes these are."""

@@ -450,6 +450,43 @@ def test_a_hub_that_falls_silent_is_given_up(
             stream.partitions()
 
 
+@pytest.fixture
+def watchful(hub: EventHubServer, monkeypatch: pytest.MonkeyPatch) -> Iterator[EventHubStream]:
+    """A stream to whose readers the hub shows itself every second."""
+    settings = settings_for(hub.connection_string, monkeypatch, timeout_seconds=5)
+    opened = EventHubStream(settings, idle_seconds=1)
+    yield opened
+    opened.close()
+
+
+def test_a_hub_that_falls_silent_while_it_is_read_is_given_up_and_read_on(
+    hub: EventHubServer, watchful: EventHubStream
+) -> None:
+    append(hub, 3)
+    reader = watchful.open("0", None, 1)
+    events = list(reader.receive(SOON))
+    hub.freeze()
+    append(hub, 2)
+    with pytest.raises(SourceUnreachable, match="no sign of the hub for 2 s"):
+        reader.receive(BatchLimits(max_wait_seconds=WAIT_SECONDS))
+    reader.close()
+    hub.freeze(False)
+    events += read(watchful, Position(events[-1].offset, events[-1].sequence_number), epoch=2)
+    assert [event.sequence_number for event in events] == list(range(5))
+
+
+def test_a_hub_without_events_is_not_taken_for_silent(
+    hub: EventHubServer, watchful: EventHubStream
+) -> None:
+    reader = watchful.open("0", None, 1)
+    longer_than_silence = 2.5
+    assert reader.receive(BatchLimits(max_wait_seconds=longer_than_silence)) == []
+    time.sleep(longer_than_silence)  # as a reader does whose store is slow
+    append(hub, 1)
+    assert len(reader.receive(SOON)) == 1
+    reader.close()
+
+
 def test_nobody_listening_is_unreachable(monkeypatch: pytest.MonkeyPatch) -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
