@@ -204,14 +204,6 @@ class EventHubStream:
         return make_token_credential(self._settings.entra_id, self._settings.timeout_seconds)
 
 
-def open_stream(settings: EventHubSettings) -> EventHubStream:
-    """The stream that `settings` name; connects at first use.
-
-    Raises ConfigurationError for a connection string that is missing or cannot be used.
-    """
-    return EventHubStream(settings)
-
-
 def _check_loopback(host: str) -> None:
     if not is_loopback(host.partition(":")[0]):
         raise ConfigurationError(

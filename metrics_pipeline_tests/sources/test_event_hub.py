@@ -31,7 +31,7 @@ from metrics_pipeline.core.telemetry import BatchLimits, PartitionState, Positio
 from metrics_pipeline.simulators.event_hub.amqp_messages import Message
 from metrics_pipeline.simulators.event_hub.amqp_types import Described, Symbol, ULong, encode
 from metrics_pipeline.simulators.event_hub.server import EventHubServer, serve_event_hub
-from metrics_pipeline.sources.event_hub import EventHubStream, open_stream
+from metrics_pipeline.sources.event_hub import EventHubStream
 from metrics_pipeline.sources.event_hub_settings import EventHubSettings
 from metrics_pipeline_tests.servers import self_signed
 
@@ -57,7 +57,7 @@ def settings_for(text: str, monkeypatch: pytest.MonkeyPatch, **changes: Any) -> 
 
 @pytest.fixture
 def stream(hub: EventHubServer, monkeypatch: pytest.MonkeyPatch) -> Iterator[EventHubStream]:
-    opened = open_stream(settings_for(hub.connection_string, monkeypatch, timeout_seconds=5))
+    opened = EventHubStream(settings_for(hub.connection_string, monkeypatch, timeout_seconds=5))
     yield opened
     opened.close()
 
@@ -66,7 +66,7 @@ def stream(hub: EventHubServer, monkeypatch: pytest.MonkeyPatch) -> Iterator[Eve
 def streaming(
     text: str, monkeypatch: pytest.MonkeyPatch, **changes: Any
 ) -> Iterator[EventHubStream]:
-    opened = open_stream(settings_for(text, monkeypatch, **changes))
+    opened = EventHubStream(settings_for(text, monkeypatch, **changes))
     try:
         yield opened
     finally:
@@ -648,7 +648,7 @@ def test_plain_amqp_is_for_this_machine_alone(monkeypatch: pytest.MonkeyPatch) -
         "UseDevelopmentEmulator=true;EntityPath=telemetry"
     )
     with pytest.raises(ConfigurationError, match="in the clear"):
-        open_stream(settings_for(text, monkeypatch))
+        EventHubStream(settings_for(text, monkeypatch))
 
 
 @pytest.mark.parametrize(
@@ -665,7 +665,7 @@ def test_a_connection_string_that_is_none_is_a_configuration_error(
     monkeypatch: pytest.MonkeyPatch, text: str, problem: str
 ) -> None:
     with pytest.raises(ConfigurationError, match=problem):
-        open_stream(settings_for(text, monkeypatch))
+        EventHubStream(settings_for(text, monkeypatch))
 
 
 @pytest.mark.parametrize(
@@ -694,4 +694,4 @@ def test_another_version_of_the_sdk_is_refused(
 ) -> None:
     monkeypatch.setattr("azure.eventhub.__version__", "5.16.0")
     with pytest.raises(ConfigurationError, match=r"5\.16\.0 is installed"):
-        open_stream(settings_for(hub.connection_string, monkeypatch))
+        EventHubStream(settings_for(hub.connection_string, monkeypatch))
