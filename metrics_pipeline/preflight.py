@@ -36,11 +36,11 @@ from metrics_pipeline.core.telemetry_backlog import MOVE_IT, ahead_in_words, loo
 from metrics_pipeline.exporter.instance_reader import InstanceReader
 from metrics_pipeline.orchestration.poll_list import PollList, list_devices
 from metrics_pipeline.settings import Settings, TelemetrySettings
-from metrics_pipeline.sources.event_hub import open_stream
 from metrics_pipeline.sources.inventory import Inventory, InventorySettings
 from metrics_pipeline.sources.probe_registry import PROBES
 from metrics_pipeline.sources.registry import SOURCES
 from metrics_pipeline.sources.spec import SourceSpec
+from metrics_pipeline.sources.streams import open_stream
 from metrics_pipeline.storage.open import open_checkpoints, open_store
 from metrics_pipeline.storage.operational import OperationalDatabase
 

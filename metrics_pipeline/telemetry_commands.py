@@ -24,7 +24,7 @@ from metrics_pipeline.core.telemetry import Checkpoint
 from metrics_pipeline.core.validation import NS_PER_SECOND
 from metrics_pipeline.settings import Settings, TelemetrySettings
 from metrics_pipeline.settings_file import load_settings
-from metrics_pipeline.sources.event_hub import open_stream
+from metrics_pipeline.sources.streams import open_stream
 from metrics_pipeline.storage.dead_letters import DeadLetters, KeptDeadLetter, Selection
 from metrics_pipeline.storage.open import open_checkpoints, open_writer
 from metrics_pipeline.storage.operational import OperationalDatabase

@@ -37,6 +37,15 @@ MAX_REASON_CHARACTERS = 300
 BROKEN = (AMQPException, OSError, ValueError, LookupError, TypeError, AttributeError, struct.error)
 """What the engine raises: its own errors, those of a socket, and those of replies that are none."""
 
+
+class UnexpectedFrames(UnexpectedReply):
+    """What came is not AMQP as it should be, or no event; the engine keeps no bytes to show."""
+
+    def __init__(self, source: str, target: str, problem: str) -> None:
+        fix = "Check that the host and the port are those of an event hub."
+        SourceError.__init__(self, source, target, problem, fix)
+
+
 _Refusal = Callable[[Hub, str, str], SourceError]
 
 
@@ -88,9 +97,8 @@ def translated(error: Exception, hub: Hub, target: str) -> SourceError:
     if isinstance(error, AttributeError | TypeError):
         # The engine goes on for a moment with a connection that it has given up.
         return _unreachable(hub, target, f"the connection broke ({_reason(error)})")
-    return UnexpectedReply(
-        hub.source, target, "what came back is not AMQP as it should be", _reason(error).encode()
-    )
+    problem = f"what came back is not AMQP as it should be ({_reason(error)})"
+    return UnexpectedFrames(hub.source, target, problem)
 
 
 def _of_amqp(error: AMQPException, hub: Hub, target: str) -> SourceError:

@@ -6,7 +6,8 @@ error, takes up to 30 s to do so, ends within seconds only, and makes an object 
 is never looked at: a third of all its time (docs/decisions/0007).
 
 What the engine has no limit for has one here: connecting and asking are cut after
-`timeout_seconds`, for a peer that accepts and says nothing would hold it for ever.
+`timeout_seconds`, for a peer that accepts and says nothing would hold it for ever. One that falls
+silent while events are waited for is given up after twice the time in which it has to show itself.
 
 Every failure leaves here as a SourceError. Facts: `_client_base.py` and `_consumer.py` of
 azure-eventhub 5.15.1 (addresses, annotations, properties).
@@ -33,7 +34,7 @@ from azure.eventhub._pyamqp.error import RetryPolicy
 from azure.eventhub._pyamqp.message import Message
 from azure.eventhub._pyamqp.utils import amqp_long_value, amqp_string_value
 
-from metrics_pipeline.access.event_hub_connection import Hub
+from metrics_pipeline.access.event_hub_connection import SOCKET_SECONDS, Hub
 from metrics_pipeline.access.event_hub_errors import BROKEN, no_answer, refused, text, translated
 from metrics_pipeline.access.event_hub_frames import (
     ENQUEUED_TIME,
@@ -59,6 +60,9 @@ from metrics_pipeline.core.telemetry import (
 BYTES_AT_ONCE = 1 << 16
 """So many are read between two looks at what a micro-batch may hold; some 100 uplinks."""
 
+SILENT_INTERVALS = 2
+"""After so many `idle_seconds` without a sign the hub is given up (AMQP 1.0, part 2, 2.4.5)."""
+
 CLOSE_SECONDS = 2.0
 EPOCH = b"com.microsoft:epoch"
 BEFORE_THE_FIRST = "-1"
@@ -75,8 +79,10 @@ _string: Any = amqp_string_value
 class _Link:
     """A connection with one of the engine's clients on it; for one thread at a time, but `cut`."""
 
-    def __init__(self, hub: Hub, target: str, client: Any) -> None:
+    def __init__(self, hub: Hub, target: str, client: Any, idle_seconds: int | None = None) -> None:
+        """With `idle_seconds`, the hub says so often that it is there."""
         self._hub = hub
+        self._idle_seconds = idle_seconds
         self._target = target
         self._client = client
         self._connection: Any = None
@@ -86,11 +92,13 @@ class _Link:
     def open(self) -> None:
         """Connect and be let in."""
         with self._translating(), self._bounded():
-            self._connection = self._hub.connect()
+            self._connection = self._hub.connect(self._idle_seconds)
             self._connection.open()
             self._client.open(connection=self._connection)
             while not self._client.client_ready() and not self.is_cut:
                 pass  # each look waits for frames
+            # The engine would count the time in which nobody looks as silence of the hub.
+            self._connection._idle_timeout = None
 
     def cut(self) -> None:
         """Make whoever waits for the hub fail at once; from any thread."""
@@ -127,10 +135,11 @@ class _Link:
         timer.start()
         try:
             yield
-            if self.is_cut:
-                raise TimeoutError
         finally:
             timer.cancel()
+            timer.join()  # it may have begun: then the link is cut, and nobody should take it over
+        if self.is_cut:
+            raise TimeoutError
 
     @contextmanager
     def _translating(self) -> Iterator[None]:
@@ -163,6 +172,12 @@ class EventLink(_Link):
         self._bytes = 0
         """Of the bodies of those that have arrived."""
 
+        self._decoded: deque[Any] = deque()
+        """Messages that the engine has read, and nobody has looked at."""
+
+        self._silent_seconds = 0.0
+        """So long it was looked for something of the hub, since something came."""
+
         selector = _string(_selector(after).encode())
         group = f"/consumergroups/{consumer_group}"
         address = f"amqps://{hub.host}/{hub.hub}/ConsumerGroups/{consumer_group}/Partitions"
@@ -177,25 +192,29 @@ class EventLink(_Link):
             link_properties={EPOCH: _long(epoch)},
             link_credit=prefetch,
             streaming_receive=True,
-            message_received_callback=self._take,
+            message_received_callback=self._decoded.append,
         )
-        super().__init__(hub, f"partition {partition} of {hub.name}", client)
+        super().__init__(hub, f"partition {partition} of {hub.name}", client, hub.idle_seconds)
 
     def receive(self, limits: BatchLimits) -> Sequence[RawEvent]:
-        """The next events within `limits`, and none if none came in time, or after `cut`."""
+        """The next events within `limits`, and none if none came in time. Raises after `cut`."""
         deadline = time.monotonic() + limits.max_wait_seconds
         with self._translating():
             while not self._is_enough(limits) and not self.is_cut:
                 self._look()
                 if time.monotonic() >= deadline:
                     break
+            if self.is_cut:
+                raise TimeoutError
         # The engine keeps the tag of every event for a settlement that never comes.
         if self._client._link is not None:
             self._client._link._received_delivery_tags.clear()
         return self._pop(limits)
 
     def _look(self) -> None:
-        if not self._client.client_ready():
+        is_ready = self._client.client_ready()
+        self._take_decoded()  # asking for a new token, the engine reads by itself
+        if not is_ready:
             return
         link = self._client._link
         if link.current_link_credit <= self._prefetch // 2:
@@ -214,11 +233,20 @@ class EventLink(_Link):
         try:
             data: bytes = transport.sock.recv(BYTES_AT_ONCE)
         except TimeoutError:
+            self._silent_seconds += SOCKET_SECONDS
+            self._check_silence()
             return b""
         if not data:
             raise ConnectionError("the hub has closed the connection")
+        self._silent_seconds = 0.0
         self._connection._last_frame_received_time = time.time()
         return data
+
+    def _check_silence(self) -> None:
+        """A connection whose other end is gone says nothing for ever, like one without events."""
+        allowed = SILENT_INTERVALS * self._hub.idle_seconds
+        if self._silent_seconds >= allowed:
+            raise ConnectionError(f"no sign of the hub for {allowed} s")
 
     def _take_frames(self, buffer: bytes) -> int:
         """Take the whole frames in `buffer`; how many bytes these are."""
@@ -240,8 +268,7 @@ class EventLink(_Link):
                 self._pass_on(frame)
             else:
                 count += 1
-                self._arrived.append(event)
-                self._bytes += len(event.body)
+                self._add(event)
         self._count(count)
         return at
 
@@ -254,7 +281,7 @@ class EventLink(_Link):
         session.next_incoming_id += transfers
         session.remote_outgoing_window -= transfers
         session.incoming_window -= transfers
-        if session.incoming_window == 0:
+        if session.incoming_window <= 0:
             session.incoming_window = session.target_incoming_window
             session._outgoing_flow()
 
@@ -264,6 +291,7 @@ class EventLink(_Link):
         decoded = decode_frame(payload) if payload else decode_empty_frame(memoryview(frame))
         channel = int.from_bytes(frame[6:8], "big")
         self._connection._process_incoming_frame(channel, decoded)
+        self._take_decoded()
 
     def _is_enough(self, limits: BatchLimits) -> bool:
         return len(self._arrived) >= limits.max_events or self._bytes >= limits.max_bytes
@@ -279,8 +307,17 @@ class EventLink(_Link):
             self._bytes -= len(events[-1].body)
         return events
 
-    def _take(self, message: Any) -> None:
-        event = event_of(self._partition, message)
+    def _take_decoded(self) -> None:
+        """Take the events in what the engine has read.
+
+        Not in its callback, for it logs what that raises and goes on: the event would be lost.
+        """
+        while self._decoded:
+            # It stays where it is if it is no event: no later one is given as if it were the next.
+            self._add(event_of(self._partition, self._decoded[0]))
+            self._decoded.popleft()
+
+    def _add(self, event: RawEvent) -> None:
         self._arrived.append(event)
         self._bytes += len(event.body)
 
@@ -327,20 +364,21 @@ def _selector(after: Position | None) -> str:
 
 
 def event_of(partition: str, message: Any) -> RawEvent:
-    """The event in a message that the engine has decoded."""
-    annotations = message.message_annotations
-    return RawEvent(
-        partition,
-        annotations[SEQUENCE_NUMBER],
-        annotations[OFFSET].decode(),
-        annotations[ENQUEUED_TIME] * NS_PER_MS,
-        _body(message),
-        {
-            property_name(name): _property(value)
-            for name, value in annotations.items()
-            if name.startswith(KEPT)
-        },
-    )
+    """The event in a message that the engine has decoded. ValueError if it says not where it is."""
+    found = message.message_annotations
+    annotations = found if isinstance(found, Mapping) else {}
+    number, enqueued = annotations.get(SEQUENCE_NUMBER), annotations.get(ENQUEUED_TIME)
+    offset = annotations.get(OFFSET)
+    if type(number) is not int or type(offset) is not bytes or type(enqueued) is not int:
+        given = f"sequence number {number!r}, offset {offset!r}, enqueued time {enqueued!r}"
+        raise ValueError(f"an event of partition {partition} has {given}")
+    properties = {
+        property_name(name): _property(value)
+        for name, value in annotations.items()
+        if isinstance(name, bytes) and name.startswith(KEPT)
+    }
+    time_ns = enqueued * NS_PER_MS
+    return RawEvent(partition, number, offset.decode(), time_ns, _body(message), properties)
 
 
 def _property(value: Any) -> SystemProperty:
@@ -350,11 +388,18 @@ def _property(value: Any) -> SystemProperty:
 
 
 def _body(message: Any) -> bytes:
-    data = message.data
-    if data is None:
-        value = message.value
-        return value.encode() if isinstance(value, str) else value or b""
-    return data[0] if len(data) == 1 else b"".join(data)
+    if message.data is not None:
+        return b"".join(map(_bytes, message.data))
+    return _bytes(message.value if message.sequence is None else message.sequence)
+
+
+def _bytes(value: Any) -> bytes:
+    """As they came; of a value that is no text, what shows in a dead letter what it was."""
+    if value is None:
+        return b""
+    if isinstance(value, str):
+        return value.encode(errors="replace")
+    return value if isinstance(value, bytes) else repr(value).encode(errors="replace")
 
 
 def _state(found: Mapping[bytes, Any]) -> PartitionState:

@@ -28,7 +28,7 @@ from metrics_pipeline.core.telemetry_backlog import (
 from metrics_pipeline.core.validation import NS_PER_SECOND
 from metrics_pipeline.orchestration.in_flight import find_in_flight
 from metrics_pipeline.settings import Settings
-from metrics_pipeline.sources.event_hub import open_stream
+from metrics_pipeline.sources.streams import open_stream
 from metrics_pipeline.storage import snapshots
 from metrics_pipeline.storage.open import open_checkpoints
 from metrics_pipeline.storage.operational import OperationalDatabase

@@ -17,7 +17,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from metrics_pipeline.access.azure_credentials import make_token_credential
-from metrics_pipeline.access.event_hub_connection import Hub, check_version
+from metrics_pipeline.access.event_hub_connection import IDLE_SECONDS, Hub, check_version
 from metrics_pipeline.access.event_hub_credentials import (
     HubConnectionString,
     HubEntraId,
@@ -80,11 +80,19 @@ class EventHubStream:
     """`EventStream` over an event hub."""
 
     def __init__(
-        self, settings: EventHubSettings, token_credential: TokenCredential | None = None
+        self,
+        settings: EventHubSettings,
+        token_credential: TokenCredential | None = None,
+        *,
+        idle_seconds: int = IDLE_SECONDS,
     ) -> None:
-        """`token_credential` replaces the one azure-identity would make for `entra_id`."""
+        """`token_credential` replaces the one azure-identity would make for `entra_id`.
+
+        While events are read, the hub says every `idle_seconds` that it is there.
+        """
         check_version()
         self._settings = settings
+        self._idle_seconds = idle_seconds
         self._given_token_credential = token_credential
         self._hub = self._locate()
         self._asking = threading.Lock()
@@ -165,8 +173,8 @@ class EventHubStream:
         given = self._given_token_credential or self._own_token_credential
         credential = HubEntraId(NAME, target, given)
         trusted = trusted_authorities(self._settings.ca_file, f"{NAME}.ca_file")
-        timeout = self._settings.timeout_seconds
-        return Hub(NAME, entra_id.host, hub, credential, trusted, timeout)
+        timeout, idle = self._settings.timeout_seconds, self._idle_seconds
+        return Hub(NAME, entra_id.host, hub, credential, trusted, timeout, idle)
 
     def _connection_string(self) -> HubConnectionString:
         reference = self._settings.connection_string
@@ -187,20 +195,13 @@ class EventHubStream:
         trusted = (
             None if given.is_emulator else trusted_authorities(settings.ca_file, f"{NAME}.ca_file")
         )
-        return Hub(NAME, given.host, hub, given.credential, trusted, settings.timeout_seconds)
+        timeout, idle = settings.timeout_seconds, self._idle_seconds
+        return Hub(NAME, given.host, hub, given.credential, trusted, timeout, idle)
 
     @functools.cached_property
     def _own_token_credential(self) -> TokenCredential:
         assert self._settings.entra_id is not None
         return make_token_credential(self._settings.entra_id, self._settings.timeout_seconds)
-
-
-def open_stream(settings: EventHubSettings) -> EventHubStream:
-    """The stream that `settings` name; connects at first use.
-
-    Raises ConfigurationError for a connection string that is missing or cannot be used.
-    """
-    return EventHubStream(settings)
 
 
 def _check_loopback(host: str) -> None:

@@ -23,7 +23,7 @@ from metrics_pipeline.orchestration.telemetry_sensor import (
 )
 from metrics_pipeline.settings import Settings
 from metrics_pipeline.simulators.event_hub.server import EventHubServer, serve_event_hub
-from metrics_pipeline.sources.event_hub import open_stream
+from metrics_pipeline.sources.streams import open_stream
 from metrics_pipeline.storage import snapshots, tallies
 from metrics_pipeline.storage.dead_letters import DeadLetters
 from metrics_pipeline.storage.embedded import EmbeddedStore, EmbeddedStoreSettings

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from azure.eventhub._pyamqp.message import Message as SdkMessage
 from pydantic import ValidationError
 
 from metrics_pipeline.core.errors import (
@@ -27,8 +28,10 @@ from metrics_pipeline.core.errors import (
     UnexpectedReply,
 )
 from metrics_pipeline.core.telemetry import BatchLimits, PartitionState, Position, RawEvent
+from metrics_pipeline.simulators.event_hub.amqp_messages import Message
+from metrics_pipeline.simulators.event_hub.amqp_types import Described, Symbol, ULong, encode
 from metrics_pipeline.simulators.event_hub.server import EventHubServer, serve_event_hub
-from metrics_pipeline.sources.event_hub import EventHubStream, open_stream
+from metrics_pipeline.sources.event_hub import EventHubStream
 from metrics_pipeline.sources.event_hub_settings import EventHubSettings
 from metrics_pipeline_tests.servers import self_signed
 
@@ -36,6 +39,8 @@ PARTITIONS = 2
 SOON = BatchLimits(max_events=1000, max_wait_seconds=0.3)
 WAIT_SECONDS = 20.0
 NS_PER_MS = 1_000_000
+DATA, SEQUENCE, VALUE = 0x75, 0x76, 0x77
+"""The codes of the sections a body may be in."""
 
 
 @pytest.fixture
@@ -52,7 +57,7 @@ def settings_for(text: str, monkeypatch: pytest.MonkeyPatch, **changes: Any) -> 
 
 @pytest.fixture
 def stream(hub: EventHubServer, monkeypatch: pytest.MonkeyPatch) -> Iterator[EventHubStream]:
-    opened = open_stream(settings_for(hub.connection_string, monkeypatch, timeout_seconds=5))
+    opened = EventHubStream(settings_for(hub.connection_string, monkeypatch, timeout_seconds=5))
     yield opened
     opened.close()
 
@@ -61,7 +66,7 @@ def stream(hub: EventHubServer, monkeypatch: pytest.MonkeyPatch) -> Iterator[Eve
 def streaming(
     text: str, monkeypatch: pytest.MonkeyPatch, **changes: Any
 ) -> Iterator[EventHubStream]:
-    opened = open_stream(settings_for(text, monkeypatch, **changes))
+    opened = EventHubStream(settings_for(text, monkeypatch, **changes))
     try:
         yield opened
     finally:
@@ -71,6 +76,14 @@ def streaming(
 def append(hub: EventHubServer, count: int, partition: str = "0") -> None:
     for number in range(count):
         hub.append(b"event %d" % number, partition=partition)
+
+
+def message_of(section: int, value: Any, annotations: dict[Any, Any] | None = None) -> Message:
+    """A message whose body is `value` in a section of this code, with annotations of any keys."""
+    given = annotations or {}
+    pairs = b"".join(encode(name) + encode(each) for name, each in given.items())
+    bare = encode(Described(ULong(section), value))
+    return Message(annotations=pairs, annotation_count=len(given), bare=bare)
 
 
 def bodies(events: Any) -> list[bytes]:
@@ -105,6 +118,39 @@ def test_a_body_of_many_frames_comes_whole(hub: EventHubServer, stream: EventHub
     body = bytes(range(256)) * 4000
     hub.append(body, partition="0")
     assert bodies(read(stream)) == [body]
+
+
+@pytest.mark.parametrize("key", [ULong(5), 5, "text", None, True, 1.5])
+def test_an_event_with_an_annotation_of_any_key_is_not_lost(
+    hub: EventHubServer, stream: EventHubStream, key: Any
+) -> None:
+    odd = message_of(DATA, b"odd", {key: "x"})
+    usual = message_of(DATA, b"usual")
+    hub.append_all("0", [usual, odd, usual])
+    events = read(stream)
+    assert bodies(events) == [b"usual", b"odd", b"usual"]
+    assert [event.sequence_number for event in events] == [0, 1, 2]
+
+
+@pytest.mark.parametrize(
+    ("section", "value", "body"),
+    [
+        (VALUE, {"a": 1}, b"{b'a': 1}"),
+        (VALUE, 5, b"5"),
+        (VALUE, 1.5, b"1.5"),
+        (VALUE, False, b"False"),
+        (VALUE, None, b""),
+        (VALUE, "text", b"text"),
+        (VALUE, b"bytes", b"bytes"),
+        (DATA, [1], b"[1]"),
+        (SEQUENCE, [1, 2], b"[[1, 2]]"),
+    ],
+)
+def test_a_body_of_any_type_comes_as_bytes(
+    hub: EventHubServer, stream: EventHubStream, section: int, value: Any, body: bytes
+) -> None:
+    hub.append_all("0", [message_of(section, value), message_of(DATA, b"next")])
+    assert bodies(read(stream)) == [body, b"next"]
 
 
 def test_reading_goes_on_after_a_position(hub: EventHubServer, stream: EventHubStream) -> None:
@@ -153,11 +199,25 @@ def test_more_comes_than_was_asked_for_at_first(
 def test_what_the_engine_remembers_of_events_does_not_grow(
     hub: EventHubServer, stream: EventHubStream
 ) -> None:
-    append(hub, 100)
+    # With a float among their annotations, the engine reads them itself and keeps their tags.
+    hub.append_all("0", [message_of(DATA, b"event", {Symbol("x-odd"): 1.5})] * 100)
     reader = stream.open("0", None, 1)
     assert len(reader.receive(SOON)) == 100
     link: Any = reader._link._client._link
     assert len(link._received_delivery_tags) == 0
+    reader.close()
+
+
+def test_the_window_of_the_session_opens_again_after_many_events_at_once(
+    hub: EventHubServer, stream: EventHubStream
+) -> None:
+    reader = stream.open("0", None, 1)
+    reader.receive(SOON)
+    session: Any = reader._link._client._session
+    session.incoming_window = 7
+    hub.append_all("0", [message_of(DATA, b"event")] * 100)
+    assert len(reader.receive(SOON)) == 100
+    assert session.incoming_window > 0
     reader.close()
 
 
@@ -249,6 +309,38 @@ def test_another_thread_may_end_a_reader_that_cannot_connect(
         timer.join()
 
 
+def test_a_link_that_is_cut_says_so_at_every_look(
+    hub: EventHubServer, stream: EventHubStream
+) -> None:
+    append(hub, 1)
+    reader = stream.open("0", None, 1)
+    assert len(reader.receive(SOON)) == 1
+    reader._link.cut()
+    for _ in range(2):
+        with pytest.raises(SourceUnreachable, match="no answer"):
+            reader.receive(SOON)
+    reader.close()
+
+
+def test_a_link_that_is_cut_when_it_has_just_opened_is_not_open(
+    hub: EventHubServer, stream: EventHubStream, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The timer may fire between the last look and its end."""
+
+    class LateTimer(threading.Timer):
+        def cancel(self) -> None:
+            self.function()
+            super().cancel()
+
+    append(hub, 1)
+    with monkeypatch.context() as change:
+        change.setattr(threading, "Timer", LateTimer)
+        reader = stream.open("0", None, 1)
+        with pytest.raises(SourceUnreachable, match="no answer"):
+            reader.receive(SOON)
+    reader.close()
+
+
 # --- what goes wrong ------------------------------------------------------------------------------
 
 
@@ -321,6 +413,21 @@ def test_a_reader_that_the_hub_ends_is_unreachable(
         reader.receive(BatchLimits(max_wait_seconds=WAIT_SECONDS))
 
 
+def test_an_event_that_does_not_say_where_it_is_is_not_passed_over(
+    hub: EventHubServer, stream: EventHubStream
+) -> None:
+    reader = stream.open("0", None, 1)
+    reader.receive(SOON)
+    # The emulator numbers every event, so this one is put where the engine puts its own.
+    reader._link._decoded.append(SdkMessage(data=[b"{}"]))
+    append(hub, 1)
+    for _ in range(2):
+        with pytest.raises(UnexpectedReply, match="partition 0 has sequence number None") as raised:
+            reader.receive(SOON)
+        assert "The reply begins" not in str(raised.value)
+    reader.close()
+
+
 @pytest.mark.parametrize("asked", ["partitions", "receive"])
 def test_a_hub_that_accepts_and_says_nothing_is_given_up(
     hub: EventHubServer, monkeypatch: pytest.MonkeyPatch, asked: str
@@ -341,6 +448,43 @@ def test_a_hub_that_falls_silent_is_given_up(
         hub.freeze()
         with pytest.raises(SourceUnreachable, match="no answer"):
             stream.partitions()
+
+
+@pytest.fixture
+def watchful(hub: EventHubServer, monkeypatch: pytest.MonkeyPatch) -> Iterator[EventHubStream]:
+    """A stream to whose readers the hub shows itself every second."""
+    settings = settings_for(hub.connection_string, monkeypatch, timeout_seconds=5)
+    opened = EventHubStream(settings, idle_seconds=1)
+    yield opened
+    opened.close()
+
+
+def test_a_hub_that_falls_silent_while_it_is_read_is_given_up_and_read_on(
+    hub: EventHubServer, watchful: EventHubStream
+) -> None:
+    append(hub, 3)
+    reader = watchful.open("0", None, 1)
+    events = list(reader.receive(SOON))
+    hub.freeze()
+    append(hub, 2)
+    with pytest.raises(SourceUnreachable, match="no sign of the hub for 2 s"):
+        reader.receive(BatchLimits(max_wait_seconds=WAIT_SECONDS))
+    reader.close()
+    hub.freeze(False)
+    events += read(watchful, Position(events[-1].offset, events[-1].sequence_number), epoch=2)
+    assert [event.sequence_number for event in events] == list(range(5))
+
+
+def test_a_hub_without_events_is_not_taken_for_silent(
+    hub: EventHubServer, watchful: EventHubStream
+) -> None:
+    reader = watchful.open("0", None, 1)
+    longer_than_silence = 2.5
+    assert reader.receive(BatchLimits(max_wait_seconds=longer_than_silence)) == []
+    time.sleep(longer_than_silence)  # as a reader does whose store is slow
+    append(hub, 1)
+    assert len(reader.receive(SOON)) == 1
+    reader.close()
 
 
 def test_nobody_listening_is_unreachable(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -468,6 +612,20 @@ def test_a_certificate_nobody_vouches_for_is_refused(
         thread.join()
 
 
+def test_a_certificate_of_another_host_is_refused(
+    hub: EventHubServer, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    pem = self_signed(tmp_path)  # for 127.0.0.1
+    with tls_in_front_of(hub, pem) as port:
+        text = hub.connection_string.replace("UseDevelopmentEmulator=true;", "")
+        text = text.replace(f"127.0.0.1:{hub.port};", f"localhost:{port};")
+        with (
+            streaming(text, monkeypatch, ca_file=str(pem)) as stream,
+            pytest.raises(SourceRefused, match=r"not to be trusted .*Hostname mismatch"),
+        ):
+            stream.partitions()
+
+
 def test_a_handshake_that_never_ends_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         text = (
@@ -490,7 +648,7 @@ def test_plain_amqp_is_for_this_machine_alone(monkeypatch: pytest.MonkeyPatch) -
         "UseDevelopmentEmulator=true;EntityPath=telemetry"
     )
     with pytest.raises(ConfigurationError, match="in the clear"):
-        open_stream(settings_for(text, monkeypatch))
+        EventHubStream(settings_for(text, monkeypatch))
 
 
 @pytest.mark.parametrize(
@@ -507,7 +665,7 @@ def test_a_connection_string_that_is_none_is_a_configuration_error(
     monkeypatch: pytest.MonkeyPatch, text: str, problem: str
 ) -> None:
     with pytest.raises(ConfigurationError, match=problem):
-        open_stream(settings_for(text, monkeypatch))
+        EventHubStream(settings_for(text, monkeypatch))
 
 
 @pytest.mark.parametrize(
@@ -536,4 +694,4 @@ def test_another_version_of_the_sdk_is_refused(
 ) -> None:
     monkeypatch.setattr("azure.eventhub.__version__", "5.16.0")
     with pytest.raises(ConfigurationError, match=r"5\.16\.0 is installed"):
-        open_stream(settings_for(hub.connection_string, monkeypatch))
+        EventHubStream(settings_for(hub.connection_string, monkeypatch))

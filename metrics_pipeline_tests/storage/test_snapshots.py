@@ -62,7 +62,7 @@ def test_points_come_back_as_they_were(points: list[Point]) -> None:
     assert [_types(point) for point in decoded] == [_types(point) for point in points]
 
 
-@given(st.lists(POINTS, max_size=7), st.integers(1, 200))
+@given(st.lists(POINTS, max_size=40), st.integers(1, 200))
 def test_points_come_in_batches_as_they_were(points: list[Point], size: int) -> None:
     batches = list(snapshots.decode_in_batches(snapshots.encode(points), size))
     assert tuple(Point(*row) for rows in batches for row in rows) == tuple(points)
@@ -76,13 +76,17 @@ def test_a_body_that_was_cut_off_is_an_error(missing: int) -> None:
         list(snapshots.decode_in_batches(body, 64))
 
 
-def test_a_body_is_json_with_a_point_in_each_line() -> None:
-    points = [count({"device_count": n}, n) for n in (1, 2)]
-    assert zlib.decompress(snapshots.encode(points)).decode().splitlines() == [
-        "[",
-        '["fleet_counts",{"provider":"hub"},{"device_count":1},1],',
-        '["fleet_counts",{"provider":"hub"},{"device_count":2},2]',
-        "]",
+def test_a_body_is_json_with_a_few_points_in_each_line() -> None:
+    size = snapshots.ROWS_A_LINE
+    points = [count({"device_count": n}, n) for n in range(size + 1)]
+    first, *lines, last = zlib.decompress(snapshots.encode(points)).decode().splitlines()
+    rows = [
+        f'["fleet_counts",{{"provider":"hub"}},{{"device_count":{n}}},{n}]' for n in range(size)
+    ]
+    assert (first, last) == ("[", "]")
+    assert lines == [
+        f"{','.join(rows)},",
+        f'["fleet_counts",{{"provider":"hub"}},{{"device_count":{size}}},{size}]',
     ]
 
 

@@ -27,7 +27,7 @@ from metrics_pipeline.orchestration.telemetry_report import (
     points_in,
 )
 from metrics_pipeline.settings import Settings, TelemetrySettings
-from metrics_pipeline.sources.event_hub import open_stream
+from metrics_pipeline.sources.streams import open_stream
 from metrics_pipeline.storage.dead_letters import DeadLetters
 from metrics_pipeline.storage.open import open_checkpoints
 from metrics_pipeline.storage.operational import OperationalDatabase

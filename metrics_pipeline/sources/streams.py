@@ -1,0 +1,20 @@
+"""The stream of events that the settings name. Its client is imported by who opens one.
+
+The client takes some tenths of a second and 20 MB to import; every process of Dagster imports what
+is here, and few of them read events.
+"""
+
+from __future__ import annotations
+
+from metrics_pipeline.core.ports import EventStream
+from metrics_pipeline.sources.event_hub_settings import EventHubSettings
+
+
+def open_stream(settings: EventHubSettings) -> EventStream:
+    """The stream that `settings` name; connects at first use.
+
+    Raises ConfigurationError for a connection string that is missing or cannot be used.
+    """
+    from metrics_pipeline.sources.event_hub import EventHubStream  # noqa: PLC0415
+
+    return EventHubStream(settings)
