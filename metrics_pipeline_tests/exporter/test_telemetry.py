@@ -58,9 +58,8 @@ def test_devices_lag_and_dead_letters_are_on_the_page(tmp_path: Path) -> None:
     device = f'{{device_eui="{EUI}0"}}'
     assert page[f"lorawan_device_frame_counter{device}"] == 70
     assert page[f"lorawan_device_frames_received_total{device}"] == 5
-    assert (
-        page[f"lorawan_device_frames_lost_total{device}"] == 4
-    )
+    # 3, 4, 6 and 7: those that are no more than 62 behind the newest may still come.
+    assert page[f"lorawan_device_frames_lost_total{device}"] == 4
     assert page['metrics_pipeline_dead_letters_total{reason="not_json"}'] == 2
     assert page['metrics_pipeline_dead_letters_total{reason="not_utf8"}'] == 1
     assert page['metrics_pipeline_points_written_total{measurement="lorawan_uplink"}'] == 6
