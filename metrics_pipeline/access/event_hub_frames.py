@@ -84,6 +84,31 @@ def find_event(partition: str, message: bytes) -> RawEvent | None:
         return None
 
 
+def known_annotations(message: bytes) -> Mapping[bytes, SystemProperty]:
+    """The annotations of `message` that can be read, whatever else is in it."""
+    at = 0
+    try:
+        while at < len(message):
+            if message[at + 2] == _ANNOTATIONS:
+                return _known_pairs(message, at + 3)
+            at = _skip(message, at + 3)
+    except (Odd, IndexError, ValueError):
+        pass
+    return {}
+
+
+def _known_pairs(data: bytes, at: int) -> dict[bytes, SystemProperty]:
+    _, pairs, at = _pairs(data, at)
+    found: dict[bytes, SystemProperty] = {}
+    for _ in range(pairs):
+        key, value = at, _skip(data, at)
+        at = _skip(data, value)
+        read = _READERS.get(data[value])
+        if read is not None and data[key] == _SYMBOL8:
+            _, found[data[key + 2 : value]] = read(data, value)
+    return found
+
+
 def _event(
     partition: str, annotations: Mapping[bytes, SystemProperty], body: bytes
 ) -> RawEvent | None:
@@ -116,15 +141,19 @@ def _fields(data: bytes, at: int) -> tuple[int, int]:
     raise Odd
 
 
-def _map(data: bytes, at: int) -> tuple[int, dict[bytes, SystemProperty]]:
+def _pairs(data: bytes, at: int) -> tuple[int, int, int]:
+    """Of a map: where it ends, how many pairs it has, and where the first begins."""
     code = data[at]
     if code == _MAP8:
-        end, pairs, at = at + 2 + data[at + 1], data[at + 2] // 2, at + 3
-    elif code == _MAP32:
+        return at + 2 + data[at + 1], data[at + 2] // 2, at + 3
+    if code == _MAP32:
         end = at + 5 + int.from_bytes(data[at + 1 : at + 5], "big")
-        pairs, at = int.from_bytes(data[at + 5 : at + 9], "big") // 2, at + 9
-    else:
-        raise Odd
+        return end, int.from_bytes(data[at + 5 : at + 9], "big") // 2, at + 9
+    raise Odd
+
+
+def _map(data: bytes, at: int) -> tuple[int, dict[bytes, SystemProperty]]:
+    end, pairs, at = _pairs(data, at)
     found: dict[bytes, SystemProperty] = {}
     for _ in range(pairs):
         if data[at] != _SYMBOL8:

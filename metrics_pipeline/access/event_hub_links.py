@@ -16,6 +16,7 @@ azure-eventhub 5.15.1 (addresses, annotations, properties).
 from __future__ import annotations
 
 import socket
+import struct
 import threading
 import time
 from collections import deque
@@ -26,7 +27,7 @@ from io import BytesIO
 from typing import Any
 
 from azure.eventhub._pyamqp import ReceiveClient
-from azure.eventhub._pyamqp._decode import decode_empty_frame, decode_frame
+from azure.eventhub._pyamqp._decode import decode_empty_frame, decode_frame, decode_payload
 from azure.eventhub._pyamqp.client import AMQPClient
 from azure.eventhub._pyamqp.constants import ReceiverSettleMode
 from azure.eventhub._pyamqp.endpoints import ApacheFilters, Source
@@ -44,6 +45,7 @@ from metrics_pipeline.access.event_hub_frames import (
     OFFSET,
     SEQUENCE_NUMBER,
     find_event,
+    known_annotations,
     property_name,
     transfer_payload,
 )
@@ -66,6 +68,9 @@ SILENT_INTERVALS = 2
 CLOSE_SECONDS = 2.0
 EPOCH = b"com.microsoft:epoch"
 BEFORE_THE_FIRST = "-1"
+
+UNREADABLE = (ArithmeticError, LookupError, RecursionError, TypeError, ValueError, struct.error)
+"""What the engine raises at a message that it cannot decode."""
 
 _CLIENT: Any = AMQPClient
 _RECEIVER: Any = ReceiveClient
@@ -173,7 +178,7 @@ class EventLink(_Link):
         """Of the bodies of those that have arrived."""
 
         self._decoded: deque[Any] = deque()
-        """Messages that the engine has read, and nobody has looked at."""
+        """Messages that nobody has looked at."""
 
         self._silent_seconds = 0.0
         """So long it was looked for something of the hub, since something came."""
@@ -206,9 +211,6 @@ class EventLink(_Link):
                     break
             if self.is_cut:
                 raise TimeoutError
-        # The engine keeps the tag of every event for a settlement that never comes.
-        if self._client._link is not None:
-            self._client._link._received_delivery_tags.clear()
         return self._pop(limits)
 
     def _look(self) -> None:
@@ -258,19 +260,28 @@ class EventLink(_Link):
                 break
             frame = buffer[at:after]
             at = after if after > at else end
-            payload = (
-                None if link._received_payload else transfer_payload(frame, link.remote_handle)
-            )
-            event = None if payload is None else find_event(self._partition, payload)
-            if event is None:
+            payload = transfer_payload(frame, link.remote_handle)
+            if payload is None:
                 self._count(count)
                 count = 0
                 self._pass_on(frame)
             else:
                 count += 1
-                self._add(event)
+                self._take_message(link, payload)
         self._count(count)
         return at
+
+    def _take_message(self, link: Any, payload: bytes) -> None:
+        """Take the event whose last bytes are `payload`; the engine keeps those before."""
+        if link._received_payload:
+            payload = bytes(link._received_payload) + payload
+            link._received_payload = bytearray()
+        event = find_event(self._partition, payload)
+        if event is None:
+            self._decoded.append(decoded(payload))
+            self._take_decoded()
+        else:
+            self._add(event)
 
     def _count(self, transfers: int) -> None:
         """Tell the engine of so many whole messages that it has not seen."""
@@ -308,9 +319,9 @@ class EventLink(_Link):
         return events
 
     def _take_decoded(self) -> None:
-        """Take the events in what the engine has read.
+        """Take the events in what is decoded.
 
-        Not in its callback, for it logs what that raises and goes on: the event would be lost.
+        Not in the engine's callback: it logs what that raises and goes on, and the event is lost.
         """
         while self._decoded:
             # It stays where it is if it is no event: no later one is given as if it were the next.
@@ -363,13 +374,27 @@ def _selector(after: Position | None) -> str:
 # --- what came ------------------------------------------------------------------------------------
 
 
+def decoded(payload: bytes) -> Any:
+    """The message whose sections `payload` is.
+
+    The engine has no decoder for some types (characters, most decimals), none for keys that are
+    lists or maps, and none without end. Of what it cannot read there is the place, for the stream
+    has to go on, and all bytes as the body.
+    """
+    try:
+        return decode_payload(memoryview(payload))
+    except UNREADABLE:
+        return _MESSAGE(message_annotations=known_annotations(payload), data=[payload])
+
+
 def event_of(partition: str, message: Any) -> RawEvent:
     """The event in a message that the engine has decoded. ValueError if it says not where it is."""
     found = message.message_annotations
     annotations = found if isinstance(found, Mapping) else {}
     number, enqueued = annotations.get(SEQUENCE_NUMBER), annotations.get(ENQUEUED_TIME)
     offset = annotations.get(OFFSET)
-    if type(number) is not int or type(offset) is not bytes or type(enqueued) is not int:
+    offset = offset.decode() if isinstance(offset, bytes) else offset
+    if type(number) is not int or type(offset) is not str or type(enqueued) is not int:
         given = f"sequence number {number!r}, offset {offset!r}, enqueued time {enqueued!r}"
         raise ValueError(f"an event of partition {partition} has {given}")
     properties = {
@@ -378,7 +403,7 @@ def event_of(partition: str, message: Any) -> RawEvent:
         if isinstance(name, bytes) and name.startswith(KEPT)
     }
     time_ns = enqueued * NS_PER_MS
-    return RawEvent(partition, number, offset.decode(), time_ns, _body(message), properties)
+    return RawEvent(partition, number, offset, time_ns, _body(message), properties)
 
 
 def _property(value: Any) -> SystemProperty:

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from metrics_pipeline.access.event_hub_frames import ENQUEUED_TIME, OFFSET, SEQUENCE_NUMBER
-from metrics_pipeline.access.event_hub_links import event_of
+from metrics_pipeline.access.event_hub_links import decoded, event_of
 from metrics_pipeline.core.telemetry import RawEvent
 
 PLACE: dict[Any, Any] = {SEQUENCE_NUMBER: 7, OFFSET: b"4096", ENQUEUED_TIME: 1_700_000_000_000}
@@ -54,8 +54,14 @@ def test_nothing_but_a_value_error_comes_of_any_message(
     assert isinstance(event, RawEvent)
 
 
+@given(st.binary(max_size=60))
+def test_any_bytes_are_decoded_to_a_message(payload: bytes) -> None:
+    # A list of so many values that memory would not do is of no interest here.
+    assert decoded(payload.replace(b"\xd0", b"").replace(b"\xf0", b"")) is not None
+
+
 @pytest.mark.parametrize("missing", list(PLACE))
-@pytest.mark.parametrize("value", [None, True, "4096", 1.5])
+@pytest.mark.parametrize("value", [None, True, [4096], 1.5])
 def test_an_event_that_does_not_say_where_it_is_is_refused(missing: bytes, value: Any) -> None:
     with pytest.raises(ValueError, match="an event of partition 3 has sequence number"):
         event_of("3", message_of({**PLACE, missing: value}, data=[b"{}"]))

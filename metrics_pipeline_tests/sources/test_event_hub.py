@@ -29,7 +29,13 @@ from metrics_pipeline.core.errors import (
 )
 from metrics_pipeline.core.telemetry import BatchLimits, PartitionState, Position, RawEvent
 from metrics_pipeline.simulators.event_hub.amqp_messages import Message
-from metrics_pipeline.simulators.event_hub.amqp_types import Described, Symbol, ULong, encode
+from metrics_pipeline.simulators.event_hub.amqp_types import (
+    Described,
+    Opaque,
+    Symbol,
+    ULong,
+    encode,
+)
 from metrics_pipeline.simulators.event_hub.server import EventHubServer, serve_event_hub
 from metrics_pipeline.sources.event_hub import EventHubStream
 from metrics_pipeline.sources.event_hub_settings import EventHubSettings
@@ -153,6 +159,34 @@ def test_a_body_of_any_type_comes_as_bytes(
     assert bodies(read(stream)) == [body, b"next"]
 
 
+CHARACTER = Opaque(0x73, b"\x00\x00\x00A")
+NESTED = b"\x00\x53\x77" + b"\x00\x53\x01" * 2000 + b"\x40"
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [
+        message_of(VALUE, CHARACTER),
+        message_of(VALUE, Opaque(0x74, b"\x00\x00\x00A")),
+        message_of(DATA, b"body", {Symbol("x-odd"): CHARACTER, CHARACTER: "x"}),
+        message_of(DATA, b"body" * 50_000, {Symbol("x-odd"): CHARACTER}),
+        Message(header=encode(Described(ULong(0x70), [1.5] * 7)), bare=message_of(VALUE, 1).bare),
+        Message(bare=NESTED),
+    ],
+    ids=["character", "decimal", "annotation", "many frames", "header", "nested"],
+)
+def test_an_event_that_cannot_be_decoded_does_not_hold_up_the_next(
+    hub: EventHubServer, stream: EventHubStream, odd: Message
+) -> None:
+    usual = message_of(DATA, b"usual")
+    hub.append_all("0", [usual, odd, usual])
+    events = read(stream)
+    assert [event.sequence_number for event in events] == [0, 1, 2]
+    assert events[1].body.startswith(b"\x00\x53")
+    assert odd.bare in events[1].body
+    assert bodies(events[::2]) == [b"usual", b"usual"]
+
+
 def test_reading_goes_on_after_a_position(hub: EventHubServer, stream: EventHubStream) -> None:
     append(hub, 5)
     events = read(stream)
@@ -199,8 +233,9 @@ def test_more_comes_than_was_asked_for_at_first(
 def test_what_the_engine_remembers_of_events_does_not_grow(
     hub: EventHubServer, stream: EventHubStream
 ) -> None:
-    # With a float among their annotations, the engine reads them itself and keeps their tags.
-    hub.append_all("0", [message_of(DATA, b"event", {Symbol("x-odd"): 1.5})] * 100)
+    # It keeps a tag of every message that it takes itself, for a settlement that never comes.
+    hub.append_all("0", [message_of(DATA, b"event", {Symbol("x-odd"): 1.5})] * 50)
+    hub.append_all("0", [message_of(DATA, b"event")] * 50)
     reader = stream.open("0", None, 1)
     assert len(reader.receive(SOON)) == 100
     link: Any = reader._link._client._link
