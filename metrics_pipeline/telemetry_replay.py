@@ -16,6 +16,7 @@ from metrics_pipeline.core.errors import ConfigurationError, SourceUnreachable
 from metrics_pipeline.core.lorawan import Rules
 from metrics_pipeline.core.ports import CheckpointStore, EventStream, PartitionReader
 from metrics_pipeline.core.telemetry import (
+    BEFORE_THE_FIRST,
     UNKNOWN_OFFSET,
     BatchLimits,
     PartitionKey,
@@ -25,9 +26,6 @@ from metrics_pipeline.core.telemetry import (
 from metrics_pipeline.ingestion.decoding import decode_or_keep
 from metrics_pipeline.storage.dead_letters import DeadLetters, KeptDeadLetter
 from metrics_pipeline.storage.writer import Writer
-
-BEFORE_THE_FIRST = "-1"
-"""The offset from which a hub gives all it keeps."""
 
 QUIET_SECONDS = 15.0
 """A hub that gives nothing for so long, though it has more, is given up."""

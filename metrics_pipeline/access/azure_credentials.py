@@ -23,6 +23,7 @@ from pydantic import BaseModel, Field, field_validator, model_validator
 
 from metrics_pipeline.access.azure_connection_strings import ConnectionKind, ConnectionParts
 from metrics_pipeline.access.hosts import is_host
+from metrics_pipeline.access.one_line import one_line
 from metrics_pipeline.access.secrets import SecretReference
 from metrics_pipeline.core.errors import CredentialRefused, SourceUnreachable
 
@@ -37,7 +38,6 @@ IOT_HUB_STRING = ConnectionKind(
     "HostName=…;SharedAccessKeyName=…;SharedAccessKey=…",
 )
 SAS_LIFETIME_SECONDS = 3600
-MAX_REASON_CHARACTERS = 300
 
 
 class EntraIdSettings(BaseModel, frozen=True, extra="forbid"):
@@ -133,13 +133,13 @@ class EntraId:
             return f"Bearer {self.token_credential.get_token(ENTRA_SCOPE).token}"
         except ClientAuthenticationError as error:
             raise CredentialRefused(
-                source, target, f"Entra ID gives no token ({_reason(error)})", self.fix("")
+                source, target, f"Entra ID gives no token ({one_line(error)})", self.fix("")
             ) from error
         except AzureError as error:
             raise SourceUnreachable(
                 source,
                 target,
-                f"Entra ID does not answer ({_reason(error)})",
+                f"Entra ID does not answer ({one_line(error)})",
                 "Check the network to login.microsoftonline.com.",
             ) from error
 
@@ -203,7 +203,3 @@ def make_token_credential(settings: EntraIdSettings, timeout_seconds: float) -> 
     assert settings.client_id is not None
     secret = settings.client_secret.read()
     return ClientSecretCredential(settings.tenant_id, settings.client_id, secret, **limits)
-
-
-def _reason(error: Exception) -> str:
-    return " ".join(str(error).split())[:MAX_REASON_CHARACTERS]

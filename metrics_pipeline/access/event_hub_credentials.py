@@ -18,6 +18,7 @@ from urllib.parse import urlsplit
 from metrics_pipeline.access.azure_connection_strings import ConnectionKind, ConnectionParts
 from metrics_pipeline.access.azure_credentials import SAS_LIFETIME_SECONDS, sign
 from metrics_pipeline.access.hosts import is_host
+from metrics_pipeline.access.one_line import one_line
 from metrics_pipeline.core.errors import CredentialRefused, SourceUnreachable
 
 if TYPE_CHECKING:
@@ -31,7 +32,6 @@ EVENT_HUB_STRING = ConnectionKind(
     "the page 'Shared access policies' of the hub or of its namespace",
     "Endpoint=sb://…;SharedAccessKeyName=…;SharedAccessKey=…;EntityPath=…",
 )
-MAX_REASON_CHARACTERS = 300
 
 Token = tuple[str, int]
 """A token, and when it expires in seconds since the epoch."""
@@ -94,10 +94,10 @@ class HubEntraId:
         try:
             given = self.token_credential.get_token(ENTRA_SCOPE)
         except ClientAuthenticationError as error:
-            problem = f"Entra ID gives no token ({_reason(error)})"
+            problem = f"Entra ID gives no token ({one_line(error)})"
             raise CredentialRefused(self.source, self.target, problem, self.fix()) from error
         except AzureError as error:
-            problem = f"Entra ID does not answer ({_reason(error)})"
+            problem = f"Entra ID does not answer ({one_line(error)})"
             fix = "Check the network to login.microsoftonline.com."
             raise SourceUnreachable(self.source, self.target, problem, fix) from error
         return given.token, given.expires_on
@@ -132,7 +132,3 @@ def parse_hub_connection_string(text: str, where: str) -> HubConnectionString:
     policy = HubPolicy(parts.get("SharedAccessKeyName"), parts.get("SharedAccessKey"))
     is_emulator = parts.find("UseDevelopmentEmulator").lower() == "true"
     return HubConnectionString(endpoint.netloc, parts.find("EntityPath"), policy, is_emulator)
-
-
-def _reason(error: Exception) -> str:
-    return " ".join(str(error).split())[:MAX_REASON_CHARACTERS]

@@ -19,6 +19,7 @@ from azure.eventhub._pyamqp.error import (
 )
 
 from metrics_pipeline.access.event_hub_connection import Hub
+from metrics_pipeline.access.one_line import one_line
 from metrics_pipeline.core.errors import (
     CredentialRefused,
     PartitionTaken,
@@ -32,7 +33,6 @@ from metrics_pipeline.core.errors import (
 BUSY_SECONDS = 4.0
 """What a hub that throttles asks for: "Please wait 4 seconds and try again"."""
 
-MAX_REASON_CHARACTERS = 300
 
 BROKEN = (AMQPException, OSError, ValueError, LookupError, TypeError, AttributeError, struct.error)
 """What the engine raises: its own errors, those of a socket, and those of replies that are none."""
@@ -93,11 +93,11 @@ def translated(error: Exception, hub: Hub, target: str) -> SourceError:
     if isinstance(error, AMQPException):
         return _of_amqp(error, hub, target)
     if isinstance(error, OSError):
-        return _unreachable(hub, target, _reason(error) or error.__class__.__name__)
+        return _unreachable(hub, target, one_line(error) or error.__class__.__name__)
     if isinstance(error, AttributeError | TypeError):
         # The engine goes on for a moment with a connection that it has given up.
-        return _unreachable(hub, target, f"the connection broke ({_reason(error)})")
-    problem = f"what came back is not AMQP as it should be ({_reason(error)})"
+        return _unreachable(hub, target, f"the connection broke ({one_line(error)})")
+    problem = f"what came back is not AMQP as it should be ({one_line(error)})"
     return UnexpectedFrames(hub.source, target, problem)
 
 
@@ -105,11 +105,11 @@ def _of_amqp(error: AMQPException, hub: Hub, target: str) -> SourceError:
     if isinstance(error, TokenAuthFailure) and error.status_code:
         return refused(error.status_code, text(error.status_description), hub, target)
     if isinstance(error, AuthenticationException):
-        return _not_let_in(hub, target, _reason(error))
+        return _not_let_in(hub, target, one_line(error))
     if isinstance(error.inner_error, ssl.SSLCertVerificationError):
         return _not_trusted(error.inner_error, hub, target)
     condition = error.condition.decode(errors="replace")
-    told = text(error.description) or _reason(error)
+    told = text(error.description) or one_line(error)
     return _CONDITIONS.get(condition, _unreachable)(hub, target, f"{condition}: {told}")
 
 
@@ -143,8 +143,4 @@ def no_answer(hub: Hub, target: str) -> SourceError:
 def text(value: Any) -> str:
     """What the hub says, on one line."""
     said = value.decode(errors="replace") if isinstance(value, bytes) else str(value or "")
-    return " ".join(said.split())[:MAX_REASON_CHARACTERS]
-
-
-def _reason(error: Exception) -> str:
-    return " ".join(str(error).split())[:MAX_REASON_CHARACTERS]
+    return one_line(said)

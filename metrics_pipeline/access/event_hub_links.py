@@ -51,6 +51,7 @@ from metrics_pipeline.access.event_hub_frames import (
 )
 from metrics_pipeline.core.errors import MetricsPipelineError
 from metrics_pipeline.core.telemetry import (
+    BEFORE_THE_FIRST,
     UNKNOWN_OFFSET,
     BatchLimits,
     PartitionState,
@@ -67,7 +68,6 @@ SILENT_INTERVALS = 2
 
 CLOSE_SECONDS = 2.0
 EPOCH = b"com.microsoft:epoch"
-BEFORE_THE_FIRST = "-1"
 
 UNREADABLE = (ArithmeticError, LookupError, RecursionError, TypeError, ValueError, struct.error)
 """What the engine raises at a message that it cannot decode."""

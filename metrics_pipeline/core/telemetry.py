@@ -12,6 +12,9 @@ from dataclasses import dataclass
 SystemProperty = str | int | float | bool | None
 
 
+BEFORE_THE_FIRST = "-1"
+"""The offset behind which comes all that a hub keeps."""
+
 UNKNOWN_OFFSET = ""
 """Of a position that is known by its sequence number alone; checkpoints have none such."""
 

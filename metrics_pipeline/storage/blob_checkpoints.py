@@ -32,6 +32,7 @@ from azure.core.exceptions import (
 )
 from azure.storage.blob import ContainerClient
 
+from metrics_pipeline.access.one_line import one_line
 from metrics_pipeline.access.system_timing import SYSTEM_TIMING
 from metrics_pipeline.core.backoff import Backoff, Timing
 from metrics_pipeline.core.errors import (
@@ -46,7 +47,6 @@ from metrics_pipeline.storage.checkpoints import BlobCheckpointSettings, refuse_
 AGAINST_OTHERS = Backoff(tries=20, base_seconds=0.02, cap_seconds=1.0)
 """How a claim begins again when somebody else wrote at the same moment."""
 
-MAX_REASON_CHARACTERS = 300
 FIX = "Check checkpoints in the settings: account, container, rights, network."
 
 _MOVED_MEANWHILE = (ResourceModifiedError, ResourceExistsError)
@@ -290,9 +290,9 @@ class BlobCheckpoints:
             status = error.status_code or 0
             passes = status in (408, 429) or status >= 500  # noqa: PLR2004  (server errors)
             kind = StoreUnavailable if passes else StoreError
-            raise kind(self.name, _reason(error), FIX) from error
+            raise kind(self.name, one_line(error), FIX) from error
         except AzureError as error:
-            raise StoreUnavailable(self.name, _reason(error), FIX) from error
+            raise StoreUnavailable(self.name, one_line(error), FIX) from error
 
 
 def _checkpoint_name(key: PartitionKey) -> str:
@@ -310,7 +310,3 @@ def _lowered(metadata: Mapping[str, str] | None) -> dict[str, str]:
 def _refuse_missing_container(error: ResourceNotFoundError) -> None:
     if getattr(error, "error_code", None) == "ContainerNotFound":
         raise error
-
-
-def _reason(error: Exception) -> str:
-    return " ".join(str(error).split())[:MAX_REASON_CHARACTERS]
