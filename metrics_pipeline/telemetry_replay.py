@@ -23,7 +23,7 @@ from metrics_pipeline.core.telemetry import (
     Position,
     RawEvent,
 )
-from metrics_pipeline.ingestion.decoding import decode_or_keep
+from metrics_pipeline.ingestion.decoding import decode_batch
 from metrics_pipeline.storage.dead_letters import DeadLetters, KeptDeadLetter
 from metrics_pipeline.storage.writer import Writer
 
@@ -111,15 +111,13 @@ class Replay:
 
     def _store(self, events: Sequence[RawEvent], rules: Rules, done: Replayed) -> None:
         """Store their points, and then the dead letters of what gave none."""
-        decoded = [decode_or_keep(event, rules, time.time_ns()) for event in events]
-        points = [point for each in decoded for point in each.points]
-        if points:
-            part = self.writer.append(points)
+        batch = decode_batch(events, rules, time.time_ns())
+        if batch.points:
+            part = self.writer.append(batch.points)
             done.points += part.written.total()
             done.rejected += part.rejected
-        for each in decoded:
-            done.refused += Counter(each.refused)
-        self.dead_letters.keep([each.dead_letter for each in decoded if each.dead_letter])
+        done.refused += batch.refused
+        self.dead_letters.keep(batch.letters)
         done.events += len(events)
 
     def position_before(self, partition: str, number: int) -> Position:

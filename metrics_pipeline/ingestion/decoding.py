@@ -1,10 +1,14 @@
-"""Decodes an event; one on which the decoding itself fails does not stop its partition."""
+"""Decodes events; one on which the decoding itself fails does not stop its partition."""
 
 from __future__ import annotations
 
 import logging
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 
 from metrics_pipeline.core.lorawan import Decoded, Reason, Rules, decode
+from metrics_pipeline.core.points import Point
 from metrics_pipeline.core.telemetry import DeadLetter, RawEvent
 
 LOG = logging.getLogger(__name__)
@@ -12,7 +16,33 @@ LOG = logging.getLogger(__name__)
 DETAIL_CHARACTERS = 200
 
 
-def decode_or_keep(event: RawEvent, rules: Rules, now_ns: int) -> Decoded:
+@dataclass(slots=True)
+class Batch:
+    """A micro-batch, decoded. `refused` and `altered` count by reason."""
+
+    events: Sequence[RawEvent]
+    points: list[Point] = field(default_factory=list)
+    letters: list[DeadLetter] = field(default_factory=list)
+    refused: Counter[str] = field(default_factory=Counter)
+    altered: Counter[str] = field(default_factory=Counter)
+
+
+def decode_batch(events: Sequence[RawEvent], rules: Rules, now_ns: int) -> Batch:
+    """All that is to be stored of `events`; never fails."""
+    batch = Batch(events)
+    for event in events:
+        decoded = _decode_or_keep(event, rules, now_ns)
+        batch.points += decoded.points
+        if decoded.refused:
+            batch.refused.update(decoded.refused)
+        if decoded.altered:
+            batch.altered.update(decoded.altered)
+        if decoded.dead_letter is not None:
+            batch.letters.append(decoded.dead_letter)
+    return batch
+
+
+def _decode_or_keep(event: RawEvent, rules: Rules, now_ns: int) -> Decoded:
     """What `decode` gives; where it raises, which it should not, a dead letter `internal`.
 
     Read again, such an event would fail again: nothing behind it would ever be stored. The error is

@@ -19,19 +19,17 @@ from metrics_pipeline.core.errors import (
     SourceRefused,
 )
 from metrics_pipeline.core.lorawan import Rules
-from metrics_pipeline.core.points import Point
 from metrics_pipeline.core.ports import EventStream, PartitionReader
 from metrics_pipeline.core.telemetry import (
     BatchLimits,
     Checkpoint,
-    DeadLetter,
     PartitionKey,
     PartitionState,
     Position,
     RawEvent,
 )
 from metrics_pipeline.core.telemetry_backlog import Mark, PartitionBacklog, look_at
-from metrics_pipeline.ingestion.decoding import decode_or_keep
+from metrics_pipeline.ingestion.decoding import Batch, decode_batch
 from metrics_pipeline.ingestion.latest import LatestDevices
 from metrics_pipeline.ingestion.report import PartitionReport, Stores
 from metrics_pipeline.ingestion.window import Window
@@ -53,17 +51,6 @@ class Work:
     devices: LatestDevices
     window: Window
     clock_ns: Callable[[], int] = time.time_ns
-
-
-@dataclass(slots=True)
-class _Batch:
-    """A micro-batch, decoded."""
-
-    events: Sequence[RawEvent]
-    points: list[Point] = field(default_factory=list)
-    letters: list[DeadLetter] = field(default_factory=list)
-    refused: Counter[str] = field(default_factory=Counter)
-    altered: Counter[str] = field(default_factory=Counter)
 
 
 @dataclass(slots=True)
@@ -220,7 +207,7 @@ class PartitionIngestion:
                 events = reader.receive(self._work.limits)
                 self._error = None
                 if events:
-                    self._store(self._decode(events))
+                    self._store(decode_batch(events, self._work.rules, self._work.clock_ns()))
         except SourceRefused:
             raise
         except SourceError as error:
@@ -231,21 +218,7 @@ class PartitionIngestion:
                 reader.close()
         return None
 
-    def _decode(self, events: Sequence[RawEvent]) -> _Batch:
-        batch = _Batch(events)
-        rules, now_ns = self._work.rules, self._work.clock_ns()
-        for event in events:
-            decoded = decode_or_keep(event, rules, now_ns)
-            batch.points += decoded.points
-            if decoded.refused:
-                batch.refused.update(decoded.refused)
-            if decoded.altered:
-                batch.altered.update(decoded.altered)
-            if decoded.dead_letter is not None:
-                batch.letters.append(decoded.dead_letter)
-        return batch
-
-    def _store(self, batch: _Batch) -> None:
+    def _store(self, batch: Batch) -> None:
         """Points, dead letters, checkpoint: each only once the one before is acknowledged."""
         stores, first, last = self._work.stores, batch.events[0], batch.events[-1]
         self._in_hand = (first.sequence_number, first.enqueued_time_ns)
@@ -266,7 +239,7 @@ class PartitionIngestion:
             self._count_lost(lost)
         self._work.devices.take(self._key.partition, batch.points, last.sequence_number)
 
-    def _add(self, batch: _Batch) -> None:
+    def _add(self, batch: Batch) -> None:
         totals = self._totals
         totals.events += len(batch.events)
         totals.bytes += sum(len(event.body) for event in batch.events)
