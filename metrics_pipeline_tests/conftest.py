@@ -23,6 +23,7 @@ MOST_WORKERS = 8
 LONGEST_FILES = (
     "test_end_to_end.py",
     "stack/test_cycle.py",
+    "stack/test_telemetry_outages.py",
     "orchestration/test_devices.py",
     "sources/test_ssh.py",
     "docker/test_commands.py",
