@@ -50,6 +50,9 @@ LONGEST_FILES = (
 settings.register_profile("shared machines", deadline=None)
 settings.load_profile("shared machines")
 
+# For child processes too.
+os.environ["KRB5_CONFIG"] = str(Path(__file__).with_name("krb5.conf"))
+
 # A shell lets its background jobs ignore SIGINT. Dagster makes SIGTERM the same as SIGINT after
 # each run in process, and children inherit what is ignored: none could be ended with SIGTERM.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
