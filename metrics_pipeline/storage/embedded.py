@@ -1,9 +1,11 @@
 """The embedded store: points in one SQLite file that several processes write at once.
 
-Write-ahead log, `synchronous = NORMAL` and one immediate transaction per write: what was
-acknowledged survives the death of any process, also by SIGKILL. A power cut can take the last
-writes before it, never the file. The file must be on a local disk: SQLite's write-ahead log
-does not work over a network file system.
+Write-ahead log, `synchronous = FULL` and one immediate transaction per write: what was acknowledged
+survives the death of any process, also by SIGKILL, and a power cut. With NORMAL a cut could take
+points and leave the checkpoint behind them, which is in another file. FULL costs one sync a write:
+2 to 6 ms for 500 points (a seventh to a third more), 16 to 44 ms for 5,000 (8 to 22 %), 3 to 9 %
+more CPU; in turns, on a disk that syncs in 0.3 to 3 ms. The file must be on a local disk: SQLite's
+write-ahead log does not work over a network file system.
 
 As in InfluxDB, a series with a time identifies a point, a later write replaces the fields it
 names, and the type of a field is settled by its first write.
@@ -183,7 +185,7 @@ class EmbeddedStore:
         )
         try:
             self._check_schema(connection)
-            connection.execute("PRAGMA synchronous = NORMAL")
+            connection.execute("PRAGMA synchronous = FULL")
             connection.execute(f"PRAGMA cache_size = -{CACHE_KIB}")
         except (sqlite3.Error, StoreError):
             connection.close()

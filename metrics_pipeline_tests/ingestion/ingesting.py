@@ -193,7 +193,8 @@ class _Telling(DatabaseCheckpoints):
         self.teller.send(new.position.sequence_number)
 
 
-def _ingest_for_ever(made: Pipeline, teller: Connection) -> None:
+def ingest_for_ever(made: Pipeline, teller: Connection) -> None:
+    """Tell the sequence number of every checkpoint that has moved, until killed."""
     with made.opened() as (stream, stores):
         telling = _Telling(OperationalDatabase(made.operational), f"pid {os.getpid()}")
         telling.teller = teller
@@ -212,7 +213,7 @@ def kill_again_and_again(made: Pipeline, times: int, dice: random.Random) -> Non
     """
     for number in range(times):
         told, teller = _CONTEXT.Pipe(duplex=False)
-        victim = _CONTEXT.Process(target=_ingest_for_ever, args=(made, teller))
+        victim = _CONTEXT.Process(target=ingest_for_ever, args=(made, teller))
         victim.start()
         teller.close()
         if number % 2:
