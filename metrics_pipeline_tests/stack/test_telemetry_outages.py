@@ -1,4 +1,4 @@
-"""Telemetry of a whole stack whose run is killed, and whose store goes away and comes back.
+"""Telemetry of a whole stack whose runs are killed, and whose store goes away and comes back.
 
 Dagster's own daemon, code server and run launcher, InfluxDB's engine, and numbered events that come
 all the time. One stack, one story; each test goes on where the one before ended.
@@ -9,12 +9,13 @@ from __future__ import annotations
 import os
 import re
 import signal
+import sqlite3
 import sys
 import tempfile
 import threading
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from contextlib import ExitStack, closing, contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
@@ -43,7 +44,7 @@ from metrics_pipeline_tests.storage.influxdb_1_engine_shim import (
 )
 
 PARTITIONS = 2
-WINDOW_SECONDS = 8
+WINDOW_SECONDS = 10
 """Of a run: short, so that one ends while the store is away."""
 
 SHORT_LAG_SECONDS = 4.0
@@ -92,10 +93,28 @@ class Sending:
 class Story:
     """The stack, what it reads and where it writes."""
 
-    stack: RunningStack
+    folder: Path
+    opened: ExitStack
     engine: Influxdb1EngineShim
     made: Pipeline
     sending: Sending
+    stack: RunningStack = field(init=False)
+
+    def start_stack(self) -> None:
+        """Start it, and return once it is ready."""
+        settings = self.folder / "settings.yaml"
+        options = f"PORTS --no-simulator --state-dir {self.folder} --settings {settings}"
+        command = ["sh", "-c", f"exec {sys.executable} -m metrics_pipeline run {options}"]
+        stack = self.opened.enter_context(running_stack(command, self.folder, {}))
+        stack.wait_until(lambda: READY in stack.output, "it is ready", READY_WITHIN_SECONDS)
+        self.stack = stack
+
+    def let_time_pass(self, run_id: str) -> None:
+        """Make a run an hour older, in the table that Dagster reads its age from."""
+        (file,) = self.folder.glob("*/history/runs.db")
+        with closing(sqlite3.connect(file, timeout=SOON_SECONDS)) as database, database:
+            statement = "UPDATE runs SET start_time = start_time - 3600 WHERE run_id = ?"
+            assert database.execute(statement, (run_id,)).rowcount == 1
 
     def wait_until(self, condition: Callable[[], bool], what: str) -> None:
         self.stack.wait_until(condition, what, SOON_SECONDS)
@@ -108,8 +127,15 @@ class Story:
     def failed(self) -> set[str]:
         return {run for run, status in self.runs().items() if status == "FAILURE"}
 
-    def newest_run(self) -> str:
-        return next(iter(self.runs()))
+    def newest_run(self) -> tuple[str, str]:
+        """And its status; nothing before there is one."""
+        return next(iter(self.runs().items()), ("", ""))
+
+    def process(self, run_id: str) -> int:
+        """That of a run."""
+        found = PROCESS.search(self.log(run_id))
+        assert found is not None
+        return int(found[1])
 
     def log(self, run_id: str) -> str:
         """What Dagster has noted of a run."""
@@ -120,10 +146,11 @@ class Story:
     def wait_for_run_that_stores(self) -> str:
         """The run that has just moved a checkpoint."""
         before = self.checkpoints()
-        self.wait_until(lambda: self.checkpoints() != before, "a checkpoint moves")
-        run = self.newest_run()
-        self.wait_until(lambda: self.runs()[run] == "STARTED", "it is told that the run started")
-        return run
+        self.wait_until(
+            lambda: self.checkpoints() != before and self.newest_run()[1] == "STARTED",
+            "a run moves a checkpoint",
+        )
+        return self.newest_run()[0]
 
     def stored(self) -> list[Point]:
         return self.engine.read(LORAWAN_UPLINK.name)
@@ -163,14 +190,19 @@ def story_in(folder: Path) -> Iterator[Story]:
         hub = opened.enter_context(serve_event_hub(partition_count=PARTITIONS))
         engine = opened.enter_context(influxdb_1_engine(folder / "engine"))
         made = pipeline(hub, folder, store=influxdb_settings(engine, folder))
-        settings = folder / "settings.yaml"
-        settings.write_text(yaml.safe_dump(settings_of(made)))
-        options = f"PORTS --no-simulator --state-dir {folder} --settings {settings}"
-        command = ["sh", "-c", f"exec {sys.executable} -m metrics_pipeline run {options}"]
-        stack = opened.enter_context(running_stack(command, folder, {}))
-        stack.wait_until(lambda: READY in stack.output, "it is ready", READY_WITHIN_SECONDS)
-        sending = opened.enter_context(Sending(hub))
-        yield Story(stack, engine, made, sending)
+        (folder / "settings.yaml").write_text(yaml.safe_dump(settings_of(made)))
+        story = Story(folder, opened, engine, made, Sending(hub))
+        story.start_stack()
+        opened.enter_context(story.sending)
+        yield story
+
+
+def parent_of(process: int) -> int:
+    """Of a run that is its code server."""
+    (row,) = re.findall(
+        r"^PPid:\t(\d+)$", Path(f"/proc/{process}/status").read_text(), re.MULTILINE
+    )
+    return int(row)
 
 
 @pytest.fixture(scope="module")
@@ -183,13 +215,29 @@ def test_a_run_whose_process_is_killed_is_found_dead_and_the_sensor_launches_the
     story: Story,
 ) -> None:
     killed = story.wait_for_run_that_stores()
-    process = PROCESS.search(story.log(killed))
-    assert process is not None
-    os.kill(int(process[1]), signal.SIGKILL)
+    os.kill(story.process(killed), signal.SIGKILL)
     story.wait_until(lambda: story.runs()[killed] == "FAILURE", "it is found dead")
     assert "terminated by signal 9" in story.log(killed)
     following = story.wait_for_run_that_stores()
     assert following != killed
+
+
+def test_a_run_that_died_with_its_code_server_is_ended_by_its_time_and_the_next_is_launched(
+    story: Story,
+) -> None:
+    dead = story.wait_for_run_that_stores()
+    process = story.process(dead)
+    for each in (parent_of(process), process):
+        os.kill(each, signal.SIGKILL)
+    assert story.stack.process.wait(SOON_SECONDS) == 1, story.stack.output
+    story.start_stack()
+    assert story.runs()[dead] == "STARTED"  # for nobody is left who could tell
+    before = story.checkpoints()
+    story.let_time_pass(dead)
+    following = story.wait_for_run_that_stores()
+    assert following != dead
+    assert story.runs()[dead] in ("FAILURE", "CANCELED")
+    assert story.checkpoints() != before
 
 
 def test_while_the_store_is_away_no_checkpoint_moves_and_the_exporter_shows_the_lag(
