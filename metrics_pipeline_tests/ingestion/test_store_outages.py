@@ -71,5 +71,5 @@ def test_a_store_that_is_away_for_a_part_of_a_run_does_not_end_it_and_every_even
     assert {each.checkpoint.position.sequence_number for each in away if each.checkpoint} == {
         BEFORE - 1
     }
-    assert max(each.lag_events for each in away) == MEANWHILE
+    assert MEANWHILE in {each.lag_events for each in away}
     assert max(each.lag_seconds for each in away) > 0

@@ -25,7 +25,7 @@ SERVER_BUSY: Final = "com.microsoft:server-busy"
 ARGUMENT_ERROR: Final = "com.microsoft:argument-error"
 OUT_OF_RANGE: Final = "com.microsoft:argument-out-of-range"
 
-EXPIRED: Final = "Unauthorized access. 'Listen' claim(s) are required to perform this operation."
+EXPIRED: Final = "Unauthorized access. 'Listen' claim(s) are required to perform this operation"
 """What a link is told that was let in, once its token has expired."""
 
 
