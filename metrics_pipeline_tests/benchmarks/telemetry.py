@@ -178,8 +178,8 @@ def measure_latency(rate: int) -> dict[str, Any]:
         stop = threading.Event()
         seen: list[tuple[int, float]] = []
         threads = [
-            threading.Thread(target=_send, args=(hub, rate, stop)),
-            threading.Thread(target=_look, args=(made, seen, stop)),
+            threading.Thread(target=send, args=(hub, rate, stop)),
+            threading.Thread(target=look, args=(made, seen, stop)),
         ]
         ends = []
         for number in range(2):
@@ -201,16 +201,16 @@ def measure_latency(rate: int) -> dict[str, Any]:
     return {
         "rate": rate,
         "p50_latency_s": round(statistics.median(steady), 2),
-        "p99_latency_s": round(_p99(steady), 2),
-        "handover_p99_latency_s": round(_p99(handover), 2),
+        "p99_latency_s": round(p99(steady), 2),
+        "handover_p99_latency_s": round(p99(handover), 2),
     }
 
 
-def _p99(values: Sequence[float]) -> float:
+def p99(values: Sequence[float]) -> float:
     return statistics.quantiles(values, n=100)[98]
 
 
-def _send(hub: EventHubProcess, rate: int, stop: threading.Event) -> None:
+def send(hub: EventHubProcess, rate: int, stop: threading.Event) -> None:
     """`rate` events a second, in turn over the partitions."""
     each = max(1, round(rate * SEND_SECONDS / PARTITIONS))
     due, number = time.monotonic(), 0
@@ -227,7 +227,7 @@ def _send(hub: EventHubProcess, rate: int, stop: threading.Event) -> None:
             )
 
 
-def _look(made: Pipeline, seen: list[tuple[int, float]], stop: threading.Event) -> None:
+def look(made: Pipeline, seen: list[tuple[int, float]], stop: threading.Event) -> None:
     """Note when each event was accepted and how many seconds later it can be read."""
     assert isinstance(made.store, EmbeddedStoreSettings)
     known: set[tuple[int, int]] = set()
