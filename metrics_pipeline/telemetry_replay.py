@@ -110,14 +110,13 @@ class Replay:
         return (refused, rejected) == (done.refused.total(), done.rejected.total())
 
     def _store(self, events: Sequence[RawEvent], rules: Rules, done: Replayed) -> None:
-        """Store their points, and then the dead letters of what gave none."""
+        """Store their points, and then the dead letters of what is not stored."""
         batch = decode_batch(events, rules, time.time_ns())
-        if batch.points:
-            part = self.writer.append(batch.points)
-            done.points += part.written.total()
-            done.rejected += part.rejected
+        part = self.writer.append(batch.points, names_refused=True)
+        done.points += part.written.total()
+        done.rejected += part.rejected
         done.refused += batch.refused
-        self.dead_letters.keep(batch.letters)
+        self.dead_letters.keep(batch.letters_after(part.refused))
         done.events += len(events)
 
     def position_before(self, partition: str, number: int, claim: Callable[[], int]) -> Position:

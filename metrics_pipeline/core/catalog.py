@@ -516,7 +516,7 @@ EVENTHUB_LAG_SECONDS = Family(
 DEAD_LETTERS = Family(
     "metrics_pipeline_dead_letters_total",
     MetricType.COUNTER,
-    "Events of which something could not be decoded, kept as dead letters, by reason.",
+    "Events of which something could not be decoded or stored, kept as dead letters, by reason.",
     ("reason",),
 )
 DEAD_LETTERS_DROPPED = Family(

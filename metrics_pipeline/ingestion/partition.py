@@ -223,8 +223,10 @@ class PartitionIngestion:
         stores, first, last = self._work.stores, batch.events[0], batch.events[-1]
         self._in_hand = (first.sequence_number, first.enqueued_time_ns)
         new = Checkpoint(Position(last.offset, last.sequence_number), self._epoch)
-        part = self._until_it_works(lambda: stores.writer.append(batch.points))
-        kept = self._until_it_works(lambda: stores.dead_letters.keep(batch.letters))
+        append = stores.writer.append
+        part = self._until_it_works(lambda: append(batch.points, names_refused=True))
+        letters = batch.letters_after(part.refused) if part.refused else batch.letters
+        kept = self._until_it_works(lambda: stores.dead_letters.keep(letters))
         old = self._checkpoint
         self._until_it_works(lambda: stores.checkpoints.advance(self._key, old, new))
         lost = _missing(old, batch.events)

@@ -1,4 +1,4 @@
-"""What could not be decoded: kept with its origin and reason, to be looked at and replayed.
+"""What could not be decoded or stored, with its origin and reason, to be looked at and replayed.
 
 Every one is stored, none is sampled away, because a checkpoint may move past an event only when
 its points or its dead letter are stored. What bounds the table is its size: when it is full the

@@ -30,7 +30,13 @@ from pydantic import BaseModel, Field
 
 from metrics_pipeline.access.state_path import StatePath
 from metrics_pipeline.core.catalog import ValueType
-from metrics_pipeline.core.errors import InvalidPoint, PartialWrite, StoreError, StoreUnavailable
+from metrics_pipeline.core.errors import (
+    InvalidPoint,
+    PartialWrite,
+    RefusedPoint,
+    StoreError,
+    StoreUnavailable,
+)
 from metrics_pipeline.core.points import FieldValue, Point
 
 APPLICATION_ID = 0x4D504950  # "MPIP": tells our files from other people's SQLite files.
@@ -141,8 +147,8 @@ class EmbeddedStore:
             for count, some in itertools.groupby(rows, len):
                 connection.executemany(_upsert(count // COLUMNS), some)
         if refused:
-            reasons = Counter(error.reason for error in refused)
-            raise PartialWrite(self.name, len(kept), reasons, refused[0].detail, kept)
+            reasons, problem = Counter(each.reason for each in refused), refused[0].detail
+            raise PartialWrite(self.name, len(kept), reasons, problem, kept=kept, refused=refused)
 
     def read(self, measurement: str, start_ns: int, end_ns: int) -> tuple[Point, ...]:
         """The points of `measurement` from `start_ns` until before `end_ns`, oldest first."""
@@ -380,11 +386,11 @@ def _upsert(rows: int) -> str:
 
 def _sort_out(
     ids: _Ids, points: Sequence[Point]
-) -> tuple[list[_Row], list[Point], list[InvalidPoint]]:
-    """The rows to write, the points they are from, and why the other points are refused."""
+) -> tuple[list[_Row], list[Point], list[RefusedPoint]]:
+    """The rows to write, the points they are from, and the other points."""
     rows: list[_Row] = []
     kept: list[Point] = []
-    refused: list[InvalidPoint] = []
+    refused: list[RefusedPoint] = []
     keys = list(map(_series_key, points))
     ids.find_series(keys)
     for point, key in zip(points, keys, strict=True):
@@ -392,7 +398,7 @@ def _sort_out(
             row = ids.known_row(point, key) if point.time_ns in INT64 else None
             rows += _cut(row or _new_row(ids, point, key))
         except InvalidPoint as error:
-            refused.append(error)
+            refused.append(RefusedPoint(point, error.reason, error.detail))
         else:
             kept.append(point)
     return rows, kept, refused

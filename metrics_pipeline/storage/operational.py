@@ -93,7 +93,10 @@ DEAD_LETTERS = sa.Table(
     ),
     sqlite_autoincrement=True,  # an id that a person has seen is never given to another letter
 )
-"""What could not be decoded; `size_bytes` is what a row counts for, `body_bytes` the whole body."""
+"""What could not be decoded or stored.
+
+`size_bytes` is what a row counts for, `body_bytes` the whole body.
+"""
 
 DEAD_LETTER_SIZE = sa.Table(
     "dead_letter_size",
