@@ -21,6 +21,7 @@ from metrics_pipeline.core.telemetry import (
     BEFORE_THE_FIRST,
     UNKNOWN_OFFSET,
     BatchLimits,
+    DeadLetter,
     Position,
     RawEvent,
 )
@@ -74,14 +75,15 @@ class Replay:
         """
         decoded: list[int] = []
         for letters in _near_each_other(kept):
-            by_number = {each.letter.sequence_number: each for each in letters}
+            waiting = {_identity(each.letter): each for each in letters}
+            numbers = [each.letter.sequence_number for each in letters]
             partition = letters[0].letter.partition
-            for events in self._read(partition, min(by_number), max(by_number)):
+            for events in self._read(partition, min(numbers), max(numbers)):
                 for event in events:
-                    found = by_number.pop(event.sequence_number, None)
+                    found = waiting.pop(_identity(event), None)
                     if found is not None and self._store_once_more(event, self.rules, done):
                         decoded.append(found.id)
-            decoded += self._try_what_is_gone(by_number.values(), done)
+            decoded += self._try_what_is_gone(waiting.values(), done)
         return decoded
 
     def _try_what_is_gone(self, letters: Iterable[KeptDeadLetter], done: Replayed) -> Iterator[int]:
@@ -181,6 +183,11 @@ class Replay:
                 "Make the hub another consumer group and name it by --consumer-group, or try again "
                 "when no run is in flight. The run goes on, and what was stored until then stays.",
             ) from error
+
+
+def _identity(event: RawEvent | DeadLetter) -> tuple[int, int]:
+    """Which event of its partition it is, also in a hub that was made anew and counts from 0."""
+    return event.sequence_number, event.enqueued_time_ns
 
 
 def _near_each_other(kept: Sequence[KeptDeadLetter]) -> Iterator[list[KeptDeadLetter]]:
