@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import closing
@@ -12,7 +13,7 @@ import pytest
 
 from metrics_pipeline.core.errors import PartitionTaken
 from metrics_pipeline.core.ports import PartitionReader
-from metrics_pipeline.core.telemetry import BatchLimits
+from metrics_pipeline.core.telemetry import BatchLimits, DeadLetter
 from metrics_pipeline.ingestion import IngestionReport
 from metrics_pipeline.simulators.event_hub.server import EventHubServer, serve_event_hub
 from metrics_pipeline.sources.event_hub import EventHubStream
@@ -23,7 +24,9 @@ from metrics_pipeline_tests.ingestion.ingesting import (
     append,
     each_once,
     events,
+    numbers,
     pipeline,
+    uplink,
 )
 
 OTHER_GROUP = "replay"
@@ -114,6 +117,24 @@ def test_readers_without_an_epoch_share_a_partition(hub: EventHubServer, made: P
     with made.opened() as (stream, _), made.opened() as (other, _unused):
         seen = Counter(_numbers(each) for each in (stream, other))
     assert seen == {tuple(range(5)): 2}
+
+
+def test_a_dead_letter_of_a_hub_before_this_one_is_not_taken_for_the_event_of_its_number(
+    hub: EventHubServer, made: Pipeline
+) -> None:
+    append(hub, range(3))
+    of_this_hub_ns = time.time_ns()
+    with made.opened() as (stream, stores):
+        body = uplink(7)
+        an_hour_ago_ns = of_this_hub_ns - 3600 * 10**9
+        letter = DeadLetter("0", 1, "1", an_hour_ago_ns, "internal", "a defect", body)
+        stores.dead_letters.keep([letter])
+        (kept,) = stores.dead_letters.find()
+        replaying = Replay(stream, stores.writer, stores.dead_letters, RULES, FEW)
+        done = Replayed()
+        assert replaying.replay_dead_letters([kept], done) == [kept.id]
+    assert (done.events, done.gone) == (1, 0)
+    assert numbers(made.stored()) == {7: 1}
 
 
 def _numbers(stream: EventHubStream) -> tuple[int, ...]:
