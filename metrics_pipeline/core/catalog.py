@@ -36,7 +36,8 @@ class Measurement:
 
     Every point has all of `tags`, and may have `optional_tags`. Where many metrics share one field,
     `selector` is the tag whose value tells which it is. Points may be `max_age_days` old, for where
-    they come from may keep them that long.
+    they come from may keep them that long, and `max_ahead_minutes` ahead of the clock of who stores
+    them, for where they come from may have a clock of its own.
     """
 
     name: str
@@ -45,6 +46,7 @@ class Measurement:
     selector: str = ""
     optional_tags: tuple[str, ...] = ()
     max_age_days: int = 7
+    max_ahead_minutes: int = 10
 
     @property
     def all_tags(self) -> tuple[str, ...]:
@@ -312,6 +314,9 @@ LORAWAN_UPLINK = Measurement(
     optional_tags=("gateway_id", "port"),
     # Event Hubs keep events up to 90 days, and delete them some hours late.
     max_age_days=91,
+    # The hub's clock is the one to trust, and this machine's may be behind it: by up to half a day
+    # where it keeps the local time of some zone as UTC. Beyond that it is no clock that is off.
+    max_ahead_minutes=14 * 60,
 )
 
 

@@ -29,6 +29,7 @@ from metrics_pipeline.core.telemetry import (
     RawEvent,
 )
 from metrics_pipeline.core.telemetry_backlog import Mark, PartitionBacklog, look_at
+from metrics_pipeline.core.validation import NS_PER_SECOND
 from metrics_pipeline.ingestion.decoding import Batch, decode_batch
 from metrics_pipeline.ingestion.latest import LatestDevices
 from metrics_pipeline.ingestion.report import PartitionReport, Stores
@@ -36,6 +37,9 @@ from metrics_pipeline.ingestion.window import Window
 
 LOG = logging.getLogger(__name__)
 FAILURES_KEPT = 5
+
+CLOCKS_APART_SECONDS = 60.0
+"""An event that is further in the future shows that our clock is behind."""
 
 T = TypeVar("T")
 
@@ -88,6 +92,7 @@ class PartitionIngestion:
         self._failures: deque[MetricsPipelineError] = deque(maxlen=FAILURES_KEPT)
         self._error: MetricsPipelineError | None = None
         self._is_taken = False
+        self._has_told_of_clock = False
         self.defect: Exception | None = None
         """What our own code did wrong, if anything: nothing is read any more."""
 
@@ -207,7 +212,9 @@ class PartitionIngestion:
                 events = reader.receive(self._work.limits)
                 self._error = None
                 if events:
-                    self._store(decode_batch(events, self._work.rules, self._work.clock_ns()))
+                    now_ns = self._work.clock_ns()
+                    self._compare_clocks(events[-1], now_ns)
+                    self._store(decode_batch(events, self._work.rules, now_ns))
         except SourceRefused:
             raise
         except SourceError as error:
@@ -217,6 +224,17 @@ class PartitionIngestion:
             with suppress(SourceError):
                 reader.close()
         return None
+
+    def _compare_clocks(self, newest: RawEvent, now_ns: int) -> None:
+        ahead_seconds = (newest.enqueued_time_ns - now_ns) / NS_PER_SECOND
+        if ahead_seconds <= CLOCKS_APART_SECONDS or self._has_told_of_clock:
+            return
+        self._has_told_of_clock = True
+        LOG.warning(
+            "partition %s: the hub accepted event %d at a time that is %.0f s ahead of the clock "
+            "of this machine. Set the clock: lags are shown too short by as much.",
+            *(self._key.partition, newest.sequence_number, ahead_seconds),
+        )
 
     def _store(self, batch: Batch) -> None:
         """Points, dead letters, checkpoint: each only once the one before is acknowledged."""

@@ -575,6 +575,34 @@ def test_an_event_on_which_our_own_code_fails_is_a_dead_letter_and_reading_goes_
     assert logged.message.startswith("event 10 of partition 0: decoding failed unexpectedly")
 
 
+HOUR_MS = 3_600_000
+
+
+def test_while_our_clock_is_behind_the_hub_s_nothing_becomes_a_dead_letter(
+    hub: EventHubServer, made: Pipeline, caplog: pytest.LogCaptureFixture
+) -> None:
+    for number in range(20):
+        accepted_ms = epoch_milliseconds() + 3 * HOUR_MS
+        hub.append(ingesting.uplink(number), partition="0", enqueued_ms=accepted_ms)
+    report = made.run(has_stored(20)).partitions["0"]
+    assert (report.points, report.dead_letters, report.rejected) == (20, {}, {})
+    assert each_once(made.stored(), 20)
+    told = [r.getMessage() for r in caplog.records if "Set the clock" in r.getMessage()]
+    assert len(told) == 1
+    assert "partition 0: the hub accepted event" in told[0]
+
+
+def test_a_time_that_no_clock_is_off_by_is_a_dead_letter(
+    hub: EventHubServer, made: Pipeline
+) -> None:
+    append(hub, range(5))
+    accepted_ms = epoch_milliseconds() + 48 * HOUR_MS
+    hub.append(ingesting.uplink(5), partition="0", enqueued_ms=accepted_ms)
+    report = made.run(has_stored(6)).partitions["0"]
+    assert report.dead_letters == {"time_out_of_range": 1}
+    assert each_once(made.stored(), 5)
+
+
 def test_poison_by_the_thousand_is_kept_and_costs_the_good_ones_nothing(
     hub: EventHubServer, made: Pipeline
 ) -> None:
