@@ -518,6 +518,12 @@ EVENTHUB_LAG_SECONDS = Family(
     "How long the oldest event known not to be stored has been waiting; 0 if there is none.",
     ("partition",),
 )
+EVENTHUB_LOST_EVENTS = Family(
+    "metrics_pipeline_eventhub_lost_events_total",
+    MetricType.COUNTER,
+    "Events that were older than the hub's retention before they were read.",
+    ("partition",),
+)
 DEAD_LETTERS = Family(
     "metrics_pipeline_dead_letters_total",
     MetricType.COUNTER,
@@ -539,6 +545,7 @@ SELF_FAMILIES = (
     POINTS_REJECTED,
     EVENTHUB_LAG_EVENTS,
     EVENTHUB_LAG_SECONDS,
+    EVENTHUB_LOST_EVENTS,
     DEAD_LETTERS,
     DEAD_LETTERS_DROPPED,
     DAEMON_HEARTBEAT,

@@ -6,7 +6,7 @@ import logging
 import threading
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TypeVar
@@ -195,12 +195,14 @@ class PartitionIngestion:
         lost = state.lost_events(old.position) if old else 0
         if not lost or not state.is_empty:
             return
+        assert old is not None
         end = Position(state.last_offset, state.last_sequence_number)
         new = Checkpoint(end, self._epoch)
+        self._tally_lost(old.position.sequence_number, lost)
         advance = self._work.stores.checkpoints.advance
         self._until_it_works(lambda: advance(self._key, old, new))
         self._checkpoint = new
-        self._count_lost(lost)
+        self._tell_lost(lost)
 
     def _read_on(self) -> SourceError | None:
         """Store what comes until the window ends; else the error, if it is no refusal."""
@@ -237,7 +239,7 @@ class PartitionIngestion:
         )
 
     def _store(self, batch: Batch) -> None:
-        """Points, dead letters, checkpoint: each only once the one before is acknowledged."""
+        """Points, dead letters, what is lost, checkpoint: each once the one before is kept."""
         stores, first, last = self._work.stores, batch.events[0], batch.events[-1]
         self._in_hand = (first.sequence_number, first.enqueued_time_ns)
         new = Checkpoint(Position(last.offset, last.sequence_number), self._epoch)
@@ -246,8 +248,11 @@ class PartitionIngestion:
         letters = batch.letters_after(part.refused) if part.refused else batch.letters
         kept = self._until_it_works(lambda: stores.dead_letters.keep(letters))
         old = self._checkpoint
+        before = first.sequence_number - 1 if old is None else old.position.sequence_number
+        # A hub leaves no number out.
+        lost = max(0, last.sequence_number - before - len(batch.events))
+        self._tally_lost(before, lost)
         self._until_it_works(lambda: stores.checkpoints.advance(self._key, old, new))
-        lost = _missing(old, batch.events)
         with self._lock:
             self._checkpoint = new
             self._in_hand = None
@@ -255,8 +260,7 @@ class PartitionIngestion:
             self._totals.points += part.written.total()
             self._totals.rejected.update(part.rejected)
             self._totals.dead_letters.update(kept.kept)
-        if lost:
-            self._count_lost(lost)
+        self._tell_lost(lost)
         self._work.devices.take(self._key.partition, batch.points, last.sequence_number)
 
     def _add(self, batch: Batch) -> None:
@@ -280,7 +284,15 @@ class PartitionIngestion:
         with self._lock:
             self._failures.append(error)
 
-    def _count_lost(self, lost: int) -> None:
+    def _tally_lost(self, after: int, lost: int) -> None:
+        """Before the checkpoint moves: whoever dies in between has counted them, and once."""
+        if lost:
+            tally = self._work.stores.writer.count_lost
+            self._until_it_works(lambda: tally(self._key, after, lost))
+
+    def _tell_lost(self, lost: int) -> None:
+        if not lost:
+            return
         LOG.warning(
             "partition %s of %s: %d events were gone before they were read: the hub keeps events "
             "for a limited time. Read more often, or let it keep them for longer.",
@@ -288,9 +300,3 @@ class PartitionIngestion:
         )
         with self._lock:
             self._totals.lost_events += lost
-
-
-def _missing(old: Checkpoint | None, events: Sequence[RawEvent]) -> int:
-    """How many numbers are missing up to the last of `events`: a hub leaves none out."""
-    first = events[0].sequence_number if old is None else old.position.sequence_number + 1
-    return max(0, events[-1].sequence_number - first + 1 - len(events))

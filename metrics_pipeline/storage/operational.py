@@ -72,6 +72,18 @@ TELEMETRY_CHECKPOINTS = sa.Table(
 )
 """How far each partition is stored; without a position while it has only been claimed."""
 
+TELEMETRY_LOSSES = sa.Table(
+    "telemetry_losses",
+    TABLES,
+    sa.Column("namespace", sa.Text, primary_key=True),
+    sa.Column("hub", sa.Text, primary_key=True),
+    sa.Column("consumer_group", sa.Text, primary_key=True),
+    sa.Column("partition", sa.Text, primary_key=True),
+    sa.Column("after_sequence_number", sa.BigInteger, nullable=False),
+    sa.Column("events", sa.BigInteger, nullable=False),
+)
+"""Of each partition the last loss: how many events were counted as missing after which one."""
+
 DEAD_LETTERS = sa.Table(
     "dead_letters",
     TABLES,

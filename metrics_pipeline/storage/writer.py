@@ -23,8 +23,9 @@ from metrics_pipeline.core.errors import InvalidPoint, PartialWrite, RefusedPoin
 from metrics_pipeline.core.open_fields import with_typed_names
 from metrics_pipeline.core.points import Point
 from metrics_pipeline.core.ports import PointStore, Reading
+from metrics_pipeline.core.telemetry import PartitionKey
 from metrics_pipeline.core.validation import validate
-from metrics_pipeline.storage import device_labels, probe_memory, snapshots, tallies
+from metrics_pipeline.storage import device_labels, losses, probe_memory, snapshots, tallies
 from metrics_pipeline.storage.operational import OperationalDatabase
 
 RETRIES = Backoff(tries=3, base_seconds=0.1, cap_seconds=5.0)
@@ -155,6 +156,14 @@ class Writer:
                 snapshots.replace_packed(connection, asset, body, self._clock_ns())
 
         call_with_retries(publish, RETRIES, self._timing)
+
+    def count_lost(self, key: PartitionKey, after: int, events: int) -> None:
+        """Add to the totals that so many `events` after event `after` are gone and never came.
+
+        The same again, or more of them after the same event, counts only what is new.
+        """
+        with self._operational.writing() as connection:
+            losses.count(connection, key, after, events)
 
     def latest(self, asset: str) -> snapshots.Snapshot | None:
         """The snapshot of `asset`, or None if it never gave anything."""

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import gc
 import json
-import threading
 from collections.abc import Iterator
 from contextlib import closing
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,23 +14,18 @@ import pytest
 from metrics_pipeline.core.catalog import LORAWAN_UPLINK
 from metrics_pipeline.core.errors import StoreError
 from metrics_pipeline.core.points import Point
-from metrics_pipeline.core.telemetry import Checkpoint, PartitionKey
-from metrics_pipeline.ingestion import IngestionReport, ingest
 from metrics_pipeline.simulators.event_hub.server import EventHubServer, serve_event_hub
-from metrics_pipeline.storage.checkpoints import DatabaseCheckpoints
 from metrics_pipeline.storage.dead_letters import KeptDeadLetter
 from metrics_pipeline.storage.embedded import EmbeddedStore, EmbeddedStoreSettings
 from metrics_pipeline.storage.influx import InfluxStoreSettings
-from metrics_pipeline.storage.operational import OperationalDatabase
 from metrics_pipeline_tests.ingestion.ingesting import (
-    ASSET,
-    WAIT_SECONDS,
     Pipeline,
     append,
     events,
     has_stored,
     numbers,
     pipeline,
+    run_that_moves_no_checkpoint,
 )
 from metrics_pipeline_tests.storage.influx_stub import TOKEN, InfluxStub
 
@@ -103,25 +96,12 @@ def test_of_an_array_with_a_refused_uplink_and_one_that_cannot_be_decoded_there_
     assert stored_numbers(made) == [0]
 
 
-class _Unmovable(DatabaseCheckpoints):
-    """As if the run had died before its checkpoint moved."""
-
-    def advance(self, key: PartitionKey, old: Checkpoint | None, new: Checkpoint) -> None:
-        raise StoreError("checkpoints", "nothing moves", "Wait.")
-
-
 def test_a_batch_that_is_written_twice_leaves_one_dead_letter(
     hub: EventHubServer, made: Pipeline
 ) -> None:
     hub.append(body(0, lsnr=1.5), partition="0")
     append(hub, range(1, 3))
-    with (
-        made.opened() as (stream, stores),
-        closing(_Unmovable(OperationalDatabase(made.operational), "test")) as unmovable,
-    ):
-        dying = (stream, replace(stores, checkpoints=unmovable), made.rules, made.limits)
-        report = _ingest(*dying)
-    assert isinstance(report.partitions["0"].error, StoreError)
+    assert isinstance(run_that_moves_no_checkpoint(made).partitions["0"].error, StoreError)
     assert len(letters(made)) == 1
     assert made.run(has_stored(3)).partitions["0"].dead_letters == {}
     assert len(letters(made)) == 1
@@ -145,7 +125,3 @@ def test_what_influxdb_refuses_is_a_dead_letter(
     assert [each.letter.sequence_number for each in letters(made)] == [3, 11, 19, 27, 35]
     assert lines == 35
     assert events(report) == 40
-
-
-def _ingest(*what: Any) -> IngestionReport:
-    return ingest(*what, asset=ASSET, window_seconds=WAIT_SECONDS, stop=threading.Event())

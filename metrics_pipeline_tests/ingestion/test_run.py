@@ -15,6 +15,7 @@ from typing import Any, cast
 import pytest
 
 from metrics_pipeline.access.secrets import SecretReference
+from metrics_pipeline.core.catalog import EVENTHUB_LOST_EVENTS
 from metrics_pipeline.core.errors import (
     PartitionTaken,
     SourceRefused,
@@ -30,6 +31,7 @@ from metrics_pipeline.simulators.event_hub.server import (
     epoch_milliseconds,
     serve_event_hub,
 )
+from metrics_pipeline.storage import tallies
 from metrics_pipeline.storage.checkpoints import BlobCheckpointSettings, DatabaseCheckpoints
 from metrics_pipeline.storage.dead_letters import DeadLetters, DeadLetterSettings, KeepReport
 from metrics_pipeline.storage.operational import OperationalDatabase
@@ -397,6 +399,50 @@ def test_where_everything_was_too_old_it_is_said_once(hub: EventHubServer, made:
     assert told.partitions["0"].lost_events == 30
     assert again.partitions["0"].lost_events == 0
     assert again.partitions["0"].lag_events == 0
+
+
+def lost(made: Pipeline) -> dict[str, int]:
+    """By partition, as the exporter counts it."""
+    database = OperationalDatabase(made.operational)
+    with contextlib.closing(database), database.reading() as connection:
+        found = tallies.totals(connection)
+    return found.get(EVENTHUB_LOST_EVENTS.name, {})
+
+
+def test_what_is_lost_is_counted_for_good_and_once_though_runs_die_before_the_checkpoint_moves(
+    hub: EventHubServer, made: Pipeline
+) -> None:
+    for partition in ("0", "1"):
+        append(hub, range(10), partition)
+    made.run(has_stored(20))
+    assert lost(made) == {}
+    append(hub, range(10, 100))
+    for oldest in (70, 70, 80):  # while runs die the hub drops more
+        hub.drop_before("0", oldest)
+        ingesting.run_that_moves_no_checkpoint(made)
+        assert lost(made) == {"0": oldest - 10}
+    report = made.run(has_stored(20)).partitions["0"]
+    assert report.lost_events == 70
+    append(hub, range(100, 120))
+    hub.drop_before("0", 115)
+    made.run(has_stored(5))
+    assert lost(made) == {"0": 70 + 15}
+
+
+def test_where_nothing_is_left_what_is_lost_is_counted_once(
+    hub: EventHubServer, made: Pipeline
+) -> None:
+    append(hub, range(10))
+    made.run(has_stored(10))
+    append(hub, range(10, 40))
+    hub.drop_before("0", 40)
+    for _ in range(2):
+        ingesting.run_that_moves_no_checkpoint(made)
+        assert lost(made) == {"0": 30}
+    append(hub, range(40, 45))
+    ingesting.run_that_moves_no_checkpoint(made)
+    made.run(has_stored(5))
+    assert lost(made) == {"0": 30}
 
 
 def test_a_partition_that_is_added_is_read(hub: EventHubServer, made: Pipeline) -> None:
