@@ -457,6 +457,16 @@ def test_a_partition_that_is_added_is_read(hub: EventHubServer, made: Pipeline) 
     assert each_once(made.stored(), 30)
 
 
+def test_partitions_are_reported_in_the_order_of_their_numbers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("metrics_pipeline.ingestion.run.PUBLISH_SECONDS", 0.1)
+    with serve_event_hub(partition_count=12) as hub:
+        append(hub, range(3), "10")
+        report = pipeline(hub, tmp_path).run(has_stored(3))
+    assert list(report.partitions) == [f"{number}" for number in range(12)]
+
+
 def test_a_hub_that_is_not_there_is_an_error_at_the_end_of_the_window(made: Pipeline) -> None:
     secret = made.connection_string_file
     text = secret.read_text()
