@@ -189,7 +189,13 @@ class _Unmovable(DatabaseCheckpoints):
 
 
 def run_that_moves_no_checkpoint(made: Pipeline) -> IngestionReport:
-    """As one that dies each time just before a checkpoint moves."""
+    """As one that dies just before its first checkpoint moves."""
+    stop = threading.Event()
+
+    def tell(report: IngestionReport) -> None:
+        if errors(report):
+            stop.set()
+
     with made.opened() as (stream, stores):
         unmovable = _Unmovable(OperationalDatabase(made.operational), "who dies")
         try:
@@ -197,7 +203,8 @@ def run_that_moves_no_checkpoint(made: Pipeline) -> IngestionReport:
                 *(stream, replace(stores, checkpoints=unmovable), made.rules, made.limits),
                 asset=ASSET,
                 window_seconds=WAIT_SECONDS,
-                stop=threading.Event(),
+                stop=stop,
+                tell=tell,
             )
         finally:
             unmovable.close()
