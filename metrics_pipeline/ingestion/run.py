@@ -65,9 +65,9 @@ def ingest(
         ingestion.look_after()
     except BaseException:
         stop.set()  # whoever ends us, such as Dagster: what has begun is still stored
+        ingestion.end(asks=False)
         raise
-    finally:
-        ingestion.end()
+    ingestion.end(asks=True)
     return ingestion.report()
 
 
@@ -102,12 +102,16 @@ class _Ingestion:
                 took = window.seconds - began
                 self._publish_at = began + max(PUBLISH_SECONDS, took / PUBLISH_SHARE)
 
-    def end(self) -> None:
-        """Wait for the last micro-batches, and publish what they brought."""
+    def end(self, *, asks: bool) -> None:
+        """Wait for the last micro-batches, and publish what they brought.
+
+        Whether it `asks` the hub once more how far it goes, for the report: a hub that is silent
+        takes its time.
+        """
         latest = self._work.window.seconds + LAST_BATCH_SECONDS
         for partition in self._partitions.values():
             partition.end(max(0.0, latest - self._work.window.seconds))
-        if self._hub_answers:
+        if asks and self._hub_answers:
             self._ask_how_far()
         self._publish()
         for partition in self._partitions.values():

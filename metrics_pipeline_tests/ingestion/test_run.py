@@ -53,6 +53,8 @@ from metrics_pipeline_tests.ingestion.ingesting import (
 )
 
 PARTITIONS = 2
+SILENCE_SECONDS = 30.0
+"""So long a hub may take to answer."""
 
 
 @pytest.fixture
@@ -260,6 +262,29 @@ def test_an_interrupt_while_it_begins_ends_the_partitions_that_have_begun(
         left = [t.name for t in threading.enumerate() if t.name.startswith("partition-")]
     assert left == []
     assert stop.is_set()
+
+
+def test_an_interrupt_ends_it_at_once_though_the_hub_is_silent(
+    hub: EventHubServer, made: Pipeline
+) -> None:
+    patient = made.with_(hub={"timeout_seconds": SILENCE_SECONDS})
+    append(hub, range(10))
+
+    def interrupt(report: IngestionReport) -> bool:
+        if events(report) == 10 and not frozen:
+            frozen.append(time.monotonic())
+            hub.freeze()
+            raise KeyboardInterrupt
+        return False
+
+    frozen: list[float] = []
+    with pytest.raises(KeyboardInterrupt):
+        patient.run(interrupt)
+    assert time.monotonic() - frozen[0] < SILENCE_SECONDS
+    hub.freeze(False)
+    assert each_once(made.stored(), 10)
+    assert {row.fields["frames_received_total"] for row in device_rows(made)} == {1}
+    assert made.run(lambda report: report.seconds > 1).partitions["0"].events == 0
 
 
 # --- the hub --------------------------------------------------------------------------------------
