@@ -25,9 +25,11 @@ class LatestDevices:
     finds the one without the other.
     """
 
-    def __init__(self, writer: Writer, asset: str) -> None:
+    def __init__(self, writer: Writer, asset: str, kept_ns: int) -> None:
+        """A device is forgotten `kept_ns` after its last uplink."""
         self._writer = writer
         self._asset = asset
+        self._kept_ns = kept_ns
         self._lock = threading.Lock()
         self._is_changed = False
         self._numbers: dict[str, int] = {}
@@ -49,13 +51,14 @@ class LatestDevices:
             self._numbers[partition] = last_number
             self._is_changed = True
 
-    def publish(self) -> None:
+    def publish(self, now_ns: int) -> None:
         """Make them what the exporter shows, if anything is new; StoreError when that fails."""
         if not self._is_changed:
             return
         self._is_changed = False
         packing = Packing()
         with self._lock:
+            self._devices.forget_before(now_ns - self._kept_ns)
             rows = itertools.chain(self._progress(), self._devices.rows())
             while some := tuple(itertools.islice(rows, ROWS_AT_ONCE)):
                 packing.add(some)

@@ -188,6 +188,24 @@ def test_rows_and_how_far_they_go_are_never_seen_apart(hub: EventHubServer, made
     assert all(received == number + 1 for received, number in seen)
 
 
+def test_a_device_that_was_silent_for_too_long_is_not_published_any_more(
+    hub: EventHubServer, made: Pipeline
+) -> None:
+    minutes_ago = epoch_milliseconds() - 1_200_000
+    hub.append(ingesting.uplink(1), partition="0", enqueued_ms=minutes_ago)
+    append(hub, [2], "1")
+    with made.opened() as (stream, stores):
+        ingest(
+            *(stream, stores, made.rules, made.limits),
+            asset=ASSET,
+            window_seconds=1,
+            stop=threading.Event(),
+            devices_kept_days=600 / 86_400,
+        )
+    assert numbers(made.stored()).keys() == {1, 2}
+    assert [row.tags["device_eui"] for row in device_rows(made)] == [f"{2:016X}"]
+
+
 def test_it_waits_for_events_until_the_window_ends(hub: EventHubServer, made: Pipeline) -> None:
     def later() -> None:
         for number in range(10):

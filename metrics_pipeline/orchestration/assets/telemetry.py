@@ -86,6 +86,7 @@ def _ingest(
             asset=DEVICES,
             window_seconds=telemetry.window_seconds,
             stop=threading.Event(),
+            devices_kept_days=telemetry.devices_kept_days,
             tell=_telling(context.log.info, longest),
         )
 
