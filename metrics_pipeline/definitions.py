@@ -3,9 +3,6 @@
 settings -> sources (resources) -> assets -> points -> IO manager -> writer -> stores.
 """
 
-import atexit
-import gc
-
 import dagster as dg
 
 from metrics_pipeline.orchestration.assets.devices import build_device_assets
@@ -24,11 +21,6 @@ from metrics_pipeline.orchestration.schedules import (
 from metrics_pipeline.orchestration.telemetry_sensor import BacklogWatch, build_telemetry_sensor
 from metrics_pipeline.settings import Settings
 from metrics_pipeline.settings_file import load_settings
-
-# Every run is a process that loads this, and so is the code server. When one ends, Python looks
-# several times through 150,000 objects for what to free, most of a second of a core, though the
-# system takes all of it back at once.
-atexit.register(gc.freeze)
 
 
 def build_definitions(settings: Settings) -> dg.Definitions:
