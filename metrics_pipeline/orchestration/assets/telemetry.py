@@ -1,6 +1,6 @@
 """LoRaWAN uplinks: a run stores what the hub has, and what comes until its window ends.
 
-Micro-batches are stored as they come, and checkpoints move with them (`ingestion.py`): a run that
+Micro-batches are stored as they come, and checkpoints move with them (`ingestion/`): a run that
 is cancelled or dies has lost nothing. What fails a step is a hub or a store that is out of reach
 still when the window ends.
 """
