@@ -23,6 +23,7 @@ MOST_WORKERS = 8
 LONGEST_FILES = (
     "test_end_to_end.py",
     "stack/test_cycle.py",
+    "stack/test_telemetry_outages.py",
     "orchestration/test_devices.py",
     "sources/test_ssh.py",
     "docker/test_commands.py",
@@ -48,6 +49,9 @@ LONGEST_FILES = (
 # Machines are shared: how long an example takes says nothing.
 settings.register_profile("shared machines", deadline=None)
 settings.load_profile("shared machines")
+
+# For child processes too.
+os.environ["KRB5_CONFIG"] = str(Path(__file__).with_name("krb5.conf"))
 
 # A shell lets its background jobs ignore SIGINT. Dagster makes SIGTERM the same as SIGINT after
 # each run in process, and children inherit what is ignored: none could be ended with SIGTERM.

@@ -175,9 +175,9 @@ def test_a_hub_that_answers_shows_its_counts_and_nothing_is_stored(
             "failed_deployment_count 3"
         )
     ]
-    assert "0 values" in found["time-series store"][0]
+    assert "0 points" in found["time-series store"][0]
     _, found = check(state, capsys, hub.connection_string)
-    assert "0 values" in found["time-series store"][0]
+    assert "0 points" in found["time-series store"][0]
 
 
 def test_a_wrong_key_is_told_once_and_asked_for_once(

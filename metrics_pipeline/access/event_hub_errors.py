@@ -140,6 +140,17 @@ def no_answer(hub: Hub, target: str) -> SourceError:
     return SourceUnreachable(hub.source, target, problem, "Check the network to the hub.")
 
 
+def shut_out(refusal: CredentialRefused) -> SourceUnreachable:
+    """What `refusal` means for a link that had been let in: most likely, its token has expired.
+
+    That is so when nobody looked at the link while a new token was due. If the credential itself
+    is good no more, whoever comes again with a new token is told so.
+    """
+    problem = f"the hub ended what it had let in ({refusal.problem})"
+    fix = "Come again with a new token; if this is seen often, check this machine's clock."
+    return SourceUnreachable(refusal.source, refusal.target, problem, fix)
+
+
 def text(value: Any) -> str:
     """What the hub says, on one line, without the full stop that it mostly has at its end."""
     said = value.decode(errors="replace") if isinstance(value, bytes) else str(value or "")

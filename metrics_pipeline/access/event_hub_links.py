@@ -36,7 +36,14 @@ from azure.eventhub._pyamqp.message import Message
 from azure.eventhub._pyamqp.utils import amqp_long_value, amqp_string_value
 
 from metrics_pipeline.access.event_hub_connection import SOCKET_SECONDS, Hub
-from metrics_pipeline.access.event_hub_errors import BROKEN, no_answer, refused, text, translated
+from metrics_pipeline.access.event_hub_errors import (
+    BROKEN,
+    no_answer,
+    refused,
+    shut_out,
+    text,
+    translated,
+)
 from metrics_pipeline.access.event_hub_frames import (
     ENQUEUED_TIME,
     HEADER_BYTES,
@@ -49,7 +56,7 @@ from metrics_pipeline.access.event_hub_frames import (
     property_name,
     transfer_payload,
 )
-from metrics_pipeline.core.errors import MetricsPipelineError
+from metrics_pipeline.core.errors import CredentialRefused, MetricsPipelineError
 from metrics_pipeline.core.telemetry import (
     BEFORE_THE_FIRST,
     UNKNOWN_OFFSET,
@@ -93,6 +100,9 @@ class _Link:
         self._connection: Any = None
         self.is_cut = False
         """Whether somebody has made it fail, as there was no answer in time or no need of one."""
+
+        self._has_worked = False
+        """Whether the hub has let it in, and not only taken its connection."""
 
     def open(self) -> None:
         """Connect and be let in."""
@@ -155,7 +165,10 @@ class _Link:
         except BROKEN as error:
             if self.is_cut:
                 raise no_answer(self._hub, self._target) from error
-            raise translated(error, self._hub, self._target) from error
+            meant = translated(error, self._hub, self._target)
+            if self._has_worked and isinstance(meant, CredentialRefused):
+                raise shut_out(meant) from error
+            raise meant from error
 
 
 class EventLink(_Link):
@@ -211,6 +224,7 @@ class EventLink(_Link):
                     break
             if self.is_cut:
                 raise TimeoutError
+        self._has_worked = True
         return self._pop(limits)
 
     def _look(self) -> None:

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from multiprocessing.connection import Connection
+from multiprocessing.synchronize import Barrier
 from pathlib import Path
 from typing import Any
 
@@ -192,7 +193,8 @@ class _Telling(DatabaseCheckpoints):
         self.teller.send(new.position.sequence_number)
 
 
-def _ingest_for_ever(made: Pipeline, teller: Connection) -> None:
+def ingest_for_ever(made: Pipeline, teller: Connection) -> None:
+    """Tell the sequence number of every checkpoint that has moved, until killed."""
     with made.opened() as (stream, stores):
         telling = _Telling(OperationalDatabase(made.operational), f"pid {os.getpid()}")
         telling.teller = teller
@@ -211,7 +213,7 @@ def kill_again_and_again(made: Pipeline, times: int, dice: random.Random) -> Non
     """
     for number in range(times):
         told, teller = _CONTEXT.Pipe(duplex=False)
-        victim = _CONTEXT.Process(target=_ingest_for_ever, args=(made, teller))
+        victim = _CONTEXT.Process(target=ingest_for_ever, args=(made, teller))
         victim.start()
         teller.close()
         if number % 2:
@@ -223,3 +225,69 @@ def kill_again_and_again(made: Pipeline, times: int, dice: random.Random) -> Non
         assert victim.exitcode == -signal.SIGKILL, victim.exitcode
         victim.close()
         told.close()
+
+
+# --- processes that begin at the same moment ------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How one of several ingestions at once has ended."""
+
+    epoch: int
+    events: int
+    are_taken: Sequence[bool]
+    """For each partition, whether another reader has taken it."""
+
+    errors: Sequence[str]
+    moved: Sequence[tuple[str, int]]
+    """The partition and the sequence number of each checkpoint that it has moved."""
+
+
+class _Noting(DatabaseCheckpoints):
+    """Notes every checkpoint that has moved."""
+
+    moved: list[tuple[str, int]]
+
+    def advance(self, key: PartitionKey, old: Checkpoint | None, new: Checkpoint) -> None:
+        super().advance(key, old, new)
+        self.moved.append((key.partition, new.position.sequence_number))
+
+
+def _ingest_once_all_are_there(
+    made: Pipeline, all_are_there: Barrier, window_seconds: float, teller: Connection
+) -> None:
+    with made.opened() as (stream, stores):
+        noting = _Noting(OperationalDatabase(made.operational), f"pid {os.getpid()}")
+        noting.moved = []
+        all_are_there.wait(WAIT_SECONDS)
+        report = ingest(
+            *(stream, replace(stores, checkpoints=noting), RULES, made.limits),
+            asset=ASSET,
+            window_seconds=window_seconds,
+            stop=threading.Event(),
+        )
+    are_taken = [each.is_taken for each in report.partitions.values()]
+    teller.send(Ended(report.epoch, events(report), are_taken, errors(report), noting.moved))
+
+
+def ingest_at_once(made: Pipeline, times: int, window_seconds: float) -> list[Ended]:
+    """So many ingestions, each in a process of its own, that begin at the same moment."""
+    all_are_there = _CONTEXT.Barrier(times)
+    started = []
+    for _ in range(times):
+        told, teller = _CONTEXT.Pipe(duplex=False)
+        arguments = (made, all_are_there, window_seconds, teller)
+        process = _CONTEXT.Process(target=_ingest_once_all_are_there, args=arguments)
+        process.start()
+        teller.close()
+        started.append((process, told))
+    ended = []
+    for process, told in started:
+        assert told.poll(WAIT_SECONDS)
+        ended.append(told.recv())
+        told.close()
+        process.join(WAIT_SECONDS)
+        assert process.exitcode == 0
+        process.close()
+    return ended

@@ -13,7 +13,7 @@ import pytest
 from metrics_pipeline.core.catalog import LORAWAN_UPLINK
 from metrics_pipeline.core.points import Point
 from metrics_pipeline.simulators.event_hub.server import EventHubServer, serve_event_hub
-from metrics_pipeline.storage.influx import InfluxStoreSettings
+from metrics_pipeline_tests.ingestion.influxdb_pipeline import influxdb_settings
 from metrics_pipeline_tests.ingestion.ingesting import (
     Pipeline,
     append,
@@ -24,7 +24,7 @@ from metrics_pipeline_tests.ingestion.ingesting import (
     numbers,
     pipeline,
 )
-from metrics_pipeline_tests.storage.influxdb_1_engine_shim import TOKEN, influxdb_1_engine
+from metrics_pipeline_tests.storage.influxdb_1_engine_shim import influxdb_1_engine
 
 KILLS = 50
 """For each of the stores."""
@@ -80,22 +80,8 @@ def embedded(hub: EventHubServer, folder: Path) -> Iterator[tuple[Pipeline, Read
 @contextmanager
 def influxdb(hub: EventHubServer, folder: Path) -> Iterator[tuple[Pipeline, Read]]:
     with influxdb_1_engine(folder / "engine") as engine:
-        token = folder / "token"
-        token.write_text(TOKEN)
-        settings = InfluxStoreSettings.model_validate(
-            {
-                "kind": "influxdb",
-                "url": engine.url,
-                "api": "v2",
-                "org": "any",
-                "token": {"file": str(token)},
-                "databases": {LORAWAN_UPLINK.database: "tests"},
-            }
-        )
-        yield (
-            pipeline(hub, folder, store=settings),
-            lambda: engine.read(LORAWAN_UPLINK.name),
-        )
+        made = pipeline(hub, folder, store=influxdb_settings(engine, folder))
+        yield made, lambda: engine.read(LORAWAN_UPLINK.name)
 
 
 def letters_in(made: Pipeline) -> list[Poison]:

@@ -68,17 +68,21 @@ class Client:
     ) -> None:
         self._socket.close()
 
-    def authorize(self) -> Self:
-        """Put a good token."""
+    def authorize(self, seconds: int = 60) -> Self:
+        """Put a good token, for so long."""
         self.attach_receiver(0, "$cbs")
         self.attach_sender(1, "$cbs")
         self.until(Performative.FLOW)
-        self.flow(0, 1)
-        token = sas_token(self._hub, int(time.time()) + 60)
+        self.flow(0, 2)
+        self.put_token(seconds)
+        return self
+
+    def put_token(self, seconds: int) -> None:
+        """Put a good token, for so long, on the links there are."""
+        token = sas_token(self._hub, int(time.time()) + seconds)
         request = section(0x73, ["id"]) + section(0x74, {"operation": "put-token"})
         self.transfer(1, request + section(0x77, token))
         self.until(Performative.TRANSFER)
-        return self
 
     def send(self, performative: Performative, fields: list[Any], payload: bytes = b"") -> None:
         self._socket.sendall(encode_frame(performative, fields, 0, payload))
@@ -245,6 +249,34 @@ def test_nobody_attaches_without_a_token(hub: EventHubServer, address: str) -> N
     condition = detached.fields[2].value[0]
     expected = "amqp:not-found" if address == "a/b/c" else "amqp:unauthorized-access"
     assert condition == Symbol(expected)
+
+
+def test_whoever_puts_no_new_token_is_shut_out_when_the_old_one_expires(
+    hub: EventHubServer,
+) -> None:
+    with Client(hub).authorize(seconds=2) as client:
+        client.attach_receiver(2, "telemetry/ConsumerGroups/$Default/Partitions/0")
+        client.attach_receiver(3, "$management")
+        ended = [client.until(Performative.DETACH).fields for _ in range(2)]
+        assert {(handle, error.value[0]) for handle, _, error, *_ in ended} == {
+            (2, "amqp:unauthorized-access"),
+            (3, "amqp:unauthorized-access"),
+        }
+        assert hub.receivers() == []
+        client.attach_sender(4, "telemetry/Partitions/0")
+        assert client.until(Performative.DETACH).fields[2].value[0] == "amqp:unauthorized-access"
+        client.put_token(seconds=60)  # the links to $cbs are there still
+        client.attach_sender(5, "telemetry/Partitions/0")
+        client.until(Performative.FLOW)
+
+
+def test_whoever_puts_a_new_token_in_time_stays(hub: EventHubServer) -> None:
+    with Client(hub).authorize(seconds=2) as client:
+        client.attach_receiver(2, "telemetry/ConsumerGroups/$Default/Partitions/0")
+        client.until(Performative.ATTACH)
+        client.put_token(seconds=60)
+        time.sleep(2.5)
+        assert hub.receivers() == [("$default", "0", None)]
 
 
 def test_links_and_sessions_end_when_they_are_told_to(hub: EventHubServer) -> None:

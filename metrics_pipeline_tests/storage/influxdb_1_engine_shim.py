@@ -3,16 +3,21 @@
 The engine is real: parsing, types, nanoseconds, overwriting and partial writes are what it does.
 The API is not: this shim maps `/api/v2/write` to its `/write`, as InfluxDB 1.8 does itself. A
 bucket is a database, the token is checked here, bodies are passed on as they come (also gzip).
+The engine can be killed and started again; meanwhile the shim answers 503, as a proxy does.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
-from contextlib import contextmanager
+import os
+import signal
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from http import HTTPStatus
 from pathlib import Path
 from typing import Any
+
+import httpx
 
 from metrics_pipeline.core.points import FieldValue, Point
 from metrics_pipeline.simulators.loopback_server import Answer, LoopbackServer, Request
@@ -36,11 +41,36 @@ bind-address = "127.0.0.1:0"
 
 
 class Influxdb1EngineShim(LoopbackServer):
-    """Passes writes on to the engine at `engine_url`."""
+    """Passes writes on to the engine, a process that `argv` starts."""
 
-    def __init__(self, engine_url: str) -> None:
+    def __init__(self, argv: Sequence[str]) -> None:
         super().__init__()
-        self.engine_url = engine_url
+        self._argv = argv
+        self._engine = ExitStack()
+        self.engine_url = ""
+
+    @contextmanager
+    def engine(self) -> Iterator[None]:
+        """The engine runs; whoever kills it starts it again."""
+        try:
+            self._start()
+            yield
+        finally:
+            self._engine.close()
+
+    @contextmanager
+    def outage(self) -> Iterator[None]:
+        """The engine is killed with SIGKILL; afterwards it starts anew, over the same data."""
+        os.kill(self._pid, signal.SIGKILL)
+        self._engine.close()
+        try:
+            yield
+        finally:
+            self._start()
+
+    def _start(self) -> None:
+        self._pid = self._engine.enter_context(running(self._argv))
+        self.engine_url = answering_url(self._pid, "/ping")
 
     @property
     def url(self) -> str:
@@ -53,7 +83,14 @@ class Influxdb1EngineShim(LoopbackServer):
             return Answer(HTTPStatus.UNAUTHORIZED, b'{"message": "unauthorized access"}')
         if request.path != "/api/v2/write":
             return Answer(HTTPStatus.NOT_FOUND, b'{"message": "path not found"}')
-        reply = PLAIN_HTTP.post(
+        try:
+            reply = self._pass_on(request)
+        except httpx.TransportError:
+            return Answer(HTTPStatus.SERVICE_UNAVAILABLE, b'{"message": "the engine is away"}')
+        return Answer(reply.status_code, reply.content)
+
+    def _pass_on(self, request: Request) -> httpx.Response:
+        return PLAIN_HTTP.post(
             f"{self.engine_url}/write",
             params={
                 "db": request.parameters["bucket"],
@@ -62,7 +99,6 @@ class Influxdb1EngineShim(LoopbackServer):
             headers={k: v for k, v in request.headers.items() if k == "content-encoding"},
             content=request.body,
         )
-        return Answer(reply.status_code, reply.content)
 
     def query(self, statement: str) -> list[dict[str, Any]]:
         """The series that `statement` gives, with timestamps in nanoseconds."""
@@ -106,9 +142,6 @@ def influxdb_1_engine(folder: Path) -> Iterator[Influxdb1EngineShim]:
     configuration = folder / "influxdb.toml"
     configuration.write_text(CONFIGURATION.format(folder=folder))
     argv = [require("influxd"), "-config", str(configuration)]
-    with (
-        running(argv) as pid,
-        Influxdb1EngineShim(answering_url(pid, "/ping")) as shim,
-    ):
+    with Influxdb1EngineShim(argv) as shim, shim.engine():
         shim.query("CREATE DATABASE tests")
         yield shim

@@ -26,6 +26,7 @@ from metrics_pipeline.core.errors import PartialWrite, StoreError, StoreUnavaila
 from metrics_pipeline.core.points import FieldValue, Point
 from metrics_pipeline.storage import embedded
 from metrics_pipeline.storage.embedded import EmbeddedStore, EmbeddedStoreSettings
+from metrics_pipeline.storage.embedded_rows import SERIES_AT_ONCE
 from metrics_pipeline_tests.storage.contract import (
     TIME_NS,
     ExactStoreContract,
@@ -137,19 +138,19 @@ def test_a_batch_of_more_series_than_one_statement_finds_is_written_twice_as_one
 ) -> None:
     points = [
         Point("m", {"n": str(number)}, {"f": float(number)}, 1)
-        for number in range(2 * embedded.SERIES_AT_ONCE + 1)
+        for number in range(2 * SERIES_AT_ONCE + 1)
     ]
     store.write(points)
     store.write(points)
     assert sorted(p.tags["n"] for p in store.read("m", 0, 2)) == sorted(p.tags["n"] for p in points)
-    assert store.check().endswith(f"{len(points)} series, {len(points)} values")
+    assert store.check().endswith(f"{len(points)} series, {len(points)} points")
 
 
 def test_the_order_of_tags_makes_no_other_series(store: EmbeddedStore) -> None:
     store.write([Point("polls", {"device_id": "a", "name": "b"}, {"value": 1.5}, TIME_NS)])
     store.write([Point("polls", {"name": "b", "device_id": "a"}, {"value": 2.5}, TIME_NS)])
     assert store.read("polls", 0, END_NS) == (poll({"value": 2.5}, name="b"),)
-    assert "1 series, 1 values" in store.check()
+    assert "1 series, 1 points" in store.check()
 
 
 @pytest.mark.parametrize(
@@ -186,9 +187,9 @@ def test_another_measurement_may_use_a_field_of_the_same_name_otherwise(
 def test_a_check_counts_no_further_than_it_must(
     store: EmbeddedStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(embedded, "COUNTED_VALUES", 2)
+    monkeypatch.setattr(embedded, "COUNTED_POINTS", 2)
     store.write([poll({"value": 1.5}, TIME_NS + i) for i in range(3)])
-    assert store.check() == f"{store.name}, 1 series, more than 2 values"
+    assert store.check() == f"{store.name}, 1 series, more than 2 points"
 
 
 def test_threads_may_share_a_store(store: EmbeddedStore) -> None:
@@ -309,10 +310,10 @@ def test_a_sqlite_file_of_another_program_is_not_touched(path: Path, statements:
 def test_a_newer_schema_is_refused_with_both_versions(path: Path) -> None:
     with opened(path) as store:
         store.check()
-    sqlite_file(path, "PRAGMA user_version = 2")
+    sqlite_file(path, "PRAGMA user_version = 3")
     error = write_and_catch(path)
     assert type(error) is StoreError
-    assert "schema version 2, this program knows 1" in str(error)
+    assert "schema version 3, this program knows 2" in str(error)
 
 
 def test_a_damaged_file_is_a_store_error(path: Path) -> None:

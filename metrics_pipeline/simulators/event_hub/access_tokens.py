@@ -50,6 +50,11 @@ def _is_later(expiry: str, epoch_seconds: float) -> bool:
     return is_number and int(expiry) > epoch_seconds
 
 
+def expiry_of(token: str) -> int:
+    """When a good `token` expires, in seconds since the epoch."""
+    return int(unquote(_raw_parts(token)["se"]))
+
+
 def hub_of(token: str) -> str:
     """The name of the hub `token` is for; empty where it is for the whole namespace."""
     return urlsplit(unquote(_raw_parts(token).get("sr", ""))).path.strip("/").partition("/")[0]

@@ -55,6 +55,7 @@ class Connection(asyncio.Protocol):
         self._transport: asyncio.Transport | None = None
         self._last_read_seconds = broker.loop.time()
         self._timers: set[asyncio.TimerHandle] = set()
+        self._expiry: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Begin."""
@@ -70,6 +71,8 @@ class Connection(asyncio.Protocol):
         self._transport = None
         for timer in self._timers:
             timer.cancel()
+        if self._expiry is not None:
+            self._expiry.cancel()
         for session in self.sessions.values():
             session.close()
         self.sessions.clear()
@@ -103,6 +106,13 @@ class Connection(asyncio.Protocol):
         """Send whole frames, if the client is there still."""
         if self._transport is not None and not self.broker.faults.is_frozen:
             self._transport.write(data)
+
+    def authorize(self, seconds: float) -> None:
+        """Let the client in until the token that has just come expires."""
+        if self._expiry is not None:
+            self._expiry.cancel()
+        self.is_authorized = True
+        self._expiry = self.broker.loop.call_later(seconds, self._shut_out)
 
     def close(self, refusal: Refusal) -> None:
         """End it properly, because of `refusal`."""
@@ -156,6 +166,11 @@ class Connection(asyncio.Protocol):
         if session is not None:
             session.close()
             session.send(Performative.END, [])
+
+    def _shut_out(self) -> None:
+        self.is_authorized = False
+        for session in self.sessions.values():
+            session.shut_out()
 
     def _check_idle(self) -> None:
         silence_seconds = self.broker.loop.time() - self._last_read_seconds

@@ -67,6 +67,8 @@ class Link:
         self.handle: UInt = attach.fields[1]
         self.partition: str | None = None
         """The partition events are read from or sent to; None for no certain one."""
+        self.node = ""
+        """The node that is asked or answers; empty for links of events."""
 
     def on_attached(self) -> None:
         """The client has been told that it is attached."""
@@ -178,19 +180,20 @@ class RequestLink(SenderLink):
 
     def __init__(self, session: Session, attach: Frame, node: str) -> None:
         super().__init__(session, attach)
-        self._node = node
+        self.node = node
 
     def take(self, payload: bytes, message_format: int) -> None:  # noqa: ARG002
         """Answer over the session's reply link of the same node."""
         request = parse_request(payload)
         nodes = self.session.broker.nodes
-        if self._node == CBS:
+        if self.node == CBS:
             refusal = nodes.token_refusal(request)
-            self.session.is_authorized |= refusal is None
+            if refusal is None:
+                self.session.authorize(nodes.token_seconds(request))
             reply = nodes.token_reply(request, refusal)
         else:
             reply = nodes.management_reply(request)
-        self.session.reply(self._node, reply)
+        self.session.reply(self.node, reply)
 
 
 class ReceiverLink(Link):

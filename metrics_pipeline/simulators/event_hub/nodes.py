@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from http import HTTPStatus
 from typing import Any, Final
 
-from metrics_pipeline.simulators.event_hub.access_tokens import AccessPolicy, hub_of
+from metrics_pipeline.simulators.event_hub.access_tokens import AccessPolicy, expiry_of, hub_of
 from metrics_pipeline.simulators.event_hub.amqp_messages import Request, encode_reply
 from metrics_pipeline.simulators.event_hub.amqp_types import Array, Int, Timestamp
 from metrics_pipeline.simulators.event_hub.hub import Hub
@@ -42,6 +42,10 @@ class Nodes:
         except Refusal as refusal:
             return refusal
         return None
+
+    def token_seconds(self, request: Request) -> float:
+        """For how long the token in `request`, which is good, lets its connection in."""
+        return max(0.0, expiry_of(str(request.value)) - self._epoch_seconds())
 
     def token_reply(self, request: Request, refusal: Refusal | None) -> bytes:
         """The reply of $cbs."""

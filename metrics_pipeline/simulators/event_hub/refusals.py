@@ -1,8 +1,8 @@
 """What the service refuses, by the names it has for it.
 
 Facts: OASIS AMQP 1.0, part 2, 2.8.15 to 2.8.19; the conditions of Event Hubs and their sentences as
-seen in azure-sdk-for-java (issues 10215, 12483, 26583), azure-event-hubs-go (181) and
-azure-event-hubs-python (106).
+seen in azure-sdk-for-java (issues 10215, 12483, 26583), azure-event-hubs-go (181),
+azure-event-hubs-python (106) and azure-event-hubs-node (186: links whose token was not renewed).
 """
 
 from __future__ import annotations
@@ -24,6 +24,9 @@ DECODE_ERROR: Final = "amqp:decode-error"
 SERVER_BUSY: Final = "com.microsoft:server-busy"
 ARGUMENT_ERROR: Final = "com.microsoft:argument-error"
 OUT_OF_RANGE: Final = "com.microsoft:argument-out-of-range"
+
+EXPIRED: Final = "Unauthorized access. 'Listen' claim(s) are required to perform this operation"
+"""What a link is told that was let in, once its token has expired."""
 
 
 class Refusal(Exception):

@@ -76,6 +76,7 @@ class EventHubServer(LoopThread):
         nodes = Nodes(self._hub, self.policy, lambda: epoch_ms() / 1000)
         self._broker = Broker(self._hub, nodes, self._faults, self._loop, idle_seconds)
         self._connections: set[Connection] = set()
+        self._connections_made = 0
         self._socket: socket.socket | None = _bind(port)
         self._socket.listen(BACKLOG)
         self._server: asyncio.Server | None = None
@@ -136,6 +137,10 @@ class EventHubServer(LoopThread):
     def receivers(self) -> list[tuple[str, str, int | None]]:
         """Who reads: consumer group (in lower case), partition, and epoch or None."""
         return self._call(self._hub.receivers)
+
+    def connections_made(self) -> int:
+        """How many connections clients have made so far."""
+        return self._call(lambda: self._connections_made)
 
     # --- faults -------------------------------------------------------------------------------
 
@@ -216,6 +221,7 @@ class EventHubServer(LoopThread):
     def _connect(self) -> Connection:
         connection = Connection(self._broker, self._connections.discard)
         self._connections.add(connection)
+        self._connections_made += 1
         return connection
 
     def _shut(self) -> None:

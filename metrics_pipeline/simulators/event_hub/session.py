@@ -27,10 +27,11 @@ from metrics_pipeline.simulators.event_hub.links import (
     attach_reply,
     detached,
 )
-from metrics_pipeline.simulators.event_hub.nodes import NODES, Nodes
+from metrics_pipeline.simulators.event_hub.nodes import CBS, NODES, Nodes
 from metrics_pipeline.simulators.event_hub.positions import PositionError, first_sequence_number
 from metrics_pipeline.simulators.event_hub.refusals import (
     ARGUMENT_ERROR,
+    EXPIRED,
     NOT_FOUND,
     UNAUTHORIZED,
     Refusal,
@@ -66,6 +67,9 @@ class Wire(Protocol):
 
     def write(self, data: bytes) -> None:
         """Send whole frames."""
+
+    def authorize(self, seconds: float) -> None:
+        """Let the client in for so long."""
 
 
 class Session:
@@ -107,9 +111,15 @@ class Session:
         """Whether a good token came on this connection."""
         return self._wire.is_authorized
 
-    @is_authorized.setter
-    def is_authorized(self, value: bool) -> None:
-        self._wire.is_authorized = value
+    def authorize(self, seconds: float) -> None:
+        """A good token has come, and is good for so long."""
+        self._wire.authorize(seconds)
+
+    def shut_out(self) -> None:
+        """End all links but those to $cbs: the token has expired, and no other has come."""
+        for link in list(self.links.values()):
+            if link.node != CBS:
+                link.detach(Refusal(UNAUTHORIZED, EXPIRED))
 
     def on_frame(self, frame: Frame) -> None:
         """Take any frame of this channel but its begin and its end."""

@@ -1,0 +1,269 @@
+"""Telemetry of a whole stack whose runs are killed, and whose store goes away and comes back.
+
+Dagster's own daemon, code server and run launcher, InfluxDB's engine, and numbered events that come
+all the time. One stack, one story; each test goes on where the one before ended.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import sqlite3
+import sys
+import tempfile
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, closing, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Self
+
+import pytest
+import yaml
+
+from metrics_pipeline.core.catalog import LORAWAN_UPLINK
+from metrics_pipeline.core.points import Point
+from metrics_pipeline.simulators.event_hub.server import EventHubServer, serve_event_hub
+from metrics_pipeline_tests.ingestion.influxdb_pipeline import influxdb_settings
+from metrics_pipeline_tests.ingestion.ingesting import (
+    Pipeline,
+    append,
+    each_once,
+    pipeline,
+)
+from metrics_pipeline_tests.running_stack import (
+    READY,
+    READY_WITHIN_SECONDS,
+    RunningStack,
+    running_stack,
+)
+from metrics_pipeline_tests.storage.influxdb_1_engine_shim import (
+    Influxdb1EngineShim,
+    influxdb_1_engine,
+)
+
+PARTITIONS = 2
+WINDOW_SECONDS = 10
+"""Of a run: short, so that one ends while the store is away."""
+
+SHORT_LAG_SECONDS = 4.0
+"""Of both partitions together, while a run stores what comes."""
+
+SOON_SECONDS = 90.0
+"""What is waited for at most: machines are shared."""
+
+RUNS = """{ runsOrError(filter: {pipelineName: "telemetry"}) { ... on Runs { results {
+    runId status } } } }"""
+LOG = """query ($id: ID!) { runOrError(runId: $id) { ... on Run { eventConnection { events {
+    ... on MessageEvent { message }
+    ... on ExecutionStepFailureEvent { error { message } } } } } } }"""
+PROCESS = re.compile(r"Started process for run \(pid: (\d+)\)")
+LAG = re.compile(r"^metrics_pipeline_eventhub_lag_(events|seconds)\{.*\} (\S+)$", re.MULTILINE)
+
+
+class Sending:
+    """Numbered events that come all the time, to all partitions, until `stop`."""
+
+    def __init__(self, hub: EventHubServer) -> None:
+        self._hub = hub
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._send)
+        self.count = 0
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    def stop(self) -> None:
+        """No more come; those before `count` have."""
+        self._stop.set()
+        self._thread.join()
+
+    def _send(self) -> None:
+        while not self._stop.wait(0.05):
+            append(self._hub, [self.count], str(self.count % PARTITIONS))
+            self.count += 1
+
+
+@dataclass(slots=True)
+class Story:
+    """The stack, what it reads and where it writes."""
+
+    folder: Path
+    opened: ExitStack
+    engine: Influxdb1EngineShim
+    made: Pipeline
+    sending: Sending
+    stack: RunningStack = field(init=False)
+
+    def start_stack(self) -> None:
+        """Start it, and return once it is ready."""
+        settings = self.folder / "settings.yaml"
+        options = f"PORTS --no-simulator --state-dir {self.folder} --settings {settings}"
+        command = ["sh", "-c", f"exec {sys.executable} -m metrics_pipeline run {options}"]
+        stack = self.opened.enter_context(running_stack(command, self.folder, {}))
+        stack.wait_until(lambda: READY in stack.output, "it is ready", READY_WITHIN_SECONDS)
+        self.stack = stack
+
+    def let_time_pass(self, run_id: str) -> None:
+        """Make a run an hour older, in the table that Dagster reads its age from."""
+        (file,) = self.folder.glob("*/history/runs.db")
+        with closing(sqlite3.connect(file, timeout=SOON_SECONDS)) as database, database:
+            statement = "UPDATE runs SET start_time = start_time - 3600 WHERE run_id = ?"
+            assert database.execute(statement, (run_id,)).rowcount == 1
+
+    def wait_until(self, condition: Callable[[], bool], what: str) -> None:
+        self.stack.wait_until(condition, what, SOON_SECONDS)
+
+    def runs(self) -> dict[str, str]:
+        """Of telemetry, the newest first: the status of each."""
+        found = self.stack.ask(RUNS)["runsOrError"]["results"]
+        return {run["runId"]: run["status"] for run in found}
+
+    def failed(self) -> set[str]:
+        return {run for run, status in self.runs().items() if status == "FAILURE"}
+
+    def newest_run(self) -> tuple[str, str]:
+        """And its status; nothing before there is one."""
+        return next(iter(self.runs().items()), ("", ""))
+
+    def process(self, run_id: str) -> int:
+        """That of a run."""
+        found = PROCESS.search(self.log(run_id))
+        assert found is not None
+        return int(found[1])
+
+    def log(self, run_id: str) -> str:
+        """What Dagster has noted of a run."""
+        events = self.stack.ask(LOG, id=run_id)["runOrError"]["eventConnection"]["events"]
+        errors = [(each.get("error") or {}).get("message", "") for each in events]
+        return "\n".join([*(each.get("message", "") for each in events), *errors])
+
+    def wait_for_run_that_stores(self) -> str:
+        """The run that has just moved a checkpoint."""
+        before = self.checkpoints()
+        self.wait_until(
+            lambda: self.checkpoints() != before and self.newest_run()[1] == "STARTED",
+            "a run moves a checkpoint",
+        )
+        return self.newest_run()[0]
+
+    def stored(self) -> list[Point]:
+        return self.engine.read(LORAWAN_UPLINK.name)
+
+    def checkpoints(self) -> Mapping[str, int]:
+        """The sequence number of each partition."""
+        with self.made.opened() as (stream, stores):
+            hub = (stream.namespace, stream.hub, stream.consumer_group)
+            found = stores.checkpoints.find_all(*hub)
+        return {name: each.position.sequence_number for name, each in found.items()}
+
+    def lag(self, what: str) -> float:
+        """The `events`, or `seconds`, on the exporter's page, of all partitions together."""
+        found = LAG.findall(self.stack.page())
+        return sum(float(value) for name, value in found if name == what)
+
+
+def settings_of(made: Pipeline) -> dict[str, Any]:
+    secret = {"file": str(made.connection_string_file)}
+    return {
+        "version": 1,
+        "sources": {},
+        "telemetry": {
+            "source": {"connection_string": secret},
+            "decode": {"is_iot_hub": False},
+            "window_seconds": WINDOW_SECONDS,
+        },
+        "store": made.store.model_dump(mode="json", exclude_none=True),
+        "exporter": {"refresh_seconds": 0.5},
+    }
+
+
+@contextmanager
+def story_in(folder: Path) -> Iterator[Story]:
+    """The stack, ready, with events that come."""
+    with ExitStack() as opened:
+        hub = opened.enter_context(serve_event_hub(partition_count=PARTITIONS))
+        engine = opened.enter_context(influxdb_1_engine(folder / "engine"))
+        made = pipeline(hub, folder, store=influxdb_settings(engine, folder))
+        (folder / "settings.yaml").write_text(yaml.safe_dump(settings_of(made)))
+        story = Story(folder, opened, engine, made, Sending(hub))
+        story.start_stack()
+        opened.enter_context(story.sending)
+        yield story
+
+
+def parent_of(process: int) -> int:
+    """Of a run that is its code server."""
+    (row,) = re.findall(
+        r"^PPid:\t(\d+)$", Path(f"/proc/{process}/status").read_text(), re.MULTILINE
+    )
+    return int(row)
+
+
+@pytest.fixture(scope="module")
+def story() -> Iterator[Story]:
+    with tempfile.TemporaryDirectory() as name, story_in(Path(name)) as running:
+        yield running
+
+
+def test_a_run_whose_process_is_killed_is_found_dead_and_the_sensor_launches_the_next(
+    story: Story,
+) -> None:
+    killed = story.wait_for_run_that_stores()
+    os.kill(story.process(killed), signal.SIGKILL)
+    story.wait_until(lambda: story.runs()[killed] == "FAILURE", "it is found dead")
+    assert "terminated by signal 9" in story.log(killed)
+    following = story.wait_for_run_that_stores()
+    assert following != killed
+
+
+def test_a_run_that_died_with_its_code_server_is_ended_by_its_time_and_the_next_is_launched(
+    story: Story,
+) -> None:
+    dead = story.wait_for_run_that_stores()
+    process = story.process(dead)
+    for each in (parent_of(process), process):
+        os.kill(each, signal.SIGKILL)
+    assert story.stack.process.wait(SOON_SECONDS) == 1, story.stack.output
+    story.start_stack()
+    assert story.runs()[dead] == "STARTED"  # for nobody is left who could tell
+    before = story.checkpoints()
+    story.let_time_pass(dead)
+    following = story.wait_for_run_that_stores()
+    assert following != dead
+    assert story.runs()[dead] in ("FAILURE", "CANCELED")
+    assert story.checkpoints() != before
+
+
+def test_while_the_store_is_away_no_checkpoint_moves_and_the_exporter_shows_the_lag(
+    story: Story,
+) -> None:
+    story.wait_for_run_that_stores()
+    story.wait_until(lambda: story.lag("seconds") < SHORT_LAG_SECONDS, "all is stored in time")
+    failed = story.failed()
+    with story.engine.outage():
+        story.wait_until(lambda: story.lag("seconds") > SHORT_LAG_SECONDS, "a lag is shown")
+        before, events, seconds = story.checkpoints(), story.lag("events"), story.lag("seconds")
+        story.wait_until(lambda: story.failed() != failed, "a run fails")
+        story.wait_until(lambda: story.lag("events") > events, "the lag grows")
+        assert story.lag("seconds") > seconds
+        assert story.checkpoints() == before
+    (run,) = story.failed() - failed
+    assert story.engine.host in story.log(run)  # it says what was away
+    following = story.wait_for_run_that_stores()
+    assert following != run
+
+
+def test_after_all_that_every_event_is_stored_exactly_once_and_no_lag_is_left(
+    story: Story,
+) -> None:
+    story.sending.stop()
+    count = story.sending.count
+    story.wait_until(lambda: len(story.stored()) >= count, "all is stored")
+    assert each_once(story.stored(), count)
+    story.wait_until(lambda: story.lag("events") == 0, "no lag is shown")
