@@ -9,6 +9,7 @@ from typing import Any
 from metrics_pipeline.devices_cli import AddParser
 
 MAX_LISTED = 100_000
+MAX_GROUP_CHARACTERS = 50
 
 
 def add_telemetry(commands: Any, add: AddParser) -> None:
@@ -55,9 +56,9 @@ def _add_replay(actions: Any, add: AddParser) -> None:
         actions,
         "replay",
         "Read events from the hub once more and store them again, which changes nothing where they "
-        "are stored already. The checkpoint does not move. While this reads a partition no run "
-        "does; the next run goes on with it.",
-        "telemetry replay --partition 0 --from 1200 --to 1300",
+        "are stored already. No checkpoint moves and no run is disturbed. While a run reads the "
+        "partition the hub lets nobody else in of its consumer group: name another.",
+        "telemetry replay --partition 0 --from 1200 --to 1300 --consumer-group replay",
         below=True,
     )
     _add_choice(parser)
@@ -66,6 +67,12 @@ def _add_replay(actions: Any, add: AddParser) -> None:
     )
     parser.add_argument(
         "--to", type=_number(0), dest="last", metavar="NUMBER", help="the last; default: the newest"
+    )
+    parser.add_argument(
+        "--consumer-group",
+        type=_group_name,
+        metavar="NAME",
+        help="read in this consumer group, which must exist; default: that of the runs",
     )
     how = parser.add_mutually_exclusive_group()
     how.add_argument(
@@ -77,8 +84,8 @@ def _add_replay(actions: Any, add: AddParser) -> None:
     how.add_argument(
         "--move-checkpoint",
         action="store_true",
-        help="read nothing here, but move the checkpoint back (or on) to just before --from: the "
-        "next run reads from there",
+        help="store nothing here, but move the checkpoint back (or on) to just before --from: a "
+        "run that is on its way lets the partition go, and the next one reads from there",
     )
     parser.set_defaults(command=_later("replay"))
 
@@ -98,6 +105,13 @@ def _later(name: str) -> Callable[[argparse.Namespace], int]:
         return status
 
     return run
+
+
+def _group_name(given: str) -> str:
+    if 1 <= len(given) <= MAX_GROUP_CHARACTERS:
+        return given
+    problem = f"expected a name of 1 to {MAX_GROUP_CHARACTERS} characters, got {len(given)}"
+    raise argparse.ArgumentTypeError(problem)
 
 
 def _number(minimum: int, maximum: int = 2**63 - 1) -> Callable[[str], int]:

@@ -18,9 +18,10 @@ from datetime import UTC, datetime
 from itertools import groupby
 
 from metrics_pipeline.core.catalog import CATALOG
-from metrics_pipeline.core.telemetry import Checkpoint
+from metrics_pipeline.core.telemetry import Checkpoint, PartitionKey
 from metrics_pipeline.core.validation import NS_PER_SECOND
 from metrics_pipeline.settings_file import load_settings
+from metrics_pipeline.sources.streams import open_stream
 from metrics_pipeline.storage.dead_letters import DeadLetters, KeptDeadLetter, Selection
 from metrics_pipeline.storage.open import open_writer
 from metrics_pipeline.telemetry_connections import TelemetryConnections, open_telemetry
@@ -62,7 +63,7 @@ def replay(options: argparse.Namespace) -> int:
                 first_sequence_number=options.first,
                 last_sequence_number=options.last,
             )
-            return _replay_dead_letters(opened, wanted)
+            return _replay_dead_letters(opened, wanted, options.consumer_group)
         partition = options.partition
         if partition not in opened.stream.partitions():
             print(f"{opened.stream.name} has no partition {partition!r}", file=sys.stderr)
@@ -70,16 +71,19 @@ def replay(options: argparse.Namespace) -> int:
         if options.move_checkpoint:
             return _move_checkpoint(opened, partition, options.first)
         last = NEWEST if options.last is None else options.last
-        return _replay_range(opened, partition, options.first, last)
+        with _replaying(opened, options.consumer_group) as replaying:
+            return _replay_range(replaying, partition, options.first, last)
 
 
 @contextmanager
-def _replaying(opened: TelemetryConnections) -> Iterator[Replay]:
+def _replaying(opened: TelemetryConnections, consumer_group: str | None = None) -> Iterator[Replay]:
     settings = opened.settings
-    with closing(open_writer(settings.store, settings.operational_database, CATALOG)) as writer:
+    with (
+        closing(open_writer(settings.store, settings.operational_database, CATALOG)) as writer,
+        closing(open_stream(opened.telemetry.source, consumer_group)) as stream,
+    ):
         yield Replay(
-            opened.stream,
-            opened.checkpoints,
+            stream,
             writer,
             opened.dead_letters,
             opened.telemetry.rules(),
@@ -177,16 +181,23 @@ def _misuse(options: argparse.Namespace) -> str:
         return "--reason goes with --dead-letters"
     if options.partition is None or options.first is None:
         return "name --partition and --from, or --dead-letters"
-    if options.last is not None and options.move_checkpoint:
-        return "--move-checkpoint reads to the newest event: leave --to out"
+    if options.move_checkpoint:
+        return _misuse_of_move(options)
     if options.last is not None and options.last < options.first:
         return f"--to {options.last} lies before --from {options.first}"
     return ""
 
 
-def _replay_range(opened: TelemetryConnections, partition: str, first: int, last: int) -> int:
-    with _replaying(opened) as replaying:
-        done = replaying.replay_range(partition, first, last, _say_so_far)
+def _misuse_of_move(options: argparse.Namespace) -> str:
+    if options.consumer_group is not None:
+        return "--move-checkpoint takes the partition over: leave --consumer-group out"
+    if options.last is not None:
+        return "--move-checkpoint reads to the newest event: leave --to out"
+    return ""
+
+
+def _replay_range(replaying: Replay, partition: str, first: int, last: int) -> int:
+    done = replaying.replay_range(partition, first, last, _say_so_far)
     _say(done)
     wanted = last - first + 1
     if last != NEWEST and done.events < wanted:
@@ -195,9 +206,11 @@ def _replay_range(opened: TelemetryConnections, partition: str, first: int, last
     return 1 if done.rejected else 0
 
 
-def _replay_dead_letters(opened: TelemetryConnections, wanted: Selection) -> int:
+def _replay_dead_letters(
+    opened: TelemetryConnections, wanted: Selection, consumer_group: str | None
+) -> int:
     done, removed = Replayed(), 0
-    with _replaying(opened) as replaying:
+    with _replaying(opened, consumer_group) as replaying:
         for batch in _batches(opened.dead_letters, wanted):
             by_partition = sorted(batch, key=lambda kept: kept.letter.partition)
             for _, kept in groupby(by_partition, key=lambda kept: kept.letter.partition):
@@ -220,10 +233,10 @@ def _batches(letters: DeadLetters, wanted: Selection) -> Iterator[list[KeptDeadL
 
 
 def _move_checkpoint(opened: TelemetryConnections, partition: str, first: int) -> int:
-    checkpoints = opened.checkpoints
+    checkpoints, stream = opened.checkpoints, opened.stream
+    key = PartitionKey(stream.namespace, stream.hub, stream.consumer_group, partition)
     with _replaying(opened) as replaying:
-        before = replaying.position_before(partition, first)
-        key = replaying.key(partition)
+        before = replaying.position_before(partition, first, lambda: checkpoints.claim([key]))
     # From here on a run that is on its way cannot move it.
     epoch = checkpoints.claim([key])
     old = checkpoints.find(key)

@@ -1,7 +1,9 @@
 """Events of a hub read once more: a range of one partition, or those that have dead letters.
 
 Decoding an event again gives the same points, with the same times, so storing them again changes
-nothing. Checkpoints stay where they are.
+nothing. Checkpoints stay where they are, and no run is disturbed: events are read without an epoch,
+which shuts out nobody. A run that reads the same partition in the same consumer group has an epoch,
+and whoever has none is then shut out by the hub.
 """
 
 from __future__ import annotations
@@ -12,14 +14,14 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field, replace
 
-from metrics_pipeline.core.errors import ConfigurationError, SourceUnreachable
+from metrics_pipeline.core.errors import ConfigurationError, PartitionTaken, SourceUnreachable
 from metrics_pipeline.core.lorawan import Rules
-from metrics_pipeline.core.ports import CheckpointStore, EventStream, PartitionReader
+from metrics_pipeline.core.ports import EventStream, PartitionReader
 from metrics_pipeline.core.telemetry import (
     BEFORE_THE_FIRST,
     UNKNOWN_OFFSET,
     BatchLimits,
-    PartitionKey,
+    DeadLetter,
     Position,
     RawEvent,
 )
@@ -48,10 +50,9 @@ class Replayed:
 
 @dataclass(frozen=True, slots=True)
 class Replay:
-    """Reads from `stream`, stores by `writer`. `epochs` are claimed as a run does it."""
+    """Reads from `stream`, stores by `writer`; `dead_letters` are those of the runs."""
 
     stream: EventStream
-    checkpoints: CheckpointStore
     writer: Writer
     dead_letters: DeadLetters
     rules: Rules
@@ -74,14 +75,15 @@ class Replay:
         """
         decoded: list[int] = []
         for letters in _near_each_other(kept):
-            by_number = {each.letter.sequence_number: each for each in letters}
+            waiting = {_identity(each.letter): each for each in letters}
+            numbers = [each.letter.sequence_number for each in letters]
             partition = letters[0].letter.partition
-            for events in self._read(partition, min(by_number), max(by_number)):
+            for events in self._read(partition, min(numbers), max(numbers)):
                 for event in events:
-                    found = by_number.pop(event.sequence_number, None)
+                    found = waiting.pop(_identity(event), None)
                     if found is not None and self._store_once_more(event, self.rules, done):
                         decoded.append(found.id)
-            decoded += self._try_what_is_gone(by_number.values(), done)
+            decoded += self._try_what_is_gone(waiting.values(), done)
         return decoded
 
     def _try_what_is_gone(self, letters: Iterable[KeptDeadLetter], done: Replayed) -> Iterator[int]:
@@ -110,21 +112,21 @@ class Replay:
         return (refused, rejected) == (done.refused.total(), done.rejected.total())
 
     def _store(self, events: Sequence[RawEvent], rules: Rules, done: Replayed) -> None:
-        """Store their points, and then the dead letters of what gave none."""
+        """Store their points, and then the dead letters of what is not stored."""
         batch = decode_batch(events, rules, time.time_ns())
-        if batch.points:
-            part = self.writer.append(batch.points)
-            done.points += part.written.total()
-            done.rejected += part.rejected
+        part = self.writer.append(batch.points, names_refused=True)
+        done.points += part.written.total()
+        done.rejected += part.rejected
         done.refused += batch.refused
-        self.dead_letters.keep(batch.letters)
+        self.dead_letters.keep(batch.letters_after(part.refused))
         done.events += len(events)
 
-    def position_before(self, partition: str, number: int) -> Position:
+    def position_before(self, partition: str, number: int, claim: Callable[[], int]) -> Position:
         """Where a reader stands that is to read event `number` next; before all if it is gone.
 
-        Of a partition that keeps no event that is behind all that are gone. Raises
-        ConfigurationError if `number` is beyond the next one that comes.
+        Of a partition that keeps no event that is behind all that are gone. If the event before it
+        has to be read, that is in the epoch that `claim` gives. Raises ConfigurationError if
+        `number` is beyond the next one that comes.
         """
         state = self.stream.partitions()[partition]
         after = state.last_sequence_number + 1
@@ -133,16 +135,13 @@ class Replay:
             raise ConfigurationError("--from", problem, f"The next one is {after}.")
         if number == after or state.is_empty:
             return Position(state.last_offset or BEFORE_THE_FIRST, after - 1)
-        for events in self._read(partition, number - 1, number - 1):
+        for events in self._read(partition, number - 1, number - 1, claim):
             return Position(events[0].offset, number - 1)
         return Position(BEFORE_THE_FIRST, number - 1)
 
-    def key(self, partition: str) -> PartitionKey:
-        """Whose checkpoint it is."""
-        stream = self.stream
-        return PartitionKey(stream.namespace, stream.hub, stream.consumer_group, partition)
-
-    def _read(self, partition: str, first: int, last: int) -> Iterator[Sequence[RawEvent]]:
+    def _read(
+        self, partition: str, first: int, last: int, claim: Callable[[], int] | None = None
+    ) -> Iterator[Sequence[RawEvent]]:
         """The events from `first` to `last` that the hub still has."""
         state = self.stream.partitions().get(partition)
         if state is None or state.is_empty:
@@ -150,7 +149,7 @@ class Replay:
         first, last = max(first, state.first_sequence_number), min(last, state.last_sequence_number)
         if first > last:
             return
-        epoch = self.checkpoints.claim([self.key(partition)])
+        epoch = None if claim is None else claim()
         after = Position(UNKNOWN_OFFSET, first - 1)
         with closing(self.stream.open(partition, after, epoch)) as reader:
             while first <= last:
@@ -162,7 +161,7 @@ class Replay:
         """The next events, of which there are some. SourceUnreachable if they do not come."""
         deadline = time.monotonic() + QUIET_SECONDS
         while time.monotonic() < deadline:
-            events = reader.receive(self.limits)
+            events = self._receive_beside_others(reader)
             if events:
                 return events
         raise SourceUnreachable(
@@ -171,6 +170,24 @@ class Replay:
             f"event {number} should be there and did not come within {QUIET_SECONDS:g} s",
             "Try again; what was stored until then stays.",
         )
+
+    def _receive_beside_others(self, reader: PartitionReader) -> Sequence[RawEvent]:
+        try:
+            return reader.receive(self.limits)
+        except PartitionTaken as error:
+            raise PartitionTaken(
+                error.source,
+                error.target,
+                f"somebody, such as a run, reads it in consumer group {self.stream.consumer_group} "
+                f"and with an epoch; the hub lets nobody else in then ({error.problem})",
+                "Make the hub another consumer group and name it by --consumer-group, or try again "
+                "when no run is in flight. The run goes on, and what was stored until then stays.",
+            ) from error
+
+
+def _identity(event: RawEvent | DeadLetter) -> tuple[int, int]:
+    """Which event of its partition it is, also in a hub that was made anew and counts from 0."""
+    return event.sequence_number, event.enqueued_time_ns
 
 
 def _near_each_other(kept: Sequence[KeptDeadLetter]) -> Iterator[list[KeptDeadLetter]]:

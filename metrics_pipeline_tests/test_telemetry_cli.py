@@ -6,18 +6,26 @@ import json
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import pytest
 
 from metrics_pipeline.access.environment import SETTINGS_VARIABLE, STATE_DIR_VARIABLE
 from metrics_pipeline.cli import build_parser, main
+from metrics_pipeline.core.errors import PartitionTaken
+from metrics_pipeline.core.ports import PartitionReader
+from metrics_pipeline.core.telemetry import BatchLimits
+from metrics_pipeline.sources.streams import open_stream
 from metrics_pipeline_tests.orchestration.telemetry_pipeline import (
     EUI,
+    OTHER_GROUP,
     Telemetry,
     telemetry,
     uplink,
 )
+
+SOON = BatchLimits(max_wait_seconds=1.0)
 
 
 class Operator:
@@ -146,6 +154,64 @@ def test_a_run_goes_on_where_the_checkpoint_is_after_a_replay(full: Operator) ->
     assert full.it.checkpoints()["0"].position.sequence_number == 6
 
 
+@contextmanager
+def reading(operator: Operator) -> Iterator[PartitionReader]:
+    """A reader as a run has one, which has read all there is of partition 0."""
+    telemetry = operator.it.settings.telemetry
+    assert telemetry is not None
+    with closing(open_stream(telemetry.source)) as stream, closing(stream.open("0", None, 1)) as it:
+        assert it.receive(SOON)
+        yield it
+
+
+def test_beside_a_run_in_the_same_group_it_says_what_to_do_and_the_run_goes_on(
+    full: Operator,
+) -> None:
+    with reading(full) as run:
+        status, out, error = full.run("replay", "--partition", "0", "--from", "0")
+        full.it.send(1, first=6)
+        assert [event.sequence_number for event in run.receive(SOON)] == [6]
+    assert (status, out) == (1, "")
+    assert "consumer group $Default" in error
+    assert "name it by --consumer-group" in error
+
+
+def test_in_another_group_it_reads_beside_a_run(full: Operator) -> None:
+    options = ("--from", "0", "--consumer-group", OTHER_GROUP)
+    positions = full.it.checkpoints()
+    with reading(full) as run:
+        status, out, _ = full.run("replay", "--partition", "0", *options)
+        full.it.send(1, first=6)
+        assert [event.sequence_number for event in run.receive(SOON)] == [6]
+    assert status == 0
+    assert "6 events were read again, 3 points stored." in out
+    assert full.it.checkpoints() == positions
+    assert len(full.listed()) == 4  # they are the run's, whoever reads them
+
+
+def test_dead_letters_are_tried_again_beside_a_run(full: Operator) -> None:
+    options = ("--reason", "not_json", "--consumer-group", OTHER_GROUP)
+    with reading(full):
+        status, out, _ = full.run("replay", "--dead-letters", *options)
+    assert status == 1  # they are no JSON still
+    assert "2 events were read again" in out
+
+
+def test_a_group_that_is_not_there_is_told(full: Operator) -> None:
+    options = ("--partition", "0", "--from", "0", "--consumer-group", "nobody")
+    status, _, error = full.run("replay", *options)
+    assert status == 1
+    assert "nobody" in error
+
+
+def test_the_checkpoint_is_taken_from_a_run_when_it_is_to_move(full: Operator) -> None:
+    with reading(full) as run:
+        assert move(full, 3)[0] == 0
+        with pytest.raises(PartitionTaken):
+            run.receive(SOON)
+    assert full.it.checkpoints()["0"].position.sequence_number == 2
+
+
 @pytest.mark.parametrize("first", [0, 3])
 def test_the_checkpoint_moves_when_asked_and_the_next_run_reads_from_there(
     full: Operator, first: int
@@ -248,6 +314,10 @@ def test_of_events_that_are_gone_the_kept_body_is_decoded_if_it_is_whole(
         (("--partition", "0", "--from", "5", "--to", "2"), "--to 2 lies before --from 5"),
         (("--partition", "0", "--from", "5", "--reason", "x"), "--reason goes with"),
         (("--partition", "0", "--from", "1", "--to", "2", "--move-checkpoint"), "leave --to out"),
+        (
+            ("--partition", "0", "--from", "1", "--consumer-group", "x", "--move-checkpoint"),
+            "leave --consumer-group out",
+        ),
     ],
 )
 def test_options_that_do_not_fit_are_usage_errors(

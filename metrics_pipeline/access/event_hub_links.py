@@ -172,7 +172,10 @@ class _Link:
 
 
 class EventLink(_Link):
-    """Receives the events of one partition that come after `after`, as a reader of `epoch`."""
+    """Receives the events of one partition that come after `after`, as a reader of `epoch`.
+
+    With None for an epoch it shares the partition with others that have none.
+    """
 
     def __init__(
         self,
@@ -181,7 +184,7 @@ class EventLink(_Link):
         partition: str,
         after: Position | None,
         *,
-        epoch: int,
+        epoch: int | None,
         prefetch: int,
     ) -> None:
         self._partition = partition
@@ -207,7 +210,7 @@ class EventLink(_Link):
             auth=hub.auth(group),
             receive_settle_mode=ReceiverSettleMode.First,
             retry_policy=_NO_RETRIES(retry_total=0),
-            link_properties={EPOCH: _long(epoch)},
+            link_properties={} if epoch is None else {EPOCH: _long(epoch)},
             link_credit=prefetch,
             streaming_receive=True,
             message_received_callback=self._decoded.append,

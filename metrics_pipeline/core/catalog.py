@@ -36,7 +36,8 @@ class Measurement:
 
     Every point has all of `tags`, and may have `optional_tags`. Where many metrics share one field,
     `selector` is the tag whose value tells which it is. Points may be `max_age_days` old, for where
-    they come from may keep them that long.
+    they come from may keep them that long, and `max_ahead_minutes` ahead of the clock of who stores
+    them, for where they come from may have a clock of its own.
     """
 
     name: str
@@ -45,6 +46,7 @@ class Measurement:
     selector: str = ""
     optional_tags: tuple[str, ...] = ()
     max_age_days: int = 7
+    max_ahead_minutes: int = 10
 
     @property
     def all_tags(self) -> tuple[str, ...]:
@@ -312,6 +314,9 @@ LORAWAN_UPLINK = Measurement(
     optional_tags=("gateway_id", "port"),
     # Event Hubs keep events up to 90 days, and delete them some hours late.
     max_age_days=91,
+    # The hub's clock is the one to trust, and this machine's may be behind it: by up to half a day
+    # where it keeps the local time of some zone as UTC. Beyond that it is no clock that is off.
+    max_ahead_minutes=14 * 60,
 )
 
 
@@ -513,10 +518,16 @@ EVENTHUB_LAG_SECONDS = Family(
     "How long the oldest event known not to be stored has been waiting; 0 if there is none.",
     ("partition",),
 )
+EVENTHUB_LOST_EVENTS = Family(
+    "metrics_pipeline_eventhub_lost_events_total",
+    MetricType.COUNTER,
+    "Events that were older than the hub's retention before they were read.",
+    ("partition",),
+)
 DEAD_LETTERS = Family(
     "metrics_pipeline_dead_letters_total",
     MetricType.COUNTER,
-    "Events of which something could not be decoded, kept as dead letters, by reason.",
+    "Events of which something could not be decoded or stored, kept as dead letters, by reason.",
     ("reason",),
 )
 DEAD_LETTERS_DROPPED = Family(
@@ -534,6 +545,7 @@ SELF_FAMILIES = (
     POINTS_REJECTED,
     EVENTHUB_LAG_EVENTS,
     EVENTHUB_LAG_SECONDS,
+    EVENTHUB_LOST_EVENTS,
     DEAD_LETTERS,
     DEAD_LETTERS_DROPPED,
     DAEMON_HEARTBEAT,

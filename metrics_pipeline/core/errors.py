@@ -21,6 +21,7 @@ A message says what was tried, on what, what came back, and what to do. It never
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Self
 
@@ -164,10 +165,20 @@ class CheckpointMoved(StoreError):
         self.owner = owner
 
 
+@dataclass(frozen=True, slots=True)
+class RefusedPoint:
+    """A point that may not be stored, or that a store refused; `reason` as of InvalidPoint."""
+
+    point: Point
+    reason: str
+    detail: str
+
+
 class PartialWrite(StoreError):
     """The store kept `accepted` points and refused others, counted by reason in `rejected`.
 
-    `kept` are those of the accepted that are known: a store may say how many, but not which.
+    `kept` are those of the accepted that are known, and `refused` those of the others: a store may
+    say how many, but not which.
     """
 
     def __init__(
@@ -176,7 +187,9 @@ class PartialWrite(StoreError):
         accepted: int,
         rejected: Mapping[str, int],
         problem: str,
+        *,
         kept: Sequence[Point] = (),
+        refused: Sequence[RefusedPoint] = (),
     ) -> None:
         super().__init__(
             store,
@@ -186,6 +199,7 @@ class PartialWrite(StoreError):
         self.accepted = accepted
         self.rejected = MappingProxyType(dict(rejected))
         self.kept = tuple(kept)
+        self.refused = tuple(refused)
 
 
 class InvalidPoint(MetricsPipelineError):

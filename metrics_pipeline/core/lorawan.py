@@ -128,7 +128,7 @@ def decode(event: RawEvent, rules: Rules, now_ns: int) -> Decoded:
         documents = _parse(event.body, rules)
     except InvalidPoint as error:
         reason = str(error.reason)
-        return Decoded((), {reason: 1}, NOTHING, _dead_letter(event, reason, error.detail))
+        return Decoded((), {reason: 1}, NOTHING, dead_letter(event, reason, error.detail))
     return _decode_all(event, documents, rules)
 
 
@@ -190,10 +190,11 @@ def _refused(
     reason = next(iter(refused))
     told = errors[0].detail if errors else "an array holds too many"
     detail = f"{missing} of {count} uplinks refused: {told}"
-    return replace(decoded, refused=refused, dead_letter=_dead_letter(event, reason, detail))
+    return replace(decoded, refused=refused, dead_letter=dead_letter(event, reason, detail))
 
 
-def _dead_letter(event: RawEvent, reason: str, detail: str) -> DeadLetter:
+def dead_letter(event: RawEvent, reason: str, detail: str) -> DeadLetter:
+    """`event`, of which something could not be used."""
     return DeadLetter(
         partition=event.partition,
         sequence_number=event.sequence_number,

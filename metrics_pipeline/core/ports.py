@@ -176,11 +176,13 @@ class EventStream(Protocol):
         """
         ...
 
-    def open(self, partition: str, after: Position | None, epoch: int) -> PartitionReader:
+    def open(self, partition: str, after: Position | None, epoch: int | None) -> PartitionReader:
         """A reader of what comes after `after`; of all that is kept if that is None.
 
         Connects at the first `receive`. Readers of the partition with a lower epoch, or with none,
-        are shut out. Where `after` is older than what is kept, reading begins with the oldest.
+        are shut out; a reader whose `epoch` is None shuts out nobody, and is let in only while no
+        other of its consumer group has an epoch (PartitionTaken). Where `after` is older than what
+        is kept, reading begins with the oldest.
         """
         ...
 

@@ -80,7 +80,8 @@ class PartitionState:
     """What a hub says of one of its partitions, whoever reads it.
 
     The sequence numbers are those of the oldest event that is kept and of the newest that was ever
-    accepted; of an empty partition they say nothing.
+    accepted (-1 before the first). A partition that keeps none any more is empty: then the first
+    says nothing, and the last, its offset and its time are still those of the newest there was.
     """
 
     first_sequence_number: int
@@ -104,6 +105,11 @@ class PartitionState:
             return 0
         first = self.last_sequence_number + 1 if self.is_empty else self.first_sequence_number
         return max(0, first - 1 - position.sequence_number)
+
+
+def in_order(partition: str) -> tuple[int, str]:
+    """To sort partitions by, whose names are numbers nearly always: 2 comes before 10."""
+    return (len(partition), partition)
 
 
 @dataclass(frozen=True, slots=True)

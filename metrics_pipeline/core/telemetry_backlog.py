@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from metrics_pipeline.core.points import Point
-from metrics_pipeline.core.telemetry import Checkpoint, PartitionState
+from metrics_pipeline.core.telemetry import Checkpoint, PartitionState, in_order
 from metrics_pipeline.core.telemetry_assets import LAG
 from metrics_pipeline.core.validation import NS_PER_SECOND
 
@@ -70,7 +70,7 @@ def look(
             stored.get(partition),
             before[partition].waiting if partition in before else (),
         )
-        for partition in sorted(states, key=_in_order)
+        for partition in sorted(states, key=in_order)
     }
 
 
@@ -100,10 +100,6 @@ def _remember(known: tuple[Mark, ...], stored: int, newest: Mark) -> tuple[Mark,
     if len(marks) >= MAX_MARKS - 1:
         marks = [marks[0], *marks[2::2]]
     return (*marks, newest)
-
-
-def _in_order(partition: str) -> tuple[int, str]:
-    return (len(partition), partition)
 
 
 def lag_points(backlog: Backlog, now_ns: int) -> Iterator[Point]:

@@ -11,7 +11,7 @@ from metrics_pipeline.core.points import FieldValue, Point
 
 NS_PER_SECOND = 1_000_000_000
 NS_PER_DAY = 24 * 3600 * NS_PER_SECOND
-NEWEST_NS = 10 * 60 * NS_PER_SECOND
+NS_PER_MINUTE = 60 * NS_PER_SECOND
 INT64_MAX = 2**63 - 1
 LARGEST_FLOAT = sys.float_info.max
 
@@ -68,13 +68,13 @@ def _limits(metric: AnyMetric | OpenFields | None, value: FieldValue) -> tuple[f
 
 def check_time(time_ns: int, measurement: Measurement, now_ns: int) -> None:
     """InvalidPoint if a point of `measurement` may not have this time."""
-    days = measurement.max_age_days
-    if not now_ns - days * NS_PER_DAY <= time_ns <= now_ns + NEWEST_NS:
+    days, minutes = measurement.max_age_days, measurement.max_ahead_minutes
+    if not now_ns - days * NS_PER_DAY <= time_ns <= now_ns + minutes * NS_PER_MINUTE:
         age_seconds = (now_ns - time_ns) / NS_PER_SECOND
         raise InvalidPoint(
             "time_out_of_range",
             f"a point of {measurement.name} is {age_seconds:.0f} s old; "
-            f"accepted are {days} days back to 10 minutes ahead",
+            f"accepted are {days} days back to {minutes} minutes ahead",
         )
 
 

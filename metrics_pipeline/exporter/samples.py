@@ -12,6 +12,7 @@ from metrics_pipeline.core.catalog import (
     DEAD_LETTERS_DROPPED,
     EVENTHUB_LAG_EVENTS,
     EVENTHUB_LAG_SECONDS,
+    EVENTHUB_LOST_EVENTS,
     EXPORTER_LAST_REFRESH,
     EXPORTER_REFRESH_FAILURES,
     EXPORTER_SERIES_DROPPED,
@@ -130,6 +131,11 @@ def _telemetry(seen: Seen) -> list[Samples]:
         *(
             _labelled(family, {name: float(row[field]) for name, row in rows.items()})
             for field, family in LAG_FAMILIES.items()
+        ),
+        # From 0 on, so that a first loss is an increase.
+        _labelled(
+            EVENTHUB_LOST_EVENTS,
+            dict.fromkeys(rows, 0) | dict(seen.totals.get(EVENTHUB_LOST_EVENTS.name, {})),
         ),
         *(
             _labelled(family, seen.totals.get(family.name, {}))

@@ -1,13 +1,17 @@
-"""Decodes events; one on which the decoding itself fails does not stop its partition."""
+"""Decodes events, and makes dead letters of what cannot be decoded, or not be stored.
+
+An event on which the decoding itself fails does not stop its partition.
+"""
 
 from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
-from metrics_pipeline.core.lorawan import Decoded, Reason, Rules, decode
+from metrics_pipeline.core.errors import RefusedPoint
+from metrics_pipeline.core.lorawan import Decoded, Reason, Rules, dead_letter, decode
 from metrics_pipeline.core.points import Point
 from metrics_pipeline.core.telemetry import DeadLetter, RawEvent
 
@@ -22,9 +26,22 @@ class Batch:
 
     events: Sequence[RawEvent]
     points: list[Point] = field(default_factory=list)
+    sources: list[RawEvent] = field(default_factory=list)
+    """The event of each point."""
+
     letters: list[DeadLetter] = field(default_factory=list)
     refused: Counter[str] = field(default_factory=Counter)
     altered: Counter[str] = field(default_factory=Counter)
+
+    def letters_after(self, refused: Iterable[RefusedPoint]) -> list[DeadLetter]:
+        """One for each event of which anything was not stored; `refused` are of `points`."""
+        sources = {id(point): event for point, event in zip(self.points, self.sources, strict=True)}
+        letters = {letter.sequence_number: letter for letter in self.letters}
+        for each in refused:
+            event = sources[id(each.point)]
+            letter = dead_letter(event, each.reason, each.detail[:DETAIL_CHARACTERS])
+            letters.setdefault(event.sequence_number, letter)
+        return sorted(letters.values(), key=lambda letter: letter.sequence_number)
 
 
 def decode_batch(events: Sequence[RawEvent], rules: Rules, now_ns: int) -> Batch:
@@ -33,6 +50,7 @@ def decode_batch(events: Sequence[RawEvent], rules: Rules, now_ns: int) -> Batch
     for event in events:
         decoded = _decode_or_keep(event, rules, now_ns)
         batch.points += decoded.points
+        batch.sources += [event] * len(decoded.points)
         if decoded.refused:
             batch.refused.update(decoded.refused)
         if decoded.altered:
@@ -60,13 +78,5 @@ def _decode_or_keep(event: RawEvent, rules: Rules, now_ns: int) -> Decoded:
 
 def _internal(event: RawEvent, error: Exception) -> Decoded:
     reason = Reason.INTERNAL.value
-    letter = DeadLetter(
-        partition=event.partition,
-        sequence_number=event.sequence_number,
-        offset=event.offset,
-        enqueued_time_ns=event.enqueued_time_ns,
-        reason=reason,
-        detail=f"decoding failed with {error!r}"[:DETAIL_CHARACTERS],
-        body=event.body,
-    )
-    return Decoded((), {reason: 1}, {}, letter)
+    detail = f"decoding failed with {error!r}"[:DETAIL_CHARACTERS]
+    return Decoded((), {reason: 1}, {}, dead_letter(event, reason, detail))

@@ -6,7 +6,7 @@ import logging
 import threading
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TypeVar
@@ -29,6 +29,7 @@ from metrics_pipeline.core.telemetry import (
     RawEvent,
 )
 from metrics_pipeline.core.telemetry_backlog import Mark, PartitionBacklog, look_at
+from metrics_pipeline.core.validation import NS_PER_SECOND
 from metrics_pipeline.ingestion.decoding import Batch, decode_batch
 from metrics_pipeline.ingestion.latest import LatestDevices
 from metrics_pipeline.ingestion.report import PartitionReport, Stores
@@ -36,6 +37,9 @@ from metrics_pipeline.ingestion.window import Window
 
 LOG = logging.getLogger(__name__)
 FAILURES_KEPT = 5
+
+CLOCKS_APART_SECONDS = 60.0
+"""An event that is further in the future shows that our clock is behind."""
 
 T = TypeVar("T")
 
@@ -88,6 +92,7 @@ class PartitionIngestion:
         self._failures: deque[MetricsPipelineError] = deque(maxlen=FAILURES_KEPT)
         self._error: MetricsPipelineError | None = None
         self._is_taken = False
+        self._has_told_of_clock = False
         self.defect: Exception | None = None
         """What our own code did wrong, if anything: nothing is read any more."""
 
@@ -190,12 +195,14 @@ class PartitionIngestion:
         lost = state.lost_events(old.position) if old else 0
         if not lost or not state.is_empty:
             return
+        assert old is not None
         end = Position(state.last_offset, state.last_sequence_number)
         new = Checkpoint(end, self._epoch)
+        self._tally_lost(old.position.sequence_number, lost)
         advance = self._work.stores.checkpoints.advance
         self._until_it_works(lambda: advance(self._key, old, new))
         self._checkpoint = new
-        self._count_lost(lost)
+        self._tell_lost(lost)
 
     def _read_on(self) -> SourceError | None:
         """Store what comes until the window ends; else the error, if it is no refusal."""
@@ -207,7 +214,9 @@ class PartitionIngestion:
                 events = reader.receive(self._work.limits)
                 self._error = None
                 if events:
-                    self._store(decode_batch(events, self._work.rules, self._work.clock_ns()))
+                    now_ns = self._work.clock_ns()
+                    self._compare_clocks(events[-1], now_ns)
+                    self._store(decode_batch(events, self._work.rules, now_ns))
         except SourceRefused:
             raise
         except SourceError as error:
@@ -218,16 +227,32 @@ class PartitionIngestion:
                 reader.close()
         return None
 
+    def _compare_clocks(self, newest: RawEvent, now_ns: int) -> None:
+        ahead_seconds = (newest.enqueued_time_ns - now_ns) / NS_PER_SECOND
+        if ahead_seconds <= CLOCKS_APART_SECONDS or self._has_told_of_clock:
+            return
+        self._has_told_of_clock = True
+        LOG.warning(
+            "partition %s: the hub accepted event %d at a time that is %.0f s ahead of the clock "
+            "of this machine. Set the clock: lags are shown too short by as much.",
+            *(self._key.partition, newest.sequence_number, ahead_seconds),
+        )
+
     def _store(self, batch: Batch) -> None:
-        """Points, dead letters, checkpoint: each only once the one before is acknowledged."""
+        """Points, dead letters, what is lost, checkpoint: each once the one before is kept."""
         stores, first, last = self._work.stores, batch.events[0], batch.events[-1]
         self._in_hand = (first.sequence_number, first.enqueued_time_ns)
         new = Checkpoint(Position(last.offset, last.sequence_number), self._epoch)
-        part = self._until_it_works(lambda: stores.writer.append(batch.points))
-        kept = self._until_it_works(lambda: stores.dead_letters.keep(batch.letters))
+        append = stores.writer.append
+        part = self._until_it_works(lambda: append(batch.points, names_refused=True))
+        letters = batch.letters_after(part.refused) if part.refused else batch.letters
+        kept = self._until_it_works(lambda: stores.dead_letters.keep(letters))
         old = self._checkpoint
+        before = first.sequence_number - 1 if old is None else old.position.sequence_number
+        # A hub leaves no number out.
+        lost = max(0, last.sequence_number - before - len(batch.events))
+        self._tally_lost(before, lost)
         self._until_it_works(lambda: stores.checkpoints.advance(self._key, old, new))
-        lost = _missing(old, batch.events)
         with self._lock:
             self._checkpoint = new
             self._in_hand = None
@@ -235,8 +260,7 @@ class PartitionIngestion:
             self._totals.points += part.written.total()
             self._totals.rejected.update(part.rejected)
             self._totals.dead_letters.update(kept.kept)
-        if lost:
-            self._count_lost(lost)
+        self._tell_lost(lost)
         self._work.devices.take(self._key.partition, batch.points, last.sequence_number)
 
     def _add(self, batch: Batch) -> None:
@@ -260,7 +284,15 @@ class PartitionIngestion:
         with self._lock:
             self._failures.append(error)
 
-    def _count_lost(self, lost: int) -> None:
+    def _tally_lost(self, after: int, lost: int) -> None:
+        """Before the checkpoint moves: whoever dies in between has counted them, and once."""
+        if lost:
+            tally = self._work.stores.writer.count_lost
+            self._until_it_works(lambda: tally(self._key, after, lost))
+
+    def _tell_lost(self, lost: int) -> None:
+        if not lost:
+            return
         LOG.warning(
             "partition %s of %s: %d events were gone before they were read: the hub keeps events "
             "for a limited time. Read more often, or let it keep them for longer.",
@@ -268,9 +300,3 @@ class PartitionIngestion:
         )
         with self._lock:
             self._totals.lost_events += lost
-
-
-def _missing(old: Checkpoint | None, events: Sequence[RawEvent]) -> int:
-    """How many numbers are missing up to the last of `events`: a hub leaves none out."""
-    first = events[0].sequence_number if old is None else old.position.sequence_number + 1
-    return max(0, events[-1].sequence_number - first + 1 - len(events))

@@ -27,7 +27,7 @@ class PartitionReport:
 
     Counted are the events before the checkpoint alone. `refused` are uplinks or events by the
     reason in `lorawan.Reason`; `rejected` points by the writer's; `altered` what was cut off;
-    `dead_letters` those that were new in the table.
+    `dead_letters` those that were new in the table, of events with either.
     """
 
     events: int = 0

@@ -12,7 +12,7 @@ from metrics_pipeline.core.errors import MetricsPipelineError, SourceError, Stor
 from metrics_pipeline.core.lorawan import Rules
 from metrics_pipeline.core.lorawan_devices import DEVICES_KEPT_DAYS
 from metrics_pipeline.core.ports import EventStream
-from metrics_pipeline.core.telemetry import BatchLimits, PartitionKey, PartitionState
+from metrics_pipeline.core.telemetry import BatchLimits, PartitionKey, PartitionState, in_order
 from metrics_pipeline.core.validation import NS_PER_DAY
 from metrics_pipeline.ingestion.latest import LatestDevices
 from metrics_pipeline.ingestion.partition import PartitionIngestion, Work
@@ -127,8 +127,8 @@ class _Ingestion:
         """What was done so far."""
         now_ns = self._work.clock_ns()
         reports = {
-            name: partition.report(self._states.get(name), now_ns)
-            for name, partition in sorted(self._partitions.items())
+            name: self._partitions[name].report(self._states.get(name), now_ns)
+            for name in sorted(self._partitions, key=in_order)
         }
         return IngestionReport(reports, self._epoch, self._work.window.seconds)
 
@@ -136,7 +136,7 @@ class _Ingestion:
         """Claim and read the partitions called `names`; the epoch in which."""
         stream, checkpoints = self._work.stream, self._work.stores.checkpoints
         hub = (stream.namespace, stream.hub, stream.consumer_group)
-        keys = {name: PartitionKey(*hub, name) for name in sorted(names)}
+        keys = {name: PartitionKey(*hub, name) for name in sorted(names, key=in_order)}
         if not keys:
             return 0
         epoch = checkpoints.claim(keys.values())

@@ -1,7 +1,8 @@
 """Azure Event Hubs as a stream of events: one reader per partition, from wherever it is told.
 
 The consumer group's readers of a partition are of an epoch (Event Hubs calls it owner level): one
-of a higher or the same epoch shuts out the others, so nothing is read by two at a time. Sequence
+of a higher or the same epoch shuts out the others, so nothing is read by two at a time; one without
+an epoch only looks on, where nobody has one. Sequence
 numbers, sizes and times are the hub's; times in nanoseconds since the epoch.
 
 Raises SourceUnreachable (no connection, no answer, the hub ends it), SourceThrottled (the hub asks
@@ -133,7 +134,7 @@ class EventHubStream:
             # Also after an error: the hub ends connections that are idle.
             return self._ask_anew()
 
-    def open(self, partition: str, after: Position | None, epoch: int) -> EventHubReader:
+    def open(self, partition: str, after: Position | None, epoch: int | None) -> EventHubReader:
         """A reader of what comes after `after`; connects at its first `receive`."""
         group, prefetch = self._settings.consumer_group, self._settings.prefetch
         link = EventLink(self._hub, group, partition, after, epoch=epoch, prefetch=prefetch)

@@ -1,8 +1,11 @@
-"""What could not be decoded: kept with its origin and reason, to be looked at and replayed.
+"""What could not be decoded or stored, with its origin and reason, to be looked at and replayed.
 
 Every one is stored, none is sampled away, because a checkpoint may move past an event only when
 its points or its dead letter are stored. What bounds the table is its size: when it is full the
 oldest are dropped, counted, and told. An event that is read twice is there once, and counted once.
+
+An event is told apart by where it is (namespace, hub, consumer group, partition, sequence number)
+and when the hub accepted it: a hub that is made anew under an old name counts from 0 again.
 
 All changes are made by one transaction at a time, which holds the row of `DEAD_LETTER_SIZE`.
 """
@@ -184,7 +187,8 @@ class DeadLetters:
     ) -> list[dict[str, Any]]:
         """Rows for `letters` less those that are there already; the first of equal ones counts."""
         numbers = [letter.sequence_number for letter in letters]
-        known = sa.select(_ROW.partition, _ROW.sequence_number, _ROW.uplink_index).where(
+        identity = (_ROW.partition, _ROW.sequence_number, _ROW.enqueued_time_ns, _ROW.uplink_index)
+        known = sa.select(*identity).where(
             *(_ROW[name] == value for name, value in self._hub.items()),
             _ROW.partition.in_({letter.partition for letter in letters}),
             _ROW.sequence_number.between(min(numbers), max(numbers)),
@@ -193,10 +197,10 @@ class DeadLetters:
         now_ns = self._clock_ns()
         new: list[dict[str, Any]] = []
         for letter in letters:
-            identity = (letter.partition, letter.sequence_number, letter.index)
-            if identity not in seen:
-                seen.add(identity)
-                new.append({**self._hub, "kept_at_ns": now_ns, **_columns(letter)})
+            row = {**self._hub, "kept_at_ns": now_ns, **_columns(letter)}
+            if (key := tuple(row[column.name] for column in identity)) not in seen:
+                seen.add(key)
+                new.append(row)
         return new
 
     def _drop_oldest(self, connection: sa.Connection, rows: int, size_bytes: int) -> Counter[str]:

@@ -107,8 +107,8 @@ class EmbeddedStore:
             rows, kept, refused = sort_out(Catalogue(connection), points)
             connection.executemany(UPSERT_POINT, rows)
         if refused:
-            reasons = Counter(error.reason for error in refused)
-            raise PartialWrite(self.name, len(kept), reasons, refused[0].detail, kept)
+            reasons, problem = Counter(each.reason for each in refused), refused[0].detail
+            raise PartialWrite(self.name, len(kept), reasons, problem, kept=kept, refused=refused)
 
     def read(self, measurement: str, start_ns: int, end_ns: int) -> tuple[Point, ...]:
         """The points of `measurement` from `start_ns` until before `end_ns`, oldest first."""

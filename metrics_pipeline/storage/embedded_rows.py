@@ -12,7 +12,7 @@ from math import isfinite
 from typing import NamedTuple
 
 from metrics_pipeline.core.catalog import ValueType
-from metrics_pipeline.core.errors import InvalidPoint
+from metrics_pipeline.core.errors import InvalidPoint, RefusedPoint
 from metrics_pipeline.core.points import FieldValue, Point
 from metrics_pipeline.storage.embedded_schema import INSERT_POINT
 
@@ -137,18 +137,18 @@ Row = tuple[int, int, int, str]
 
 def sort_out(
     catalogue: Catalogue, points: Sequence[Point]
-) -> tuple[list[Row], list[Point], list[InvalidPoint]]:
-    """The rows to write, the points they are from, and why the other points are refused."""
+) -> tuple[list[Row], list[Point], list[RefusedPoint]]:
+    """The rows to write, the points they are from, and the other points."""
     rows: list[Row] = []
     kept: list[Point] = []
-    refused: list[InvalidPoint] = []
+    refused: list[RefusedPoint] = []
     tags = [_tags_json(point.tags) for point in points]
     _find_all_series(catalogue, points, tags)
     for point, its_tags in zip(points, tags, strict=True):
         try:
             rows.append(_row(catalogue, point, its_tags))
         except InvalidPoint as error:
-            refused.append(error)
+            refused.append(RefusedPoint(point, error.reason, error.detail))
         else:
             kept.append(point)
     return rows, kept, refused

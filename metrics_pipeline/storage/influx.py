@@ -32,6 +32,7 @@ from metrics_pipeline.core.errors import (
     ConfigurationError,
     InvalidPoint,
     PartialWrite,
+    RefusedPoint,
     StoreError,
     StoreUnavailable,
 )
@@ -39,11 +40,13 @@ from metrics_pipeline.core.line_protocol import render
 from metrics_pipeline.core.points import Point
 from metrics_pipeline.storage.influx_replies import (
     REFUSALS,
+    PartlyRefused,
     in_conflict,
     is_for_the_moment,
     is_redirection,
     is_success,
     partly_refused,
+    reason_in,
     refusal_reason,
     said,
     without_secret,
@@ -145,6 +148,8 @@ class _Tally:
     kept: list[Point] = field(default_factory=list)
     """Those of the accepted that are known."""
     rejected: Counter[str] = field(default_factory=Counter)
+    refused: list[RefusedPoint] = field(default_factory=list)
+    """Those of the rejected that are known."""
     problem: str = ""
     splits: int = 0
     """Halvings of the present batch."""
@@ -157,8 +162,9 @@ class _Tally:
         self.rejected[reason] += count
         self.problem = self.problem or problem
 
-    def refuse_all(self, batch: Sequence[Point], reply: Reply) -> None:
-        self.refuse(refusal_reason(reply), len(batch), said(reply))
+    def refuse_all(self, batch: Sequence[Point], reason: str, problem: str) -> None:
+        self.refuse(reason, len(batch), problem)
+        self.refused += [RefusedPoint(point, reason, problem) for point in batch]
 
     def is_split_left(self) -> bool:
         """Counts this one, too."""
@@ -196,7 +202,11 @@ class InfluxStore:
                     database, group[start : start + self._settings.batch_points], tally
                 )
         if tally.rejected:
-            raise PartialWrite(self.name, tally.accepted, tally.rejected, tally.problem, tally.kept)
+            raise PartialWrite(
+                *(self.name, tally.accepted, tally.rejected, tally.problem),
+                kept=tally.kept,
+                refused=tally.refused,
+            )
 
     def check(self) -> str:
         """That it is healthy and lets us in, and which of our databases it shows to this token."""
@@ -239,7 +249,7 @@ class InfluxStore:
             measurement = self._catalog.measurements.get(point.measurement)
             if measurement is None:
                 problem = f"{point.measurement!r} is not in the catalogue, which names the database"
-                tally.refuse("unknown_measurement", 1, problem)
+                tally.refuse_all([point], "unknown_measurement", problem)
             else:
                 groups.setdefault(self._database(measurement.database), []).append(point)
         return groups
@@ -358,7 +368,7 @@ def _is_writable(point: Point, tally: _Tally) -> bool:
     try:
         render([point])
     except InvalidPoint as error:
-        tally.refuse(error.reason, 1, error.detail)
+        tally.refuse_all([point], error.reason, error.detail)
         return False
     return True
 
@@ -368,17 +378,39 @@ def _left_to_try(reply: Reply, batch: Sequence[Point], tally: _Tally) -> list[Se
     partly = partly_refused(reply)
     if partly is not None:
         tally.accepted += max(0, len(batch) - sum(partly.rejected.values()))
-        lines = in_conflict(reply, batch) if partly.lines is None else partly.lines
-        if lines is not None:
-            tally.kept += [p for n, p in enumerate(batch, start=1) if n not in lines]
+        _tell_apart(batch, _refused_lines(reply, partly, batch), tally)
         for reason, count in partly.rejected.items():
             tally.refuse(reason, count, said(reply))
         return []
     if len(batch) == 1 or not tally.is_split_left():
-        tally.refuse_all(batch, reply)
+        tally.refuse_all(batch, refusal_reason(reply), said(reply))
         return []
     middle = len(batch) // 2
     return [batch[middle:], batch[:middle]]
+
+
+def _refused_lines(
+    reply: Reply, partly: PartlyRefused, batch: Sequence[Point]
+) -> Mapping[int, str] | None:
+    """Which of `batch`, from 1, were refused and why; None if the server leaves that open."""
+    if partly.lines is not None:
+        return partly.lines
+    if sum(partly.rejected.values()) >= len(batch):
+        lines: Iterable[int] | None = range(1, len(batch) + 1)
+    else:
+        lines = in_conflict(reply, batch)
+    return None if lines is None else dict.fromkeys(lines, said(reply))
+
+
+def _tell_apart(batch: Sequence[Point], lines: Mapping[int, str] | None, tally: _Tally) -> None:
+    if lines is None:
+        return
+    for number, point in enumerate(batch, start=1):
+        if number in lines:
+            told = lines[number]
+            tally.refused.append(RefusedPoint(point, reason_in(told), told))
+        else:
+            tally.kept.append(point)
 
 
 def _where(database: str, visible: set[str]) -> str:

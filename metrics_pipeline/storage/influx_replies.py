@@ -46,11 +46,12 @@ _INFLUX_TYPES: Mapping[type, str] = {
 class PartlyRefused:
     """A reply that says how many points of the batch were refused, by reason.
 
-    `lines` are which, counted from 1, where the server says so (3 does, 1 and 2 do not).
+    `lines` are which, counted from 1, and what it says of each; None where the server does not tell
+    (3 does, 1 and 2 do not).
     """
 
     rejected: Mapping[str, int]
-    lines: frozenset[int] | None
+    lines: Mapping[int, str] | None
 
 
 def is_success(status: int) -> bool:
@@ -76,13 +77,13 @@ def partly_refused(reply: Reply) -> PartlyRefused | None:
         return None
     refused = _refused_lines(reply.body)
     if refused is not None:
-        reasons = [_reason(str(line.get("error_message"))) for line in refused]
+        reasons = [reason_in(str(line.get("error_message"))) for line in refused]
         return PartlyRefused(
-            {reason: reasons.count(reason) for reason in set(reasons)}, _line_numbers(refused)
+            {reason: reasons.count(reason) for reason in set(reasons)}, _by_line(refused)
         )
     dropped = _DROPPED.search(text)
     count = int(dropped[1]) if dropped else 0
-    return PartlyRefused({_reason(text): max(1, count + text.count("unable to parse"))}, None)
+    return PartlyRefused({reason_in(text): max(1, count + text.count("unable to parse"))}, None)
 
 
 def in_conflict(reply: Reply, batch: Sequence[Point]) -> frozenset[int] | None:
@@ -109,7 +110,7 @@ def refusal_reason(reply: Reply) -> str:
     """The label for points of a batch that was refused as a whole."""
     if reply.status == HTTPStatus.REQUEST_ENTITY_TOO_LARGE:
         return "too_large"
-    return _reason(said(reply))
+    return reason_in(said(reply))
 
 
 def said(reply: Reply) -> str:
@@ -137,14 +138,14 @@ def _refused_lines(body: bytes) -> list[dict[str, Any]] | None:
     return [line if isinstance(line, dict) else {} for line in data]
 
 
-def _line_numbers(refused: list[dict[str, Any]]) -> frozenset[int] | None:
-    numbers = [line.get("line_number") for line in refused]
-    if not all(isinstance(number, int) for number in numbers):
-        return None
-    return frozenset(number for number in numbers if isinstance(number, int))
+def _by_line(refused: list[dict[str, Any]]) -> Mapping[int, str] | None:
+    told = [(line.get("line_number"), str(line.get("error_message"))) for line in refused]
+    by_line = {number: message for number, message in told if isinstance(number, int)}
+    return by_line if len(by_line) == len(told) else None
 
 
-def _reason(text: str) -> str:
+def reason_in(text: str) -> str:
+    """The label for what a server says of a point that it refused."""
     is_conflict = any(words in text for words in TYPE_CONFLICTS)
     return "field_type_conflict" if is_conflict else "store_rejected"
 

@@ -1,6 +1,7 @@
 """The operational database: the latest values and running totals, shared by runs and exporters.
 
-SQLite or PostgreSQL. The tables are made at first use. Every failure of the database leaves here as
+SQLite or PostgreSQL. The tables are made at first use, and those of an earlier release changed then
+(`operational_schema.py`). Every failure of the database leaves here as
 StoreUnavailable, and a password that is not where the settings say as StoreError.
 """
 
@@ -15,6 +16,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 
 from metrics_pipeline.access.database import DatabaseSettings, cause_of, open_engine, reading
 from metrics_pipeline.core.errors import ConfigurationError, StoreError, StoreUnavailable
+from metrics_pipeline.storage.operational_schema import is_upgraded, upgrade
 
 TABLES = sa.MetaData()
 
@@ -70,6 +72,18 @@ TELEMETRY_CHECKPOINTS = sa.Table(
 )
 """How far each partition is stored; without a position while it has only been claimed."""
 
+TELEMETRY_LOSSES = sa.Table(
+    "telemetry_losses",
+    TABLES,
+    sa.Column("namespace", sa.Text, primary_key=True),
+    sa.Column("hub", sa.Text, primary_key=True),
+    sa.Column("consumer_group", sa.Text, primary_key=True),
+    sa.Column("partition", sa.Text, primary_key=True),
+    sa.Column("after_sequence_number", sa.BigInteger, nullable=False),
+    sa.Column("events", sa.BigInteger, nullable=False),
+)
+"""Of each partition the last loss: how many events were counted as missing after which one."""
+
 DEAD_LETTERS = sa.Table(
     "dead_letters",
     TABLES,
@@ -89,11 +103,15 @@ DEAD_LETTERS = sa.Table(
     sa.Column("body_bytes", sa.BigInteger, nullable=False),
     sa.Column("size_bytes", sa.BigInteger, nullable=False),
     sa.UniqueConstraint(
-        *("namespace", "hub", "consumer_group", "partition", "sequence_number", "uplink_index")
+        *("namespace", "hub", "consumer_group", "partition"),
+        *("sequence_number", "enqueued_time_ns", "uplink_index"),
     ),
     sqlite_autoincrement=True,  # an id that a person has seen is never given to another letter
 )
-"""What could not be decoded; `size_bytes` is what a row counts for, `body_bytes` the whole body."""
+"""What could not be decoded or stored.
+
+`size_bytes` is what a row counts for, `body_bytes` the whole body.
+"""
 
 DEAD_LETTER_SIZE = sa.Table(
     "dead_letter_size",
@@ -136,17 +154,23 @@ class OperationalDatabase:
     def _has_tables(self) -> bool:
         """Looked at without a lock, so that an exporter may start while somebody writes."""
         with reading(self._engine) as connection:
-            return set(TABLES.tables) <= set(sa.inspect(connection).get_table_names())
+            there = sa.inspect(connection).get_table_names()
+            return set(TABLES.tables) <= set(there) and is_upgraded(connection)
 
     def _make_tables(self) -> None:
         if self._is_made or self._has_tables():
             self._is_made = True
             return
         try:
-            TABLES.create_all(self._engine)
+            self._upgrade()
         except (sa.exc.ProgrammingError, sa.exc.IntegrityError):
-            TABLES.create_all(self._engine)  # another process made some of them meanwhile
+            self._upgrade()  # another process, of an earlier release, made some of them meanwhile
         self._is_made = True
+
+    def _upgrade(self) -> None:
+        with self._engine.begin() as connection:
+            upgrade(connection)
+            TABLES.create_all(connection)
 
     @contextmanager
     def _translating(self) -> Iterator[None]:

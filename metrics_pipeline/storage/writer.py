@@ -19,12 +19,13 @@ from metrics_pipeline.access.system_timing import SYSTEM_TIMING
 from metrics_pipeline.core.backoff import Backoff, Timing, call_with_retries
 from metrics_pipeline.core.catalog import POINTS_REJECTED, POINTS_WRITTEN, Catalog
 from metrics_pipeline.core.devices import Device
-from metrics_pipeline.core.errors import InvalidPoint, PartialWrite
+from metrics_pipeline.core.errors import InvalidPoint, PartialWrite, RefusedPoint
 from metrics_pipeline.core.open_fields import with_typed_names
 from metrics_pipeline.core.points import Point
 from metrics_pipeline.core.ports import PointStore, Reading
+from metrics_pipeline.core.telemetry import PartitionKey
 from metrics_pipeline.core.validation import validate
-from metrics_pipeline.storage import device_labels, probe_memory, snapshots, tallies
+from metrics_pipeline.storage import device_labels, losses, probe_memory, snapshots, tallies
 from metrics_pipeline.storage.operational import OperationalDatabase
 
 RETRIES = Backoff(tries=3, base_seconds=0.1, cap_seconds=5.0)
@@ -32,6 +33,10 @@ LONGEST_WAIT_SECONDS = 60.0
 """A store that asks by Retry-After for more patience than this has failed for this run."""
 
 MAX_EXAMPLES = 5
+
+MAX_SEARCH_WRITES = 64
+"""So often parts of a batch are written again to find out which of it the store refuses: enough
+for five points in 2,000."""
 
 TYPE_CONFLICT = "field_type_conflict"
 """What every store calls a point with a field of another type than the field's first value."""
@@ -53,20 +58,24 @@ class WriteReport:
 class Part:
     """What became of some points: written by measurement, kept (as far as known), rejected.
 
-    Not among `kept` is what no exporter shows: the latest values are there for it alone.
+    Not among `kept` is what no exporter shows: the latest values are there for it alone. `refused`
+    are the rejected points themselves, as they were handed in, where the caller asked for them.
     """
 
     written: Counter[str]
     kept: tuple[Point, ...]
     rejected: Counter[str]
     examples: tuple[str, ...]
+    refused: tuple[RefusedPoint, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class _Sorted:
-    fit: tuple[Point, ...]
-    rejected: Counter[str]
-    examples: tuple[str, ...]
+    fit: list[Point]
+    handed_in: list[Point]
+    """What those that are fit were before their fields were made so."""
+
+    refused: list[RefusedPoint]
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,10 +87,19 @@ class _Stored:
     kept: tuple[Point, ...]
     rejected: Counter[str]
     problem: str
+    refused: tuple[RefusedPoint, ...] = ()
+    doubtful: tuple[Point, ...] = ()
+    """Those of which the store did not say whether it kept them."""
 
     def after(self, kept: tuple[Point, ...]) -> _Stored:
         """The same, where `kept` of the measurement had been kept before."""
         return replace(self, accepted=self.accepted + len(kept), kept=kept + self.kept)
+
+    def naming(self, points: Sequence[Point], earlier: Sequence[Point]) -> _Stored:
+        """The same, where `points` were `earlier` before: of them it says what was refused."""
+        before = dict(zip(map(id, points), earlier, strict=True))
+        refused = (replace(each, point=before[id(each.point)]) for each in self.refused)
+        return replace(self, refused=tuple(refused))
 
 
 class Writer:
@@ -113,12 +131,15 @@ class Writer:
         snapshot = self._remember(part, lambda c, now_ns: keep(c, asset, part.kept, now_ns))
         return WriteReport(part.written.total(), dict(part.rejected), part.examples, snapshot)
 
-    def append(self, points: Sequence[Point]) -> Part:
+    def append(self, points: Sequence[Point], *, names_refused: bool = False) -> Part:
         """Store a part of a result that is still being read; fails as `write` does.
 
-        What the exporter shows stays as it was, until `publish`.
+        What the exporter shows stays as it was, until `publish`. With `names_refused` the part has
+        every point that was refused, also where the store says only how many: parts of what it did
+        not take as a whole are then written again. After MAX_SEARCH_WRITES of these, whatever it
+        may have refused is among the refused, and their detail says so.
         """
-        part = self._store_all(points)
+        part = self._store_all(points, names_refused=names_refused)
         self._remember(part, lambda _connection, _now_ns: None)
         return part
 
@@ -135,6 +156,14 @@ class Writer:
                 snapshots.replace_packed(connection, asset, body, self._clock_ns())
 
         call_with_retries(publish, RETRIES, self._timing)
+
+    def count_lost(self, key: PartitionKey, after: int, events: int) -> None:
+        """Add to the totals that so many `events` after event `after` are gone and never came.
+
+        The same again, or more of them after the same event, counts only what is new.
+        """
+        with self._operational.writing() as connection:
+            losses.count(connection, key, after, events)
 
     def latest(self, asset: str) -> snapshots.Snapshot | None:
         """The snapshot of `asset`, or None if it never gave anything."""
@@ -163,9 +192,11 @@ class Writer:
         self._store.close()
         self._operational.close()
 
-    def _store_all(self, points: Sequence[Point]) -> Part:
+    def _store_all(self, points: Sequence[Point], *, names_refused: bool = False) -> Part:
         sorted_ = self._validate(points)
-        stored = [self._store_group(group) for group in _by_measurement(sorted_.fit)]
+        groups = _by_measurement(sorted_.fit)
+        stored = [self._store_group(group, names_refused) for group in groups]
+        invalid = sorted_.refused
         return Part(
             written=Counter({group.measurement: group.accepted for group in stored}),
             kept=tuple(
@@ -174,42 +205,63 @@ class Writer:
                 if group.measurement in self._catalog.shown_measurements
                 for point in group.kept
             ),
-            rejected=sum((group.rejected for group in stored), sorted_.rejected),
-            examples=(*sorted_.examples, *(group.problem for group in stored if group.problem)),
+            rejected=sum(
+                (group.rejected for group in stored), Counter(each.reason for each in invalid)
+            ),
+            examples=(
+                *(f"{each.reason}: {each.detail}" for each in invalid[:MAX_EXAMPLES]),
+                *(group.problem for group in stored if group.problem),
+            ),
+            refused=_all_refused(sorted_, stored) if names_refused else (),
         )
 
     def _validate(self, points: Sequence[Point]) -> _Sorted:
-        fit: list[Point] = []
-        rejected: Counter[str] = Counter()
-        examples: list[str] = []
+        sorted_ = _Sorted([], [], [])
         now_ns = self._clock_ns()
         for point in points:
             try:
-                fit.append(validate(point, self._catalog, now_ns))
+                sorted_.fit.append(validate(point, self._catalog, now_ns))
+                sorted_.handed_in.append(point)
             except InvalidPoint as error:
-                rejected[error.reason] += 1
-                if len(examples) < MAX_EXAMPLES:
-                    examples.append(str(error))
-        return _Sorted(tuple(fit), rejected, tuple(examples))
+                sorted_.refused.append(RefusedPoint(point, error.reason, error.detail))
+        return sorted_
 
-    def _store_group(self, points: Sequence[Point]) -> _Stored:
+    def _store_group(self, points: Sequence[Point], names_refused: bool) -> _Stored:
         """Write `points`, which are of one measurement; once more where types clash."""
+        search = self._search if names_refused else _as_it_is
         stored = self._store_some(points)
         prefixes = self._catalog.open_prefixes(stored.measurement)
         if not prefixes or TYPE_CONFLICT not in stored.rejected:
-            return stored
+            return search(stored)
         # Also those of which the store did not say whether it kept them: it does no harm.
         kept = set(map(id, stored.kept))
-        rest = [with_typed_names(point, prefixes) for point in points if id(point) not in kept]
-        return self._store_some(rest).after(stored.kept)
+        rest = [point for point in points if id(point) not in kept]
+        typed = [with_typed_names(point, prefixes) for point in rest]
+        return search(self._store_some(typed)).naming(typed, rest).after(stored.kept)
+
+    def _search(self, stored: _Stored) -> _Stored:
+        """The same, with the refused among the doubtful, which are written again half by half."""
+        found = list(stored.refused)
+        pending = _halves(stored.doubtful)
+        for _ in range(MAX_SEARCH_WRITES):
+            if not pending:
+                break
+            again = self._store_some(pending.pop())
+            found += again.refused
+            pending += _halves(again.doubtful)
+        if pending:
+            reason, problem = next(iter(stored.rejected)), f"this one or another: {stored.problem}"
+            found += (RefusedPoint(p, reason, problem) for some in pending for p in some)
+        return replace(stored, refused=tuple(found), doubtful=())
 
     def _store_some(self, points: Sequence[Point]) -> _Stored:
         measurement = points[0].measurement
         try:
             self._store_with_retries(points)
         except PartialWrite as error:
-            rejected = Counter(error.rejected)
-            return _Stored(measurement, error.accepted, error.kept, rejected, str(error))
+            rejected, doubtful = Counter(error.rejected), _doubtful(points, error)
+            known = (error.kept, rejected, str(error), error.refused, doubtful)
+            return _Stored(measurement, error.accepted, *known)
         return _Stored(measurement, len(points), tuple(points), Counter(), "")
 
     def _store_with_retries(self, points: Sequence[Point]) -> None:
@@ -224,6 +276,29 @@ class Writer:
                 return keep(connection, self._clock_ns())
 
         return call_with_retries(remember, RETRIES, self._timing)
+
+
+def _all_refused(sorted_: _Sorted, stored: Sequence[_Stored]) -> tuple[RefusedPoint, ...]:
+    told = [each for group in stored for each in group.refused]
+    if told:
+        handed_in = dict(zip(map(id, sorted_.fit), sorted_.handed_in, strict=True))
+        told = [replace(each, point=handed_in[id(each.point)]) for each in told]
+    return (*sorted_.refused, *told)
+
+
+def _as_it_is(stored: _Stored) -> _Stored:
+    return stored
+
+
+def _halves(points: Sequence[Point]) -> list[Sequence[Point]]:
+    middle = len(points) // 2
+    return [half for half in (points[middle:], points[:middle]) if half]
+
+
+def _doubtful(points: Sequence[Point], error: PartialWrite) -> tuple[Point, ...]:
+    refused = (each.point for each in error.refused)
+    known = set(map(id, (*error.kept, *refused)))
+    return tuple(point for point in points if id(point) not in known)
 
 
 def _by_measurement(points: Iterable[Point]) -> list[list[Point]]:

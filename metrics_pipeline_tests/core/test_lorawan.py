@@ -17,7 +17,7 @@ from metrics_pipeline.core.catalog import CATALOG
 from metrics_pipeline.core.lorawan import Decoded, Reason, Rules, decode, uplink_time_ns
 from metrics_pipeline.core.points import Point
 from metrics_pipeline.core.telemetry import DeadLetter, RawEvent
-from metrics_pipeline.core.validation import NS_PER_DAY, validate
+from metrics_pipeline.core.validation import NS_PER_DAY, NS_PER_MINUTE, validate
 
 NOW_NS = 1_700_000_000_123_456_789
 EUI = "A84041B3D1874EE2"
@@ -311,6 +311,16 @@ def test_a_byte_order_mark_is_passed_over() -> None:
 @pytest.mark.parametrize("age_days", [0, 8, 90])
 def test_what_a_hub_still_has_is_decoded_and_may_be_stored(age_days: int) -> None:
     (point,) = decoded(UPLINK, enqueued_time_ns=NOW_NS - age_days * NS_PER_DAY).points
+    assert validate(point, CATALOG, NOW_NS) == point
+
+
+@pytest.mark.parametrize("ahead_hours", [1, 14])
+def test_what_a_hub_accepted_while_our_clock_was_behind_is_decoded_and_may_be_stored(
+    ahead_hours: int,
+) -> None:
+    (point,) = decoded(
+        UPLINK, enqueued_time_ns=NOW_NS + ahead_hours * 60 * NS_PER_MINUTE - 1
+    ).points
     assert validate(point, CATALOG, NOW_NS) == point
 
 

@@ -20,9 +20,10 @@ from metrics_pipeline.core.catalog import (
 )
 from metrics_pipeline.core.errors import InvalidPoint
 from metrics_pipeline.core.points import FieldValue, Point
-from metrics_pipeline.core.validation import NEWEST_NS, NS_PER_DAY, NS_PER_SECOND, validate
+from metrics_pipeline.core.validation import NS_PER_DAY, NS_PER_MINUTE, NS_PER_SECOND, validate
 
 NOW_NS = 1_700_000_000 * NS_PER_SECOND
+NEWEST_NS = 10 * NS_PER_MINUTE
 OLDEST_NS = 7 * NS_PER_DAY
 POLLS = Measurement("polls", database="tests", tags=("device_id",))
 
@@ -229,5 +230,5 @@ def test_optional_tags_may_be_there() -> None:
 def test_a_measurement_says_how_old_its_points_may_be() -> None:
     old = uplink({"snr_db": 1.0}, age_days=91)
     assert validate(old, CATALOG, NOW_NS) is old
-    with pytest.raises(InvalidPoint, match="accepted are 91 days back to 10 minutes ahead"):
+    with pytest.raises(InvalidPoint, match="accepted are 91 days back to 840 minutes ahead"):
         validate(uplink({"snr_db": 1.0}, age_days=92), CATALOG, NOW_NS)

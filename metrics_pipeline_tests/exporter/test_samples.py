@@ -90,6 +90,7 @@ def test_the_families_about_the_product_have_the_names_and_labels_of_the_contrac
         "metrics_pipeline_points_rejected_total": ("reason",),
         "metrics_pipeline_eventhub_lag_events": ("partition",),
         "metrics_pipeline_eventhub_lag_seconds": ("partition",),
+        "metrics_pipeline_eventhub_lost_events_total": ("partition",),
         "metrics_pipeline_dead_letters_total": ("reason",),
         "metrics_pipeline_dead_letters_dropped_total": ("reason",),
         "metrics_pipeline_daemon_heartbeat_timestamp_seconds": ("daemon",),

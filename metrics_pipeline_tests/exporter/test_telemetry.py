@@ -86,6 +86,25 @@ def test_the_lag_grows_on_the_page_while_the_store_is_away(tmp_path: Path) -> No
         assert scrape(exporter)[LAG_SECONDS] > before[LAG_SECONDS] + 1
 
 
+LOST = "metrics_pipeline_eventhub_lost_events_total"
+
+
+def test_events_that_the_hub_dropped_are_counted_from_0_on(tmp_path: Path) -> None:
+    with telemetry(tmp_path, exporter=EXPORTER) as it, exporter_process(tmp_path) as exporter:
+        ticks = Ticks(it)
+        it.send(5)
+        ticks.tick()
+        wait_until(lambda: scrape(exporter).get(LAG_EVENTS) == 5, "the lag is shown")
+        assert scrape(exporter)[f'{LOST}{{partition="0"}}'] == 0
+        assert it.run().success
+        it.send(20, first=5)
+        it.hub.drop_before("0", 12)
+        it.run()
+        series = f'{LOST}{{partition="0"}}'
+        wait_until(lambda: scrape(exporter)[series] == 7, "what is lost is counted")
+        assert scrape(exporter)[f'{LOST}{{partition="1"}}'] == 0
+
+
 def test_dead_letters_that_had_to_go_are_counted(tmp_path: Path) -> None:
     bounds = {"dead_letters": {"max_rows": 2}}
     with (

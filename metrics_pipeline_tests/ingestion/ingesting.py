@@ -21,6 +21,7 @@ from typing import Any
 from metrics_pipeline.access.database import DatabaseSettings
 from metrics_pipeline.access.secrets import SecretReference
 from metrics_pipeline.core.catalog import CATALOG, LORAWAN_UPLINK
+from metrics_pipeline.core.errors import StoreError
 from metrics_pipeline.core.lorawan import Rules
 from metrics_pipeline.core.points import Point
 from metrics_pipeline.core.telemetry import BatchLimits, Checkpoint, PartitionKey
@@ -178,6 +179,35 @@ def is_drained(report: IngestionReport) -> bool:
 def errors(report: IngestionReport) -> Sequence[str]:
     """What still was wrong at the end."""
     return [str(each.error) for each in report.partitions.values() if each.error]
+
+
+class _Unmovable(DatabaseCheckpoints):
+    """No checkpoint moves."""
+
+    def advance(self, key: PartitionKey, old: Checkpoint | None, new: Checkpoint) -> None:
+        raise StoreError("checkpoints", "nothing moves", "Wait.")
+
+
+def run_that_moves_no_checkpoint(made: Pipeline) -> IngestionReport:
+    """As one that dies just before its first checkpoint moves."""
+    stop = threading.Event()
+
+    def tell(report: IngestionReport) -> None:
+        if errors(report):
+            stop.set()
+
+    with made.opened() as (stream, stores):
+        unmovable = _Unmovable(OperationalDatabase(made.operational), "who dies")
+        try:
+            return ingest(
+                *(stream, replace(stores, checkpoints=unmovable), made.rules, made.limits),
+                asset=ASSET,
+                window_seconds=WAIT_SECONDS,
+                stop=stop,
+                tell=tell,
+            )
+        finally:
+            unmovable.close()
 
 
 # --- processes that are killed --------------------------------------------------------------------

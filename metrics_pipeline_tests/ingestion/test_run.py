@@ -15,7 +15,7 @@ from typing import Any, cast
 import pytest
 
 from metrics_pipeline.access.secrets import SecretReference
-from metrics_pipeline.core.catalog import LORAWAN_DEVICES
+from metrics_pipeline.core.catalog import EVENTHUB_LOST_EVENTS, LORAWAN_DEVICES
 from metrics_pipeline.core.errors import (
     PartitionTaken,
     SourceRefused,
@@ -33,6 +33,7 @@ from metrics_pipeline.simulators.event_hub.server import (
     epoch_milliseconds,
     serve_event_hub,
 )
+from metrics_pipeline.storage import tallies
 from metrics_pipeline.storage.checkpoints import BlobCheckpointSettings, DatabaseCheckpoints
 from metrics_pipeline.storage.dead_letters import DeadLetters, DeadLetterSettings, KeepReport
 from metrics_pipeline.storage.operational import OperationalDatabase
@@ -469,6 +470,50 @@ def test_where_everything_was_too_old_it_is_said_once(hub: EventHubServer, made:
     assert again.partitions["0"].lag_events == 0
 
 
+def lost(made: Pipeline) -> dict[str, int]:
+    """By partition, as the exporter counts it."""
+    database = OperationalDatabase(made.operational)
+    with contextlib.closing(database), database.reading() as connection:
+        found = tallies.totals(connection)
+    return found.get(EVENTHUB_LOST_EVENTS.name, {})
+
+
+def test_what_is_lost_is_counted_for_good_and_once_though_runs_die_before_the_checkpoint_moves(
+    hub: EventHubServer, made: Pipeline
+) -> None:
+    for partition in ("0", "1"):
+        append(hub, range(10), partition)
+    made.run(has_stored(20))
+    assert lost(made) == {}
+    append(hub, range(10, 100))
+    for oldest in (70, 70, 80):  # while runs die the hub drops more
+        hub.drop_before("0", oldest)
+        ingesting.run_that_moves_no_checkpoint(made)
+        assert lost(made) == {"0": oldest - 10}
+    report = made.run(has_stored(20)).partitions["0"]
+    assert report.lost_events == 70
+    append(hub, range(100, 120))
+    hub.drop_before("0", 115)
+    made.run(has_stored(5))
+    assert lost(made) == {"0": 70 + 15}
+
+
+def test_where_nothing_is_left_what_is_lost_is_counted_once(
+    hub: EventHubServer, made: Pipeline
+) -> None:
+    append(hub, range(10))
+    made.run(has_stored(10))
+    append(hub, range(10, 40))
+    hub.drop_before("0", 40)
+    for _ in range(2):
+        ingesting.run_that_moves_no_checkpoint(made)
+        assert lost(made) == {"0": 30}
+    append(hub, range(40, 45))
+    ingesting.run_that_moves_no_checkpoint(made)
+    made.run(has_stored(5))
+    assert lost(made) == {"0": 30}
+
+
 def test_a_partition_that_is_added_is_read(hub: EventHubServer, made: Pipeline) -> None:
     append(hub, range(10))
 
@@ -479,6 +524,16 @@ def test_a_partition_that_is_added_is_read(hub: EventHubServer, made: Pipeline) 
     report = made.run(has_stored(30), meanwhile=add)
     assert sorted(report.partitions) == ["0", "1", "2"]
     assert each_once(made.stored(), 30)
+
+
+def test_partitions_are_reported_in_the_order_of_their_numbers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("metrics_pipeline.ingestion.run.PUBLISH_SECONDS", 0.1)
+    with serve_event_hub(partition_count=12) as hub:
+        append(hub, range(3), "10")
+        report = pipeline(hub, tmp_path).run(has_stored(3))
+    assert list(report.partitions) == [f"{number}" for number in range(12)]
 
 
 def test_a_hub_that_is_not_there_is_an_error_at_the_end_of_the_window(made: Pipeline) -> None:
@@ -643,6 +698,34 @@ def test_an_event_on_which_our_own_code_fails_is_a_dead_letter_and_reading_goes_
     assert kept.letter.detail.startswith("decoding failed with TypeError(")
     (logged,) = [record for record in caplog.records if record.exc_info]
     assert logged.message.startswith("event 10 of partition 0: decoding failed unexpectedly")
+
+
+HOUR_MS = 3_600_000
+
+
+def test_while_our_clock_is_behind_the_hub_s_nothing_becomes_a_dead_letter(
+    hub: EventHubServer, made: Pipeline, caplog: pytest.LogCaptureFixture
+) -> None:
+    for number in range(20):
+        accepted_ms = epoch_milliseconds() + 3 * HOUR_MS
+        hub.append(ingesting.uplink(number), partition="0", enqueued_ms=accepted_ms)
+    report = made.run(has_stored(20)).partitions["0"]
+    assert (report.points, report.dead_letters, report.rejected) == (20, {}, {})
+    assert each_once(made.stored(), 20)
+    told = [r.getMessage() for r in caplog.records if "Set the clock" in r.getMessage()]
+    assert len(told) == 1
+    assert "partition 0: the hub accepted event" in told[0]
+
+
+def test_a_time_that_no_clock_is_off_by_is_a_dead_letter(
+    hub: EventHubServer, made: Pipeline
+) -> None:
+    append(hub, range(5))
+    accepted_ms = epoch_milliseconds() + 48 * HOUR_MS
+    hub.append(ingesting.uplink(5), partition="0", enqueued_ms=accepted_ms)
+    report = made.run(has_stored(6)).partitions["0"]
+    assert report.dead_letters == {"time_out_of_range": 1}
+    assert each_once(made.stored(), 5)
 
 
 def test_poison_by_the_thousand_is_kept_and_costs_the_good_ones_nothing(

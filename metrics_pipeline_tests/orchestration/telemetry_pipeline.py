@@ -29,6 +29,7 @@ from metrics_pipeline.storage.operational import OperationalDatabase
 from metrics_pipeline.telemetry_connections import open_telemetry
 
 EUI = "FEEDFACE1000000"
+OTHER_GROUP = "replay"
 DEVICE = {"iothub-connection-auth-method": '{"scope":"device"}'}
 WINDOW_SECONDS = 1.5
 """Shorter than settings may say, so that tests do not take long."""
@@ -128,12 +129,12 @@ class Ticks:
 def telemetry(
     folder: Path, window_seconds: float = WINDOW_SECONDS, **sections: Any
 ) -> Iterator[Telemetry]:
-    """Telemetry from a hub with two partitions and no events.
+    """Telemetry from a hub with two partitions, another consumer group, and no events.
 
     `sections` go into the settings, which are in a file as well.
     """
     with (
-        serve_event_hub(partition_count=2) as hub,
+        serve_event_hub(partition_count=2, consumer_groups=[OTHER_GROUP]) as hub,
         dg.DagsterInstance.ephemeral() as instance,
         ExitStack() as opened,
     ):

@@ -273,6 +273,22 @@ def test_partitions_tell_how_far_they_go(hub: EventHubServer, stream: EventHubSt
     assert states["0"].lost_events(Position("", -1)) == 1
 
 
+def test_a_partition_that_keeps_nothing_still_tells_of_the_newest_there_was(
+    hub: EventHubServer, stream: EventHubStream
+) -> None:
+    now_ms = time.time_ns() // NS_PER_MS
+    for number in range(3):
+        hub.append(b"%d" % number, partition="0", enqueued_ms=now_ms)
+    newest = read(stream)[-1]
+    hub.drop_before("0", 3)
+    states = stream.partitions()
+    said = (states["0"].last_sequence_number, states["0"].last_offset)
+    assert (states["0"].is_empty, *said) == (True, 2, newest.offset)
+    assert states["0"].last_enqueued_time_ns == now_ms * NS_PER_MS
+    assert (states["0"].lag_events(None), states["0"].lost_events(Position("", 0))) == (0, 2)
+    assert (states["1"].is_empty, states["1"].last_sequence_number) == (True, -1)
+
+
 def test_a_partition_that_is_added_is_seen(hub: EventHubServer, stream: EventHubStream) -> None:
     stream.partitions()
     hub.add_partition()

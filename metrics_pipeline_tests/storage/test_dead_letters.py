@@ -191,6 +191,23 @@ def test_the_same_number_on_another_partition_is_another_letter(make: Make) -> N
     assert make().keep([letter(1), letter(1, partition="1")]).kept == {"not_json": 2}
 
 
+def test_the_same_number_at_another_time_is_another_letter(
+    make: Make, operational: OperationalDatabase
+) -> None:
+    """As in a hub that was made anew under its old name."""
+    make().keep(letters(range(3)))
+    anew = letters(range(2), enqueued_time_ns=NOW_NS + 10**9)
+    for expected in ({"not_json": 2}, {}):
+        assert make().keep(anew).kept == expected
+    assert numbers(make().find()) == [0, 1, 2, 0, 1]
+    assert totals(operational)["kept"] == {"not_json": 5}
+
+
+def test_a_time_that_no_column_holds_is_the_same_when_it_comes_again(make: Make) -> None:
+    for expected in ({"not_json": 1}, {}):
+        assert make().keep([letter(1, enqueued_time_ns=2**70)]).kept == expected
+
+
 # --- looking, and removing ------------------------------------------------------------------------
 
 

@@ -36,7 +36,7 @@ from metrics_pipeline.storage.influx import InfluxStore, InfluxStoreSettings
 from metrics_pipeline.storage.open import open_store, open_writer
 from metrics_pipeline.storage.operational import OperationalDatabase
 from metrics_pipeline.storage.snapshots import Snapshot
-from metrics_pipeline.storage.writer import MAX_EXAMPLES, Writer
+from metrics_pipeline.storage.writer import MAX_EXAMPLES, Part, Writer
 from metrics_pipeline_tests.at_once import at_once
 from metrics_pipeline_tests.storage.contract import CATALOG as POLL_CATALOG
 from metrics_pipeline_tests.storage.influx_stub import POISON, TOKEN, InfluxStub
@@ -633,6 +633,52 @@ def test_a_clash_of_a_field_that_the_catalogue_knows_is_refused_once(
     part = writer.append([uplink("a", snr_db=1.0, payload_x=1.0), uplink("b", payload_x=2.0)])
     assert (part.written, part.rejected) == ({"lorawan_uplink": 1}, {"field_type_conflict": 1})
     assert stored_uplinks(kept(embedded, "lorawan_uplink"))["b"] == {"payload_x": 2.0}
+
+
+def refused_in(part: Part) -> list[tuple[str, str]]:
+    return sorted((each.point.tags["device_eui"], each.reason) for each in part.refused)
+
+
+def test_who_asks_is_told_which_points_were_refused_as_they_were_handed_in(
+    writer: Writer, embedded: EmbeddedStore
+) -> None:
+    embedded.write([uplink("early", snr_db="loud", payload_x="a")])
+    points = [
+        uplink("good", payload_x=1.0),  # under another name
+        uplink("clash", snr_db=1, payload_x=1.0),  # an integer, which is to be a float
+        uplink("wrong", rssi_dbm="x"),
+        uplink("", rssi_dbm=1.0),
+    ]
+    part = writer.append(points, names_refused=True)
+    assert refused_in(part) == [
+        ("", "empty_tag"),
+        ("clash", "field_type_conflict"),
+        ("wrong", "wrong_type"),
+    ]
+    assert {id(each.point) for each in part.refused} == set(map(id, points[1:]))
+    assert writer.append(points).refused == ()
+
+
+@pytest.mark.parametrize("clashing", [{1, 40, 77}, set(range(0, 100, 3)), set(range(100))])
+def test_which_points_influxdb_refused_is_found_out_where_it_only_counts_them(
+    engine: Influxdb1EngineShim, operational: OperationalDatabase, world: World, clashing: set[int]
+) -> None:
+    settings = influx_settings(engine, "v2", token={"env": "ENGINE_TOKEN"})
+    with closing(InfluxStore(settings, CATALOG)) as store:
+        store.write([uplink("early", snr_db="loud", rssi_dbm="near")])
+        # Two fields clash, of which InfluxDB names but one.
+        fields = [{"snr_db": 1.0}, {"rssi_dbm": 1.0}]
+        points = [
+            uplink(f"{n}", **(fields[n % 2] if n in clashing else {"frequency_mhz": 1.0}))
+            for n in range(100)
+        ]
+        part = writer_to(store, operational, world).append(points, names_refused=True)
+    found = {int(each.point.tags["device_eui"]) for each in part.refused}
+    assert part.rejected == {"field_type_conflict": len(clashing)}
+    assert found >= clashing
+    # As many as that are not looked for one by one.
+    assert found == clashing or len(clashing) == 34
+    assert len(stored_uplinks(engine.read("lorawan_uplink"))) == 101 - len(clashing)
 
 
 @hypothesis_settings(max_examples=25, deadline=None)
