@@ -13,7 +13,7 @@ import textwrap
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, closing
+from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -30,19 +30,19 @@ from metrics_pipeline.core.errors import (
     MetricsPipelineError,
     SourceError,
 )
-from metrics_pipeline.core.ports import EventStream, Reading
+from metrics_pipeline.core.ports import Reading
 from metrics_pipeline.core.telemetry import PartitionState
 from metrics_pipeline.core.telemetry_backlog import MOVE_IT, ahead_in_words, look
 from metrics_pipeline.exporter.instance_reader import InstanceReader
 from metrics_pipeline.orchestration.poll_list import PollList, list_devices
-from metrics_pipeline.settings import Settings, TelemetrySettings
+from metrics_pipeline.settings import Settings
 from metrics_pipeline.sources.inventory import Inventory, InventorySettings
 from metrics_pipeline.sources.probe_registry import PROBES
 from metrics_pipeline.sources.registry import SOURCES
 from metrics_pipeline.sources.spec import SourceSpec
-from metrics_pipeline.sources.streams import open_stream
-from metrics_pipeline.storage.open import open_checkpoints, open_store
+from metrics_pipeline.storage.open import open_store
 from metrics_pipeline.storage.operational import OperationalDatabase
+from metrics_pipeline.telemetry_connections import TelemetryConnections, open_telemetry
 
 TEXT_COLUMNS = 76
 NAME_COLUMNS = 22
@@ -259,19 +259,15 @@ def _read_file(path: Path) -> None:
 
 def _check_telemetry(settings: Settings) -> Iterator[Finding]:
     """Nothing where there is none. The hub is asked how far it goes; no event is read."""
-    telemetry = settings.telemetry
-    if telemetry is None:
+    if settings.telemetry is None:
         return
     try:
-        with ExitStack() as opened:
-            stream = opened.enter_context(closing(open_stream(telemetry.source)))
-            states = stream.partitions()
+        with open_telemetry(settings, "check") as opened:
+            states = opened.stream.partitions()
             kept = sum(_kept(state) for state in states.values())
-            says = f"{stream.name}: {len(states)} partitions, {kept} events are kept"
+            says = f"{opened.stream.name}: {len(states)} partitions, {kept} events are kept"
             yield Finding("event hub", True, says)
-            yield _attempt(
-                "checkpoints", partial(_check_checkpoints, settings, telemetry, stream, states)
-            )
+            yield _attempt("checkpoints", partial(_check_checkpoints, opened, states))
     except SourceError as error:
         yield Finding("event hub", False, "\n".join(_tell([error])))
     except MetricsPipelineError as error:
@@ -282,23 +278,17 @@ def _kept(state: PartitionState) -> int:
     return 0 if state.is_empty else state.last_sequence_number - state.first_sequence_number + 1
 
 
-def _check_checkpoints(
-    settings: Settings,
-    telemetry: TelemetrySettings,
-    stream: EventStream,
-    states: Mapping[str, PartitionState],
-) -> str:
-    opened = open_checkpoints(telemetry.checkpoints, settings.operational_database, "check")
-    with closing(opened) as checkpoints:
-        stored = checkpoints.find_all(stream.namespace, stream.hub, stream.consumer_group)
-        backlog = look(states, stored, {})
-        waiting = sum(each.lag_events for each in backlog.values())
-        lost = sum(each.lost_events for each in backlog.values())
-        ahead = ahead_in_words(backlog)
-        if ahead:
-            raise ConfigurationError(checkpoints.name, ahead, f"To go on, {MOVE_IT}.")
-        gone = f"; {lost} are gone, for the hub does not keep them so long" if lost else ""
-        return f"{checkpoints.name}: {waiting} events are not stored yet{gone}"
+def _check_checkpoints(opened: TelemetryConnections, states: Mapping[str, PartitionState]) -> str:
+    stream, checkpoints = opened.stream, opened.checkpoints
+    stored = checkpoints.find_all(stream.namespace, stream.hub, stream.consumer_group)
+    backlog = look(states, stored, {})
+    waiting = sum(each.lag_events for each in backlog.values())
+    lost = sum(each.lost_events for each in backlog.values())
+    ahead = ahead_in_words(backlog)
+    if ahead:
+        raise ConfigurationError(checkpoints.name, ahead, f"To go on, {MOVE_IT}.")
+    gone = f"; {lost} are gone, for the hub does not keep them so long" if lost else ""
+    return f"{checkpoints.name}: {waiting} events are not stored yet{gone}"
 
 
 def _attempt(name: str, check: Callable[[], str], fix: str = "") -> Finding:

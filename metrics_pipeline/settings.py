@@ -50,6 +50,7 @@ from metrics_pipeline.core.fleet import (
     edge_device_counts,
 )
 from metrics_pipeline.core.lorawan import Rules
+from metrics_pipeline.core.lorawan_devices import DEVICES_KEPT_DAYS
 from metrics_pipeline.core.lorawan_payload import Limits
 from metrics_pipeline.core.ports import DeviceProbe
 from metrics_pipeline.core.telemetry import BatchLimits
@@ -458,6 +459,13 @@ class TelemetrySettings(BaseModel, frozen=True, extra="forbid"):
     batch: BatchSettings = Field(default=BatchSettings(), description="How events are grouped.")
     decode: DecodeSettings = Field(
         default=DecodeSettings(), description="What of an event is taken."
+    )
+    devices_kept_days: float = Field(
+        default=DEVICES_KEPT_DAYS,
+        gt=0,
+        le=3650,
+        description="Days after its last uplink for which a device is shown, and its frames are "
+        "counted on. Some times the longest pause between two uplinks, or its series come and go.",
     )
     warn_dead_letter_share: float = Field(
         default=0.05,

@@ -12,22 +12,19 @@ import json
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, closing, contextmanager
-from dataclasses import dataclass, replace
+from contextlib import closing, contextmanager
+from dataclasses import replace
 from datetime import UTC, datetime
 from itertools import groupby
 
 from metrics_pipeline.core.catalog import CATALOG
-from metrics_pipeline.core.errors import ConfigurationError
-from metrics_pipeline.core.ports import CheckpointStore, EventStream
 from metrics_pipeline.core.telemetry import Checkpoint, PartitionKey
 from metrics_pipeline.core.validation import NS_PER_SECOND
-from metrics_pipeline.settings import Settings, TelemetrySettings
 from metrics_pipeline.settings_file import load_settings
 from metrics_pipeline.sources.streams import open_stream
 from metrics_pipeline.storage.dead_letters import DeadLetters, KeptDeadLetter, Selection
-from metrics_pipeline.storage.open import open_checkpoints, open_writer
-from metrics_pipeline.storage.operational import OperationalDatabase
+from metrics_pipeline.storage.open import open_writer
+from metrics_pipeline.telemetry_connections import TelemetryConnections, open_telemetry
 from metrics_pipeline.telemetry_replay import Replay, Replayed
 
 WRONG_USAGE = 2
@@ -43,7 +40,7 @@ NEWEST = 2**63 - 1
 
 def dead_letters(options: argparse.Namespace) -> int:
     """List, show or delete; status 1 if the one that is to be shown is not there."""
-    with _opened(load_settings()) as opened:
+    with open_telemetry(load_settings(), OWNER) as opened:
         if options.show is not None:
             return _show(opened.dead_letters, options.show)
         wanted = Selection(reason=options.reason, partition=options.partition)
@@ -58,7 +55,7 @@ def replay(options: argparse.Namespace) -> int:
     if problem:
         print(problem, file=sys.stderr)
         return WRONG_USAGE
-    with _opened(load_settings()) as opened:
+    with open_telemetry(load_settings(), OWNER) as opened:
         if options.dead_letters:
             wanted = Selection(
                 reason=options.reason,
@@ -78,40 +75,8 @@ def replay(options: argparse.Namespace) -> int:
             return _replay_range(replaying, partition, options.first, last)
 
 
-# --- what is opened -------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class _Opened:
-    settings: Settings
-    telemetry: TelemetrySettings
-    stream: EventStream
-    checkpoints: CheckpointStore
-    dead_letters: DeadLetters
-
-
 @contextmanager
-def _opened(settings: Settings) -> Iterator[_Opened]:
-    telemetry, database = settings.telemetry, settings.operational_database
-    if telemetry is None:
-        raise ConfigurationError(
-            "telemetry", "there is no such section in the settings", "Add it, with a hub."
-        )
-    with ExitStack() as stack:
-        stream = stack.enter_context(closing(open_stream(telemetry.source)))
-        letters = DeadLetters(
-            stack.enter_context(closing(OperationalDatabase(database))),
-            telemetry.dead_letters,
-            *(stream.namespace, stream.hub, stream.consumer_group),
-        )
-        checkpoints = stack.enter_context(
-            closing(open_checkpoints(telemetry.checkpoints, database, OWNER))
-        )
-        yield _Opened(settings, telemetry, stream, checkpoints, letters)
-
-
-@contextmanager
-def _replaying(opened: _Opened, consumer_group: str | None = None) -> Iterator[Replay]:
+def _replaying(opened: TelemetryConnections, consumer_group: str | None = None) -> Iterator[Replay]:
     settings = opened.settings
     with (
         closing(open_writer(settings.store, settings.operational_database, CATALOG)) as writer,
@@ -241,7 +206,9 @@ def _replay_range(replaying: Replay, partition: str, first: int, last: int) -> i
     return 1 if done.rejected else 0
 
 
-def _replay_dead_letters(opened: _Opened, wanted: Selection, consumer_group: str | None) -> int:
+def _replay_dead_letters(
+    opened: TelemetryConnections, wanted: Selection, consumer_group: str | None
+) -> int:
     done, removed = Replayed(), 0
     with _replaying(opened, consumer_group) as replaying:
         for batch in _batches(opened.dead_letters, wanted):
@@ -265,7 +232,7 @@ def _batches(letters: DeadLetters, wanted: Selection) -> Iterator[list[KeptDeadL
         wanted = replace(wanted, after_id=batch[-1].id)
 
 
-def _move_checkpoint(opened: _Opened, partition: str, first: int) -> int:
+def _move_checkpoint(opened: TelemetryConnections, partition: str, first: int) -> int:
     checkpoints, stream = opened.checkpoints, opened.stream
     key = PartitionKey(stream.namespace, stream.hub, stream.consumer_group, partition)
     with _replaying(opened) as replaying:

@@ -28,7 +28,7 @@ from metrics_pipeline.access.secrets import SecretReference
 from metrics_pipeline.core.errors import CredentialRefused, SourceUnreachable
 
 if TYPE_CHECKING:
-    from azure.core.credentials import TokenCredential
+    from azure.core.credentials import AccessToken, TokenCredential
 
 ENTRA_SCOPE = "https://iothubs.azure.net/.default"
 ENTRA_ROLE = "IoT Hub Data Reader"
@@ -124,31 +124,43 @@ class EntraId:
 
     def authorization(self, source: str, target: str) -> str:
         """A bearer token; CredentialRefused without one, SourceUnreachable without an answer."""
-        from azure.core.exceptions import (  # noqa: PLC0415  (heavy, and seldom needed)
-            AzureError,
-            ClientAuthenticationError,
-        )
-
-        try:
-            return f"Bearer {self.token_credential.get_token(ENTRA_SCOPE).token}"
-        except ClientAuthenticationError as error:
-            raise CredentialRefused(
-                source, target, f"Entra ID gives no token ({one_line(error)})", self.fix("")
-            ) from error
-        except AzureError as error:
-            raise SourceUnreachable(
-                source,
-                target,
-                f"Entra ID does not answer ({one_line(error)})",
-                "Check the network to login.microsoftonline.com.",
-            ) from error
+        given = ask_entra_id(self.token_credential, ENTRA_SCOPE, source, target, self.fix(""))
+        return f"Bearer {given.token}"
 
     def fix(self, right: str) -> str:  # noqa: ARG002
         """Names the role; the rights of policies do not concern an Entra identity."""
-        return (
-            "Check tenant_id, client_id and client_secret, and that the identity has the role "
-            f"{ENTRA_ROLE!r} on {self.host}."
-        )
+        return entra_id_fix(ENTRA_ROLE, self.host)
+
+
+def ask_entra_id(
+    credential: TokenCredential, scope: str, source: str, target: str, fix: str
+) -> AccessToken:
+    """A token for `scope`: CredentialRefused without one, SourceUnreachable without an answer.
+
+    `source` and `target` are for errors, `fix` for the first of them.
+    """
+    from azure.core.exceptions import (  # noqa: PLC0415  (heavy, and seldom needed)
+        AzureError,
+        ClientAuthenticationError,
+    )
+
+    try:
+        return credential.get_token(scope)
+    except ClientAuthenticationError as error:
+        problem = f"Entra ID gives no token ({one_line(error)})"
+        raise CredentialRefused(source, target, problem, fix) from error
+    except AzureError as error:
+        problem = f"Entra ID does not answer ({one_line(error)})"
+        network = "Check the network to login.microsoftonline.com."
+        raise SourceUnreachable(source, target, problem, network) from error
+
+
+def entra_id_fix(role: str, target: str) -> str:
+    """What a person can do when an identity of Entra ID is refused that needs `role`."""
+    return (
+        "Check tenant_id, client_id and client_secret, and that the identity has the role "
+        f"{role!r} on {target}."
+    )
 
 
 def sign(host: str, policy: str, key: bytes, expiry: int) -> str:

@@ -16,10 +16,13 @@ from typing import TYPE_CHECKING, Protocol
 from urllib.parse import urlsplit
 
 from metrics_pipeline.access.azure_connection_strings import ConnectionKind, ConnectionParts
-from metrics_pipeline.access.azure_credentials import SAS_LIFETIME_SECONDS, sign
+from metrics_pipeline.access.azure_credentials import (
+    SAS_LIFETIME_SECONDS,
+    ask_entra_id,
+    entra_id_fix,
+    sign,
+)
 from metrics_pipeline.access.hosts import is_host
-from metrics_pipeline.access.one_line import one_line
-from metrics_pipeline.core.errors import CredentialRefused, SourceUnreachable
 
 if TYPE_CHECKING:
     from azure.core.credentials import TokenCredential
@@ -89,25 +92,13 @@ class HubEntraId:
 
     def token(self, address: str, now: float) -> Token:  # noqa: ARG002
         """A bearer token; CredentialRefused without one, SourceUnreachable without an answer."""
-        from azure.core.exceptions import AzureError, ClientAuthenticationError  # noqa: PLC0415
-
-        try:
-            given = self.token_credential.get_token(ENTRA_SCOPE)
-        except ClientAuthenticationError as error:
-            problem = f"Entra ID gives no token ({one_line(error)})"
-            raise CredentialRefused(self.source, self.target, problem, self.fix()) from error
-        except AzureError as error:
-            problem = f"Entra ID does not answer ({one_line(error)})"
-            fix = "Check the network to login.microsoftonline.com."
-            raise SourceUnreachable(self.source, self.target, problem, fix) from error
+        where = (self.source, self.target)
+        given = ask_entra_id(self.token_credential, ENTRA_SCOPE, *where, self.fix())
         return given.token, given.expires_on
 
     def fix(self) -> str:
         """Names the role."""
-        return (
-            "Check tenant_id, client_id and client_secret, and that the identity has the role "
-            f"{ENTRA_ROLE!r} on {self.target}."
-        )
+        return entra_id_fix(ENTRA_ROLE, self.target)
 
 
 @dataclass(frozen=True, slots=True)

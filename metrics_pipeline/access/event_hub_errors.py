@@ -152,6 +152,6 @@ def shut_out(refusal: CredentialRefused) -> SourceUnreachable:
 
 
 def text(value: Any) -> str:
-    """What the hub says, on one line."""
+    """What the hub says, on one line, without the full stop that it mostly has at its end."""
     said = value.decode(errors="replace") if isinstance(value, bytes) else str(value or "")
-    return one_line(said)
+    return one_line(said).rstrip(".")

@@ -13,6 +13,9 @@ from metrics_pipeline.core.frame_counts import NS_PER_SECOND, FrameCounts
 from metrics_pipeline.core.points import FieldValue, Point
 
 SIGNAL = ("rssi_dbm", "snr_db")
+DEVICES_KEPT_DAYS = 30
+"""So long a device is known after its last uplink. Battery devices send a sign of life once a day,
+few as seldom as once a week."""
 
 
 class LorawanDevices:
@@ -40,6 +43,14 @@ class LorawanDevices:
         After a run that died between storing them and showing the rows.
         """
         self._unsure = set(self._frames)
+
+    def forget_before(self, time_ns: int) -> None:
+        """Forget devices whose last uplink is from before `time_ns`: one that returns is new."""
+        for eui in [eui for eui, last_ns in self._times_ns.items() if last_ns < time_ns]:
+            del self._times_ns[eui], self._signals[eui]
+            self._frames.pop(eui, None)
+            self._gateways.pop(eui, None)
+            self._unsure.discard(eui)
 
     def rows(self) -> Iterator[Point]:
         """A point of `lorawan_devices` for each device."""

@@ -10,6 +10,10 @@ UPLINKS = f"{GROUP}/lorawan_uplinks"
 DEVICES = f"{GROUP}/lorawan_devices"
 """The snapshot with the latest values of every LoRaWAN device."""
 
+SEEN_UP_TO = "lorawan_devices_seen_up_to"
+"""The name of the points in that snapshot which say, by partition, up to which event it goes. They
+have no time; neither a time-series store nor the page gets them."""
+
 JOB = "telemetry"
 SENSOR = "telemetry_backlog"
 

@@ -1,4 +1,5 @@
-"""Gauges of single LoRaWAN devices: lines of the page, made once for each revision of their rows.
+"""Gauges of single LoRaWAN devices: lines of the page, made once for each revision of their rows,
+and when a device has been silent for too long.
 
 They differ from those of polled devices (`device_lines.py`) in what names them: no inventory does,
 so each row has its labels itself. A network of 10,000 devices is 60,000 samples.
@@ -6,12 +7,15 @@ so each row has its labels itself. A network of 10,000 devices is 60,000 samples
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+import time
+from collections.abc import Callable, Collection, Iterable
 
 from metrics_pipeline.core.catalog import LORAWAN_DEVICE_METRICS
 from metrics_pipeline.exporter.device_lines import Block, block_of, label_block, number_of
 from metrics_pipeline.storage import snapshots
 from metrics_pipeline.storage.device_labels import LabelledSnapshot
+
+NEVER_NS = 2**63 - 1
 
 Shown = dict[str, tuple[bytes, float]]
 """By device: its labels as they stand on the page, and a number."""
@@ -20,25 +24,49 @@ Shown = dict[str, tuple[bytes, float]]
 class LorawanLines:
     """The blocks that the rows of all LoRaWAN devices make, as they were last seen."""
 
-    def __init__(self, shown: Collection[str], max_series: int) -> None:
-        """`shown` are names of families; of each at most `max_series` devices."""
+    def __init__(
+        self,
+        shown: Collection[str],
+        max_series: int,
+        kept_ns: int,
+        clock_ns: Callable[[], int] = time.time_ns,
+    ) -> None:
+        """`shown` are names of families; of each at most `max_series` devices.
+
+        A device is shown until `kept_ns` after its last uplink.
+        """
         self._metrics = {
             metric.field: metric for metric in LORAWAN_DEVICE_METRICS if metric.family.name in shown
         }
         self._max_series = max_series
+        self._kept_ns = kept_ns
+        self._clock_ns = clock_ns
+        self._body = snapshots.encode(())
+        self._oldest_ns = NEVER_NS
+        """The time of the last uplink of the device that is to go first."""
         self.blocks: tuple[Block, ...] = ()
 
     def update(self, changed: Iterable[LabelledSnapshot]) -> None:
-        """Take what has changed; `blocks` then are the new ones."""
-        for snapshot in changed:
-            found: dict[str, Shown] = {field: {} for field in self._metrics}
-            for rows in snapshots.decode_in_batches(snapshot.body):
-                self._add(rows, found)
-            self.blocks = tuple(
-                block_of(metric.family, found[field], self._max_series)
-                for field, metric in self._metrics.items()
-                if found[field]
-            )
+        """Take what has changed, and leave out who was silent too long; then `blocks` are new."""
+        since_ns = self._clock_ns() - self._kept_ns
+        bodies = [snapshot.body for snapshot in changed]
+        if bodies:
+            self._body = bodies[-1]
+        if bodies or self._oldest_ns < since_ns:
+            self._render(since_ns)
+
+    def _render(self, since_ns: int) -> None:
+        found: dict[str, Shown] = {field: {} for field in self._metrics}
+        self._oldest_ns = NEVER_NS
+        for rows in snapshots.decode_in_batches(self._body):
+            young = [row for row in rows if row[3] >= since_ns]
+            self._oldest_ns = min((self._oldest_ns, *(row[3] for row in young)))
+            self._add(young, found)
+        self.blocks = tuple(
+            block_of(metric.family, found[field], self._max_series)
+            for field, metric in self._metrics.items()
+            if found[field]
+        )
 
     def _add(self, rows: Iterable[snapshots.Row], found: dict[str, Shown]) -> None:
         for _, tags, fields, _ in rows:

@@ -15,6 +15,8 @@ from dataclasses import replace
 from metrics_pipeline import __version__
 from metrics_pipeline.core import telemetry_assets
 from metrics_pipeline.core.catalog import Catalog
+from metrics_pipeline.core.lorawan_devices import DEVICES_KEPT_DAYS
+from metrics_pipeline.core.validation import NS_PER_DAY
 from metrics_pipeline.exporter.device_lines import DeviceLines
 from metrics_pipeline.exporter.instance_reader import InstanceReader
 from metrics_pipeline.exporter.lorawan_lines import LorawanLines
@@ -40,6 +42,7 @@ class Refresher:
         max_series: int,
         device_assets: Collection[str] = (),
         device_families: Collection[str] = (),
+        lorawan_kept_days: float = DEVICES_KEPT_DAYS,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._operational = operational
@@ -49,7 +52,8 @@ class Refresher:
         self._device_assets = device_assets
         self._device_states: dict[str, device_labels.State] = {}
         self._device_lines = DeviceLines(catalog, device_families, max_series)
-        self._lorawan_lines = LorawanLines(device_families, max_series)
+        kept_ns = int(lorawan_kept_days * NS_PER_DAY)
+        self._lorawan_lines = LorawanLines(device_families, max_series, kept_ns)
         self._max_series = max_series
         self._clock = clock
         self._seen = Seen({}, {}, None, None, 0, __version__)

@@ -50,6 +50,7 @@ def serve(settings: Settings, port: int | None) -> None:
 
 def build_refresher(settings: Settings) -> Refresher:
     """The refresher over what the settings name."""
+    telemetry = settings.telemetry
     return Refresher(
         operational=OperationalDatabase(settings.operational_database),
         instance=InstanceReader(settings.jobs()),
@@ -58,6 +59,7 @@ def build_refresher(settings: Settings) -> Refresher:
         max_series=settings.exporter.max_series_per_metric,
         device_assets=settings.sweeps.snapshots() if settings.polls_devices else (),
         device_families=settings.exporter.device_families,
+        lorawan_kept_days=0 if telemetry is None else telemetry.devices_kept_days,
     )
 
 

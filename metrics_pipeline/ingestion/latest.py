@@ -4,31 +4,37 @@ from __future__ import annotations
 
 import itertools
 import threading
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
 from metrics_pipeline.core.catalog import LORAWAN_DEVICES
 from metrics_pipeline.core.lorawan_devices import LorawanDevices
 from metrics_pipeline.core.points import Point
 from metrics_pipeline.core.telemetry import Checkpoint
+from metrics_pipeline.core.telemetry_assets import SEEN_UP_TO
 from metrics_pipeline.storage.snapshots import Packing
 from metrics_pipeline.storage.writer import Writer
 
 ROWS_AT_ONCE = 1000
+SEQUENCE_NUMBER = "sequence_number"
 
 
 class LatestDevices:
-    """Shared by the threads of all partitions; begun with what `asset` last published."""
+    """Shared by the threads of all partitions; begun with what `asset` last published.
 
-    def __init__(self, writer: Writer, asset: str) -> None:
+    That is the rows, and by partition up to which event they go: one snapshot, so that nobody ever
+    finds the one without the other.
+    """
+
+    def __init__(self, writer: Writer, asset: str, kept_ns: int) -> None:
+        """A device is forgotten `kept_ns` after its last uplink."""
         self._writer = writer
         self._asset = asset
+        self._kept_ns = kept_ns
         self._lock = threading.Lock()
         self._is_changed = False
-        rows = (row for batch in writer.latest_in_batches(asset) for row in batch)
-        self._devices = LorawanDevices(r for r in rows if r.measurement == LORAWAN_DEVICES.name)
-        memories = writer.load_memories(asset)
-        self._numbers = {partition: int(number) for partition, number in memories.items()}
+        self._numbers: dict[str, int] = {}
         """By partition, the sequence number of the last event that is in the rows."""
+        self._devices = LorawanDevices(self._restored())
 
     def begin(self, checkpoints: Mapping[str, Checkpoint]) -> None:
         """From where partitions are read: a run that died may have stored more than it showed."""
@@ -45,20 +51,31 @@ class LatestDevices:
             self._numbers[partition] = last_number
             self._is_changed = True
 
-    def publish(self) -> None:
+    def publish(self, now_ns: int) -> None:
         """Make them what the exporter shows, if anything is new; StoreError when that fails."""
         if not self._is_changed:
             return
         self._is_changed = False
         packing = Packing()
         with self._lock:
-            numbers = {name: b"%d" % number for name, number in self._numbers.items()}
-            rows = self._devices.rows()
+            self._devices.forget_before(now_ns - self._kept_ns)
+            rows = itertools.chain(self._progress(), self._devices.rows())
             while some := tuple(itertools.islice(rows, ROWS_AT_ONCE)):
                 packing.add(some)
         try:
             self._writer.publish(self._asset, packing, ())
-            self._writer.save_memories(self._asset, numbers)
         except BaseException:
             self._is_changed = True
             raise
+
+    def _restored(self) -> Iterator[Point]:
+        """The rows of the snapshot; takes the numbers out of it on the way."""
+        for point in itertools.chain.from_iterable(self._writer.latest_in_batches(self._asset)):
+            if point.measurement == LORAWAN_DEVICES.name:
+                yield point
+            elif point.measurement == SEEN_UP_TO:
+                self._numbers[point.tags["partition"]] = int(point.fields[SEQUENCE_NUMBER])
+
+    def _progress(self) -> Iterator[Point]:
+        for partition, number in self._numbers.items():
+            yield Point(SEEN_UP_TO, {"partition": partition}, {SEQUENCE_NUMBER: number}, 0)

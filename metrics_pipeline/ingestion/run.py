@@ -10,8 +10,10 @@ from metrics_pipeline.access.system_timing import SYSTEM_TIMING
 from metrics_pipeline.core.backoff import Timing
 from metrics_pipeline.core.errors import MetricsPipelineError, SourceError, StoreError
 from metrics_pipeline.core.lorawan import Rules
+from metrics_pipeline.core.lorawan_devices import DEVICES_KEPT_DAYS
 from metrics_pipeline.core.ports import EventStream
 from metrics_pipeline.core.telemetry import BatchLimits, PartitionKey, PartitionState, in_order
+from metrics_pipeline.core.validation import NS_PER_DAY
 from metrics_pipeline.ingestion.latest import LatestDevices
 from metrics_pipeline.ingestion.partition import PartitionIngestion, Work
 from metrics_pipeline.ingestion.report import IngestionReport, Stores
@@ -44,20 +46,23 @@ def ingest(
     asset: str,
     window_seconds: float,
     stop: threading.Event,
+    devices_kept_days: float = DEVICES_KEPT_DAYS,
     tell: Tell = lambda _report: None,
     timing: Timing = SYSTEM_TIMING,
 ) -> IngestionReport:
     """Read all partitions until the window ends or `stop` is set, and say what became of them.
 
-    While it goes on, the latest rows of all devices are published as those of `asset` every few
-    seconds, and then `tell` is given what was done so far. What fails is tried again until the end
-    of the window; a partition that cannot be read costs the others nothing and has an `error` in
-    the report. It ends early when no partition is left to read. Raises SourceError when the hub
-    does not say which partitions there are, and StoreError when nobody says where to go on.
+    While it goes on, the latest rows of all devices that sent within `devices_kept_days` are
+    published as those of `asset` every few seconds, and then `tell` is given what was done so far.
+    What fails is tried again until the end of the window; a partition that cannot be read costs the
+    others nothing and has an `error` in the report. It ends early when no partition is left to
+    read. Raises SourceError when the hub does not say which partitions there are, and StoreError
+    when nobody says where to go on.
     """
     window = Window(window_seconds, stop, timing)
     states = window.until_it_works(stream.partitions, _warn)
-    devices = window.until_it_works(lambda: LatestDevices(stores.writer, asset), _warn)
+    kept_ns = int(devices_kept_days * NS_PER_DAY)
+    devices = window.until_it_works(lambda: LatestDevices(stores.writer, asset, kept_ns), _warn)
     work = Work(stream, stores, rules, limits, devices, window)
     ingestion = _Ingestion(work, states, tell)
     try:
@@ -65,9 +70,9 @@ def ingest(
         ingestion.look_after()
     except BaseException:
         stop.set()  # whoever ends us, such as Dagster: what has begun is still stored
+        ingestion.end(asks=False)
         raise
-    finally:
-        ingestion.end()
+    ingestion.end(asks=True)
     return ingestion.report()
 
 
@@ -102,12 +107,16 @@ class _Ingestion:
                 took = window.seconds - began
                 self._publish_at = began + max(PUBLISH_SECONDS, took / PUBLISH_SHARE)
 
-    def end(self) -> None:
-        """Wait for the last micro-batches, and publish what they brought."""
+    def end(self, *, asks: bool) -> None:
+        """Wait for the last micro-batches, and publish what they brought.
+
+        Whether it `asks` the hub once more how far it goes, for the report: a hub that is silent
+        takes its time.
+        """
         latest = self._work.window.seconds + LAST_BATCH_SECONDS
         for partition in self._partitions.values():
             partition.end(max(0.0, latest - self._work.window.seconds))
-        if self._hub_answers:
+        if asks and self._hub_answers:
             self._ask_how_far()
         self._publish()
         for partition in self._partitions.values():
@@ -160,7 +169,7 @@ class _Ingestion:
         if all(partition.is_taken for partition in self._partitions.values()):
             return
         try:
-            self._work.devices.publish()
+            self._work.devices.publish(self._work.clock_ns())
         except StoreError as error:
             _warn(error)  # it is tried again when it is due again
         self._tell(self.report())

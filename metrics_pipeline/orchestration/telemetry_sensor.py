@@ -8,12 +8,11 @@ becomes of the runs. An idle hub launches none.
 import threading
 import time
 from collections.abc import Sequence
-from contextlib import ExitStack, closing
+from contextlib import ExitStack
 
 import dagster as dg
 
 from metrics_pipeline.core.errors import MetricsPipelineError
-from metrics_pipeline.core.ports import CheckpointStore, EventStream
 from metrics_pipeline.core.telemetry_assets import JOB, SENSOR, UPLINKS
 from metrics_pipeline.core.telemetry_backlog import (
     MOVE_IT,
@@ -28,10 +27,9 @@ from metrics_pipeline.core.telemetry_backlog import (
 from metrics_pipeline.core.validation import NS_PER_SECOND
 from metrics_pipeline.orchestration.in_flight import find_in_flight
 from metrics_pipeline.settings import Settings
-from metrics_pipeline.sources.streams import open_stream
 from metrics_pipeline.storage import snapshots
-from metrics_pipeline.storage.open import open_checkpoints
 from metrics_pipeline.storage.operational import OperationalDatabase
+from metrics_pipeline.telemetry_connections import TelemetryConnections, open_telemetry
 
 MINIMUM_INTERVAL_SECONDS = 2
 """The daemon looks at its sensors every 5 s; one that may tick as often ticks at every second
@@ -56,7 +54,7 @@ class BacklogWatch:
         self._settings = settings
         self._lock = threading.Lock()
         self._opened = ExitStack()
-        self._parts: tuple[EventStream, CheckpointStore, OperationalDatabase] | None = None
+        self._telemetry: TelemetryConnections | None = None
 
     def look(self, before: Backlog) -> tuple[Backlog, int]:
         """How far both are, and when that was, in ns since the epoch; left for the exporter too.
@@ -65,11 +63,12 @@ class BacklogWatch:
         """
         with self._lock:
             try:
-                stream, checkpoints, database = self._open()
-                states = stream.partitions()
-                stored = checkpoints.find_all(stream.namespace, stream.hub, stream.consumer_group)
+                telemetry = self._open()
+                stream = telemetry.stream
+                hub = (stream.namespace, stream.hub, stream.consumer_group)
+                states, stored = stream.partitions(), telemetry.checkpoints.find_all(*hub)
                 backlog, now_ns = look(states, stored, before), time.time_ns()
-                _publish(database, backlog, now_ns)
+                _publish(telemetry.database, backlog, now_ns)
             except MetricsPipelineError:
                 self._forget()
                 raise
@@ -81,19 +80,13 @@ class BacklogWatch:
             self._forget()
 
     def _forget(self) -> None:
-        self._parts = None
+        self._telemetry = None
         self._opened.close()
 
-    def _open(self) -> tuple[EventStream, CheckpointStore, OperationalDatabase]:
-        if self._parts is None:
-            telemetry, settings = self._settings.telemetry, self._settings.operational_database
-            assert telemetry is not None
-            stream = self._opened.enter_context(closing(open_stream(telemetry.source)))
-            checkpoints = open_checkpoints(telemetry.checkpoints, settings, SENSOR)
-            self._opened.callback(checkpoints.close)
-            database = self._opened.enter_context(closing(OperationalDatabase(settings)))
-            self._parts = stream, checkpoints, database
-        return self._parts
+    def _open(self) -> TelemetryConnections:
+        if self._telemetry is None:
+            self._telemetry = self._opened.enter_context(open_telemetry(self._settings, SENSOR))
+        return self._telemetry
 
 
 def _publish(database: OperationalDatabase, backlog: Backlog, now_ns: int) -> None:

@@ -115,3 +115,14 @@ def test_a_copy_is_counted_as_one_and_other_points_are_passed_over() -> None:
     devices.take([uplink(500, 0), other, uplink(3, 20, extra_dupmsg=True)])
     fields = row_of(devices).fields
     assert (fields["frames_received_total"], fields["frames_duplicate"]) == (1, 1)
+
+
+def test_a_device_that_was_silent_for_too_long_is_forgotten_and_new_when_it_returns() -> None:
+    devices = LorawanDevices()
+    devices.take([uplink(1, 0), uplink(2, 10), uplink(7, 5, "B")])
+    devices.forget_gaps()
+    devices.forget_before(START_NS + 10 * NS_PER_SECOND)
+    assert [row.tags["device_eui"] for row in devices.rows()] == ["A"]
+    devices.take([uplink(900, 20, "B")])
+    fields = row_of(devices, "B").fields
+    assert (fields["frames_received_total"], fields["frames_lost_total"]) == (1, 0)

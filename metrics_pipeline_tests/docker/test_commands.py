@@ -18,15 +18,18 @@ import sqlalchemy as sa
 
 from metrics_pipeline.core.catalog import CONCENTRATOR_COUNT
 from metrics_pipeline.core.fleet import JOB
+from metrics_pipeline.simulators.event_hub.server import serve_event_hub
 from metrics_pipeline.stack.layout import LOOPBACK, find_free_port
 from metrics_pipeline.stack.processes import Child, end_all
 from metrics_pipeline.stack.webserver_client import WebserverClient
 from metrics_pipeline_tests.docker.container_files import DOCKER, OURS, SERVICES
 from metrics_pipeline_tests.docker.native import Container, Machine
+from metrics_pipeline_tests.orchestration.telemetry_pipeline import DEVICE, EUI, uplink
 from metrics_pipeline_tests.postgresql import PostgresqlServer, running_postgresql
 from metrics_pipeline_tests.servers import PLAIN_HTTP, victoria_metrics
 
 WITHIN_SECONDS = 120.0
+FRAME_COUNTER = "lorawan_device_frame_counter"
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,10 +58,11 @@ def prepare_postgresql(server: PostgresqlServer, password: str) -> None:
     engine.dispose()
 
 
-def make_secrets(folder: Path) -> Path:
-    """The secrets; the one of the operator is wrong, so that counting devices fails at once."""
+def make_secrets(folder: Path, event_hub: str) -> Path:
+    """The secrets; that of IoT Hub is wrong, so that counting devices fails at once."""
     subprocess.run([DOCKER / "make-secrets", folder], check=False, capture_output=True)
     (folder / "iot_hub_connection_string").write_text("not a connection string")
+    (folder / "event_hub_connection_string").write_text(event_hub)
     return folder
 
 
@@ -79,8 +83,10 @@ def start_in_order(containers: Mapping[str, Container], children: dict[str, Chil
 @pytest.fixture(scope="module")
 def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
     folder = tmp_path_factory.mktemp("machine")
-    secrets = make_secrets(folder / "secrets")
     with ExitStack() as stack:
+        hub = stack.enter_context(serve_event_hub(consumer_groups=["metrics"]))
+        hub.append(uplink(7), partition="0", annotations=DEVICE)
+        secrets = make_secrets(folder / "secrets", hub.connection_string)
         postgresql = stack.enter_context(running_postgresql())
         store_url = stack.enter_context(victoria_metrics(folder / "store"))
         prepare_postgresql(postgresql, (secrets / "postgres_password").read_text())
@@ -107,10 +113,10 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
         )
 
 
-def concentrator_gauge(running: Running) -> str | None:
-    """The line of the exporter's page, if there is one."""
+def gauge(running: Running, name: str) -> str | None:
+    """The first line of the exporter's page that begins so, if there is one."""
     lines = PLAIN_HTTP.get(f"{running.exporter_url}/metrics").text.splitlines()
-    return next((line for line in lines if line.startswith(CONCENTRATOR_COUNT.family.name)), None)
+    return next((line for line in lines if line.startswith(name)), None)
 
 
 @pytest.mark.timeout(300)
@@ -120,11 +126,16 @@ def test_the_commands_of_the_image_run_the_pipeline(running: Running) -> None:
     run_ids = [running.webserver.launch(JOB)]
     exporter, code_server = running.children["exporter"], running.children["code-server"]
 
-    exporter.wait_until(lambda: concentrator_gauge(running) is not None, WITHIN_SECONDS)
+    def is_shown(name: str) -> bool:
+        return gauge(running, name) is not None
+
+    exporter.wait_until(lambda: is_shown(CONCENTRATOR_COUNT.family.name), WITHIN_SECONDS)
+    exporter.wait_until(lambda: is_shown(FRAME_COUNTER), WITHIN_SECONDS)
     code_server.wait_until(lambda: running.webserver.have_ended(run_ids), WITHIN_SECONDS)
 
-    assert (concentrator_gauge(running) or "").endswith(" 1.0")
+    assert (gauge(running, CONCENTRATOR_COUNT.family.name) or "").endswith(" 1.0")
+    assert gauge(running, FRAME_COUNTER) == f'{FRAME_COUNTER}{{device_eui="{EUI}0"}} 7.0'
     assert all(child.is_running for child in running.children.values())
     assert running.machine.written() == {"/var/lib/metrics_pipeline/dagster/dagster.yaml"}
-    (printed,) = running.machine.image.rglob("compute_logs/*.err")
-    assert "connection string" in printed.read_text()
+    printed = [file.read_text() for file in running.machine.image.rglob("compute_logs/*.err")]
+    assert sum("connection string" in text for text in printed) == 1

@@ -25,6 +25,7 @@ from metrics_pipeline.core.catalog import CATALOG, CONCENTRATOR_COUNT
 from metrics_pipeline.settings_file import load_settings
 from metrics_pipeline.sources.inventory import Inventory, InventorySettings
 from metrics_pipeline.storage.influx import InfluxStoreSettings
+from metrics_pipeline.telemetry_connections import open_telemetry
 from metrics_pipeline_tests.docker.container_files import (
     COMPOSE,
     DOCKER,
@@ -40,6 +41,8 @@ from metrics_pipeline_tests.servers import require
 
 SCHEMA = json.loads(Path(__file__).with_name("compose_spec.schema.json").read_text())
 SECRETS = "/run/secrets/"
+OF_THE_OPERATOR = ("iot_hub_connection_string", "event_hub_connection_string")
+EVENT_HUB = "Endpoint=sb://h.x/;SharedAccessKeyName=n;SharedAccessKey=k;EntityPath=uplinks"
 
 each_service = pytest.mark.parametrize("service", SERVICES.values(), ids=SERVICES.keys())
 
@@ -182,6 +185,7 @@ def test_settings_load_and_read_their_secrets_from_the_files_that_are_made(
 ) -> None:
     make_secrets(tmp_path / "secrets")
     (tmp_path / "secrets" / "iot_hub_connection_string").write_text("HostName=h;SharedAccessKey=k")
+    (tmp_path / "secrets" / "event_hub_connection_string").write_text(EVENT_HUB)
     file = tmp_path / "settings.yaml"
     text = (DOCKER / "settings.yaml").read_text()
     file.write_text(text.replace(SECRETS, f"{tmp_path}/secrets/"))
@@ -198,15 +202,17 @@ def test_settings_load_and_read_their_secrets_from_the_files_that_are_made(
     parsed = sa.make_url(url)
     assert parsed.password == password.read()
     assert url.replace(f":{parsed.password}", "") == settings.operational_database.url
+    with open_telemetry(settings, "test") as opened:
+        assert opened.stream.name == "event hub h.x/uplinks, consumer group metrics"
 
 
-def test_make_secrets_makes_each_secret_but_the_one_only_the_operator_has(tmp_path: Path) -> None:
+def test_make_secrets_makes_each_secret_but_those_only_the_operator_has(tmp_path: Path) -> None:
     folder = tmp_path / "secrets"
     done = make_secrets(folder)
     made = {path.name: path.read_text() for path in folder.iterdir()}
     assert done.returncode == 1
-    assert "iot_hub_connection_string" in done.stderr
-    assert {*made, "iot_hub_connection_string"} == set(COMPOSE["secrets"])
+    assert all(f"missing {folder}/{name}" in done.stderr for name in OF_THE_OPERATOR)
+    assert {*made, *OF_THE_OPERATOR} == set(COMPOSE["secrets"])
     assert len(set(made.values())) == len(made)
     assert all(
         len(value) >= 64 and value not in done.stdout + done.stderr for value in made.values()
@@ -216,14 +222,15 @@ def test_make_secrets_makes_each_secret_but_the_one_only_the_operator_has(tmp_pa
 def test_make_secrets_keeps_what_is_there_and_opens_it_to_the_containers(tmp_path: Path) -> None:
     make_secrets(tmp_path)
     before = {path.name: path.read_text() for path in tmp_path.iterdir()}
-    own = tmp_path / "iot_hub_connection_string"
-    own.write_text("HostName=h;SharedAccessKey=k")
-    own.chmod(0o600)
+    own = {name: f"the key of {name}" for name in OF_THE_OPERATOR}
+    for name, key in own.items():
+        (tmp_path / name).write_text(key)
+        (tmp_path / name).chmod(0o600)
     done = make_secrets(tmp_path)
     assert done.returncode == 0
     assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {
         **before,
-        own.name: "HostName=h;SharedAccessKey=k",
+        **own,
     }
     assert stat.S_IMODE(tmp_path.stat().st_mode) == 0o700
     assert {stat.S_IMODE(path.stat().st_mode) for path in tmp_path.iterdir()} == {0o444}

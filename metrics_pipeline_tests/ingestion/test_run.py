@@ -15,7 +15,7 @@ from typing import Any, cast
 import pytest
 
 from metrics_pipeline.access.secrets import SecretReference
-from metrics_pipeline.core.catalog import EVENTHUB_LOST_EVENTS
+from metrics_pipeline.core.catalog import EVENTHUB_LOST_EVENTS, LORAWAN_DEVICES
 from metrics_pipeline.core.errors import (
     PartitionTaken,
     SourceRefused,
@@ -23,7 +23,9 @@ from metrics_pipeline.core.errors import (
     StoreUnavailable,
 )
 from metrics_pipeline.core.lorawan_payload import Limits
+from metrics_pipeline.core.points import Point
 from metrics_pipeline.core.telemetry import BatchLimits, Checkpoint, DeadLetter
+from metrics_pipeline.core.telemetry_assets import SEEN_UP_TO
 from metrics_pipeline.ingestion import IngestionReport, ingest
 from metrics_pipeline.simulators.event_hub.amqp_messages import make_message
 from metrics_pipeline.simulators.event_hub.server import (
@@ -52,6 +54,8 @@ from metrics_pipeline_tests.ingestion.ingesting import (
 )
 
 PARTITIONS = 2
+SILENCE_SECONDS = 30.0
+"""So long a hub may take to answer."""
 
 
 @pytest.fixture
@@ -75,6 +79,18 @@ def until(condition: object) -> None:
     while not condition():
         assert time.monotonic() < deadline
         time.sleep(0.02)
+
+
+def snapshot_points(made: Pipeline) -> Sequence[Point]:
+    """All that is in the snapshot of the devices."""
+    with made.opened() as (_, stores):
+        snapshot = stores.writer.latest(ASSET)
+    return () if snapshot is None else snapshot.points
+
+
+def device_rows(made: Pipeline) -> Sequence[Point]:
+    """The latest values of each device."""
+    return [point for point in snapshot_points(made) if point.measurement == LORAWAN_DEVICES.name]
 
 
 # --- what is fine ---------------------------------------------------------------------------------
@@ -113,9 +129,7 @@ def test_latest_values_are_published_while_the_run_goes_on(
     shown: list[int] = []
 
     def look(report: IngestionReport) -> bool:
-        with made.opened() as (_, stores):
-            snapshot = stores.writer.latest(ASSET)
-            shown.append(len(snapshot.points) if snapshot else 0)
+        shown.append(len(device_rows(made)))
         return shown[-1] == DEVICES
 
     report = made.run(look)
@@ -128,12 +142,17 @@ def test_frames_are_counted_across_runs(hub: EventHubServer, made: Pipeline) -> 
     made.run(has_stored(20))
     append(hub, range(320, 640, DEVICES))
     made.run(has_stored(20))
-    with made.opened() as (_, stores):
-        snapshot = stores.writer.latest(ASSET)
-    assert snapshot is not None
-    (row,) = snapshot.points
+    (row,) = device_rows(made)
     assert row.fields["frames_received_total"] == 40
     assert row.fields["frame_counter"] == 624
+
+
+def show(made: Pipeline, points: Sequence[Point]) -> None:
+    """Make `points` the snapshot of the devices, as if no run since then had shown anything."""
+    packing = Packing()
+    packing.add(points)
+    with made.opened() as (_, stores):
+        stores.writer.publish(ASSET, packing, ())
 
 
 def test_frames_that_a_dead_run_stored_and_did_not_show_are_not_lost(
@@ -141,24 +160,51 @@ def test_frames_that_a_dead_run_stored_and_did_not_show_are_not_lost(
 ) -> None:
     append(hub, range(0, 5 * DEVICES, DEVICES))
     made.run(has_stored(5))
-    with made.opened() as (_, stores):
-        shown, numbers_shown = stores.writer.latest(ASSET), stores.writer.load_memories(ASSET)
+    shown = snapshot_points(made)
     append(hub, range(5 * DEVICES, 10 * DEVICES, DEVICES))
     made.run(has_stored(5))
-    assert shown is not None
-    with made.opened() as (_, stores):  # as if that run had died before it showed anything
-        packing = Packing()
-        packing.add(shown.points)
-        stores.writer.publish(ASSET, packing, ())
-        stores.writer.save_memories(ASSET, numbers_shown)
+    show(made, shown)
     append(hub, [10 * DEVICES])
     made.run(has_stored(1))
-    with made.opened() as (_, stores):
-        after = stores.writer.latest(ASSET)
-    assert after is not None
-    (row,) = after.points
+    (row,) = device_rows(made)
     assert row.fields["frame_counter"] == 10 * DEVICES
     assert row.fields["frames_lost_total"] == 4 * (DEVICES - 1)  # between the first five
+
+
+def test_rows_and_how_far_they_go_are_never_seen_apart(hub: EventHubServer, made: Pipeline) -> None:
+    seen: set[tuple[Any, Any]] = set()
+
+    def send_and_look() -> None:
+        append(hub, [0])
+        until(lambda: snapshot_points(made))
+        for number in range(1, 40):
+            append(hub, [number * DEVICES])
+            time.sleep(0.02)
+            counts = {point.measurement: point.fields for point in snapshot_points(made)}
+            received = counts[LORAWAN_DEVICES.name]["frames_received_total"]
+            seen.add((received, counts[SEEN_UP_TO]["sequence_number"]))
+
+    made.run(has_stored(40), meanwhile=send_and_look)
+    assert len(seen) > 1
+    assert all(received == number + 1 for received, number in seen)
+
+
+def test_a_device_that_was_silent_for_too_long_is_not_published_any_more(
+    hub: EventHubServer, made: Pipeline
+) -> None:
+    minutes_ago = epoch_milliseconds() - 1_200_000
+    hub.append(ingesting.uplink(1), partition="0", enqueued_ms=minutes_ago)
+    append(hub, [2], "1")
+    with made.opened() as (stream, stores):
+        ingest(
+            *(stream, stores, made.rules, made.limits),
+            asset=ASSET,
+            window_seconds=1,
+            stop=threading.Event(),
+            devices_kept_days=600 / 86_400,
+        )
+    assert numbers(made.stored()).keys() == {1, 2}
+    assert [row.tags["device_eui"] for row in device_rows(made)] == [f"{2:016X}"]
 
 
 def test_it_waits_for_events_until_the_window_ends(hub: EventHubServer, made: Pipeline) -> None:
@@ -235,6 +281,29 @@ def test_an_interrupt_while_it_begins_ends_the_partitions_that_have_begun(
         left = [t.name for t in threading.enumerate() if t.name.startswith("partition-")]
     assert left == []
     assert stop.is_set()
+
+
+def test_an_interrupt_ends_it_at_once_though_the_hub_is_silent(
+    hub: EventHubServer, made: Pipeline
+) -> None:
+    patient = made.with_(hub={"timeout_seconds": SILENCE_SECONDS})
+    append(hub, range(10))
+
+    def interrupt(report: IngestionReport) -> bool:
+        if events(report) == 10 and not frozen:
+            frozen.append(time.monotonic())
+            hub.freeze()
+            raise KeyboardInterrupt
+        return False
+
+    frozen: list[float] = []
+    with pytest.raises(KeyboardInterrupt):
+        patient.run(interrupt)
+    assert time.monotonic() - frozen[0] < SILENCE_SECONDS
+    hub.freeze(False)
+    assert each_once(made.stored(), 10)
+    assert {row.fields["frames_received_total"] for row in device_rows(made)} == {1}
+    assert made.run(lambda report: report.seconds > 1).partitions["0"].events == 0
 
 
 # --- the hub --------------------------------------------------------------------------------------

@@ -23,12 +23,10 @@ from metrics_pipeline.orchestration.telemetry_sensor import (
 )
 from metrics_pipeline.settings import Settings
 from metrics_pipeline.simulators.event_hub.server import EventHubServer, serve_event_hub
-from metrics_pipeline.sources.streams import open_stream
 from metrics_pipeline.storage import snapshots, tallies
-from metrics_pipeline.storage.dead_letters import DeadLetters
 from metrics_pipeline.storage.embedded import EmbeddedStore, EmbeddedStoreSettings
-from metrics_pipeline.storage.open import open_checkpoints
 from metrics_pipeline.storage.operational import OperationalDatabase
+from metrics_pipeline.telemetry_connections import open_telemetry
 
 EUI = "FEEDFACE1000000"
 OTHER_GROUP = "replay"
@@ -76,25 +74,18 @@ class Telemetry:
 
     def move_checkpoint(self, partition: str, number: int) -> None:
         """As if everything up to event `number` had been stored."""
-        telemetry, database = self.settings.telemetry, self.settings.operational_database
-        assert telemetry is not None
-        with (
-            closing(open_stream(telemetry.source)) as stream,
-            closing(open_checkpoints(telemetry.checkpoints, database, "test")) as checkpoints,
-        ):
+        with open_telemetry(self.settings, "test") as opened:
+            stream = opened.stream
             key = PartitionKey(stream.namespace, stream.hub, stream.consumer_group, partition)
-            epoch = checkpoints.claim([key])
-            checkpoints.rewind(key, None, Checkpoint(Position(str(number), number), epoch))
+            epoch = opened.checkpoints.claim([key])
+            opened.checkpoints.rewind(key, None, Checkpoint(Position(str(number), number), epoch))
 
     def checkpoints(self) -> Mapping[str, Checkpoint]:
         """By partition."""
-        telemetry, database = self.settings.telemetry, self.settings.operational_database
-        assert telemetry is not None
-        with (
-            closing(open_stream(telemetry.source)) as stream,
-            closing(open_checkpoints(telemetry.checkpoints, database, "test")) as checkpoints,
-        ):
-            return checkpoints.find_all(stream.namespace, stream.hub, stream.consumer_group)
+        with open_telemetry(self.settings, "test") as opened:
+            stream = opened.stream
+            hub = (stream.namespace, stream.hub, stream.consumer_group)
+            return opened.checkpoints.find_all(*hub)
 
     def snapshot(self, asset: str) -> snapshots.Snapshot | None:
         """What the exporter would read."""
@@ -110,14 +101,8 @@ class Telemetry:
 
     def dead_letters(self) -> dict[str, int]:
         """How many there are, by reason."""
-        telemetry = self.settings.telemetry
-        assert telemetry is not None
-        with (
-            closing(open_stream(telemetry.source)) as stream,
-            closing(OperationalDatabase(self.settings.operational_database)) as database,
-        ):
-            hub = (stream.namespace, stream.hub, stream.consumer_group)
-            return DeadLetters(database, telemetry.dead_letters, *hub).counts()
+        with open_telemetry(self.settings, "test") as opened:
+            return opened.dead_letters.counts()
 
 
 class Ticks:

@@ -119,3 +119,14 @@ def test_runs_have_their_true_time_whatever_the_database_thinks_the_time_is(
         record = instance.get_run_record_by_id(run.run_id)
     assert record is not None
     assert abs(record.create_timestamp.timestamp() - time.time()) < 600
+
+
+def test_a_process_that_ends_leaves_its_objects_to_the_system() -> None:
+    script = """
+import atexit, gc
+atexit.register(lambda: print(gc.get_freeze_count() > 50_000))  # called last
+import metrics_pipeline.orchestration.instance_storage
+"""
+    command = [sys.executable, "-c", script]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (0, "True\n"), done.stderr

@@ -1,6 +1,6 @@
 """LoRaWAN uplinks: a run stores what the hub has, and what comes until its window ends.
 
-Micro-batches are stored as they come, and checkpoints move with them (`ingestion.py`): a run that
+Micro-batches are stored as they come, and checkpoints move with them (`ingestion/`): a run that
 is cancelled or dies has lost nothing. What fails a step is a hub or a store that is out of reach
 still when the window ends.
 """
@@ -8,7 +8,6 @@ still when the window ends.
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, closing
 
 import dagster as dg
 
@@ -27,10 +26,7 @@ from metrics_pipeline.orchestration.telemetry_report import (
     points_in,
 )
 from metrics_pipeline.settings import Settings, TelemetrySettings
-from metrics_pipeline.sources.streams import open_stream
-from metrics_pipeline.storage.dead_letters import DeadLetters
-from metrics_pipeline.storage.open import open_checkpoints
-from metrics_pipeline.storage.operational import OperationalDatabase
+from metrics_pipeline.telemetry_connections import open_telemetry
 
 HUB = dg.AssetKey(["event_hub", "uplinks"])
 TELL_EVERY_SECONDS = 30.0
@@ -63,7 +59,7 @@ def _build_asset(settings: Settings, telemetry: TelemetrySettings) -> dg.AssetsD
     def store_uplinks(context: dg.AssetExecutionContext) -> Iterator[dg.MaterializeResult[None]]:
         longest = LongestLag()
         try:
-            report = _ingest(context, settings, telemetry, longest)
+            report = _ingest(context, settings, longest)
         except MetricsPipelineError as error:
             raise failure([error], kept=0) from error
         yield dg.MaterializeResult(
@@ -77,37 +73,20 @@ def _build_asset(settings: Settings, telemetry: TelemetrySettings) -> dg.AssetsD
 
 
 def _ingest(
-    context: dg.AssetExecutionContext,
-    settings: Settings,
-    telemetry: TelemetrySettings,
-    longest: LongestLag,
+    context: dg.AssetExecutionContext, settings: Settings, longest: LongestLag
 ) -> IngestionReport:
-    database, run_id = settings.operational_database, context.run.run_id
-    stop = threading.Event()
-    with ExitStack() as opened:
-        stream = opened.enter_context(closing(open_stream(telemetry.source)))
-        stores = Stores(
-            getattr(context.resources, WRITER),
-            DeadLetters(
-                opened.enter_context(closing(OperationalDatabase(database))),
-                telemetry.dead_letters,
-                *(stream.namespace, stream.hub, stream.consumer_group),
-            ),
-            opened.enter_context(
-                closing(open_checkpoints(telemetry.checkpoints, database, run_id))
-            ),
-        )
-        # Whoever cancels the run interrupts this thread; those of the partitions end by this, and
-        # before anything they use is closed.
-        opened.callback(stop.set)
+    with open_telemetry(settings, context.run.run_id) as opened:
+        telemetry = opened.telemetry
+        writer = getattr(context.resources, WRITER)
         return ingest(
-            stream,
-            stores,
+            opened.stream,
+            Stores(writer, opened.dead_letters, opened.checkpoints),
             telemetry.rules(),
             telemetry.batch_limits(),
             asset=DEVICES,
             window_seconds=telemetry.window_seconds,
-            stop=stop,
+            stop=threading.Event(),
+            devices_kept_days=telemetry.devices_kept_days,
             tell=_telling(context.log.info, longest),
         )
 
