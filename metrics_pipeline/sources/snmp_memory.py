@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import Annotated
+from collections.abc import Collection, Hashable, Iterable, Mapping
+from functools import cached_property, lru_cache
+from typing import Annotated, TypeVar
 
 from pydantic import BaseModel, Field, ValidationError
 
@@ -14,6 +15,9 @@ Indexes = Annotated[str, Field(pattern=r"^[0-9. ]*$")]
 """Rows of a table, parted by blanks: one text is read and written faster than a list of texts."""
 States = tuple[Indexes, list[int]]
 """Rows of a table, and what one column says of each."""
+
+REMEMBERED_FINDINGS = 512
+"""So many devices that differ are kept as objects; 10 kB each."""
 
 
 class Plan(BaseModel, frozen=True, extra="forbid"):
@@ -32,8 +36,12 @@ def join_indexes(indexes: Iterable[Index]) -> Indexes:
     return " ".join(indexes)
 
 
-class DeviceMemory(BaseModel, extra="forbid"):
-    """One device's memory. Nothing in it is worth keeping for ever; empty is a new device."""
+class Findings(BaseModel, frozen=True, extra="forbid"):
+    """What discovering a device brought, as far as it still holds.
+
+    Never changed, so one object serves all devices that are alike, and what follows from it is
+    worked out once.
+    """
 
     plans: dict[str, Plan] = Field(default_factory=dict)
     """By metric, how it is asked."""
@@ -43,6 +51,35 @@ class DeviceMemory(BaseModel, extra="forbid"):
     """By table of detail, what its rows are called."""
     states: dict[Oid, States] = Field(default_factory=dict)
     """Columns whose cells decided which rows are asked, and may change while the device runs."""
+
+    @cached_property
+    def as_json(self) -> bytes:
+        """One line, 1 to 3 kB; with detail, 20 B more an interface."""
+        return self.model_dump_json(exclude_defaults=True).encode()
+
+    @cached_property
+    def questions(self) -> dict[Hashable, tuple[Oid, ...]]:
+        """A place to keep which instances such a device is asked for, and when."""
+        return {}
+
+    def changed(self, **changes: object) -> Findings:
+        """The same but for some of its fields."""
+        fields = {name: getattr(self, name) for name in Findings.model_fields}
+        return Findings.model_construct(**(fields | changes))
+
+
+@lru_cache(REMEMBERED_FINDINGS)
+def _read_findings(stored: bytes) -> Findings:
+    findings = Findings.model_validate_json(stored)
+    findings.__dict__["as_json"] = stored  # where cached_property keeps it
+    return findings
+
+
+class DeviceMemory(BaseModel, extra="forbid"):
+    """One device's memory. Nothing in it is worth keeping for ever; empty is a new device."""
+
+    found: Findings = Field(default_factory=Findings, exclude=True)
+    """Kept apart from what changes with every poll."""
     watched: dict[Oid, int | str] = Field(default_factory=dict)
     """What the device said of itself at the last poll: who it is, its clocks, its table sizes."""
     before: dict[Oid, int] = Field(default_factory=dict)
@@ -54,21 +91,53 @@ class DeviceMemory(BaseModel, extra="forbid"):
 
     def forget(self) -> None:
         """Discover everything anew; only the clocks' wraps are kept."""
-        self.plans = {}
-        self.without = {}
-        self.names = {}
-        self.states = {}
+        self.found = Findings()
         self.before = {}
         self.polls = 0
 
+    def unlearn(self, metrics: Collection[str], tables: Collection[str] = ()) -> None:
+        """Discover `metrics` anew, and what the rows of `tables` are called."""
+        found = self.found
+        self.found = found.changed(
+            plans=_without(found.plans, metrics),
+            without=_without(found.without, metrics),
+            names=_without(found.names, tables),
+        )
+
+    def learn(self, metric: str, plan: Plan, states: Mapping[Oid, States]) -> None:
+        """How `metric` is asked, and the cells that this was decided by."""
+        found = self.found
+        self.found = found.changed(
+            plans={**found.plans, metric: plan}, states={**found.states, **states}
+        )
+
+    def learn_miss(self, metric: str, miss: Miss) -> None:
+        """The device does not have `metric`."""
+        self.found = self.found.changed(without={**self.found.without, metric: miss})
+
+    def learn_names(self, table: str, names: Mapping[Index, str]) -> None:
+        """What the rows of `table` are called."""
+        self.found = self.found.changed(names={**self.found.names, table: names})
+
     def to_json(self) -> bytes:
-        """What to store for the next process, 1 to 3 kB; with detail, 20 B more an interface."""
-        return self.model_dump_json(exclude_defaults=True).encode()
+        """What to store for the next process: two lines, of which most polls change the second."""
+        rest = self.model_dump_json(exclude_defaults=True).encode()
+        return b"%b\n%b" % (self.found.as_json, rest)
 
     @classmethod
     def from_json(cls, stored: bytes) -> DeviceMemory:
         """What was stored; a new device's memory if it cannot be read, which costs some walks."""
+        found, _, rest = stored.partition(b"\n")
         try:
-            return cls.model_validate_json(stored)
+            memory = cls.model_validate_json(rest)
+            memory.found = _read_findings(found)
         except ValidationError:
             return cls()
+        return memory
+
+
+_T = TypeVar("_T")
+
+
+def _without(known: Mapping[str, _T], names: Collection[str]) -> dict[str, _T]:
+    return {name: value for name, value in known.items() if name not in names}

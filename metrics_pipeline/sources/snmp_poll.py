@@ -16,7 +16,7 @@ names of its rows, which are read when the rows are.
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from typing import NamedTuple
 
 from metrics_pipeline.core.devices import (
@@ -42,7 +42,7 @@ from metrics_pipeline.sources.snmp_cells import (
     unreadable,
     unsupported,
 )
-from metrics_pipeline.sources.snmp_memory import DeviceMemory, Plan, join_indexes
+from metrics_pipeline.sources.snmp_memory import DeviceMemory, Findings, Plan, join_indexes
 from metrics_pipeline.sources.snmp_readings import (
     COLDEST_CELSIUS,
     HOTTEST_CELSIUS,
@@ -172,17 +172,13 @@ class _Poll:
         self._memory.polls += 1
         return polled
 
-    def _questions(self, metrics: Collection[str]) -> list[Oid]:
+    def _questions(self, metrics: Collection[str]) -> Sequence[Oid]:
         memory = self._memory
-        plans = [memory.plans[metric] for metric in metrics if metric in memory.plans]
-        asked = (column for plan in plans for column in plan.asked.items())
-        cells = [oid for column, rows in asked for oid in instances(column, rows)]
-        settled = {*memory.plans, *memory.without, UPTIME}
-        if self._looks_at_states():
-            cells += [oid for of, (rows, _) in memory.states.items() for oid in instances(of, rows)]
-        if memory.watched and settled.issuperset(metrics):
-            return list(dict.fromkeys((*ALWAYS, *memory.watched, *cells)))
-        return list(dict.fromkeys((*WATCHED, *SCALARS, *cells)))
+        looks, watched = self._looks_at_states(), tuple(memory.watched)
+        key, known = (looks, watched, *metrics), memory.found.questions
+        if key not in known:
+            known[key] = _questions(memory.found, metrics, watched, looks=looks)
+        return known[key]
 
     def _looks_at_states(self) -> bool:
         return self._memory.polls % LOOK_AFTER == 0
@@ -199,9 +195,9 @@ class _Poll:
         for oid in changed.intersection((facts.SYS_UPTIME, facts.HR_SYSTEM_UPTIME)):
             self._notice_restart(oid, then[oid], now[oid])
         changed |= self._changed_states()
-        for metric in (metric for oid in changed for metric in CHANGES.get(oid, ())):
-            memory.plans.pop(metric, None)
-            memory.without.pop(metric, None)
+        concerned = {metric for oid in changed for metric in CHANGES.get(oid, ())}
+        if concerned:
+            memory.unlearn(concerned)
         seen = {oid: value for oid in WATCHED if isinstance(value := now.get(oid), int | str)}
         memory.watched = {**then, **seen} if self._answers.silence else seen
 
@@ -210,7 +206,7 @@ class _Poll:
         if not self._looks_at_states() or self._answers.silence:
             return set()
         now = self._answers.variables.get
-        states = self._memory.states
+        states = self._memory.found.states
         return {
             column
             for column, (rows, then) in states.items()
@@ -233,9 +229,10 @@ class _Poll:
         memory, answers = self._memory, self._answers
         if metric == UPTIME:
             return uptime_seconds(answers.scalars(facts.CLOCKS), memory.wraps)
-        if metric in memory.without:
-            raise NoValue(memory.without[metric], "so it was when last discovered")
-        plan = memory.plans.get(metric)
+        found = memory.found
+        if metric in found.without:
+            raise NoValue(found.without[metric], "so it was when last discovered")
+        plan = found.plans.get(metric)
         if plan is None or plan.way not in WAYS:
             return await self._discover(metric)
         cells = answers.planned(plan)
@@ -270,9 +267,8 @@ class _Poll:
 
     async def _discover(self, metric: str) -> float:
         """The value by the first way that gives one, which is remembered."""
-        self._memory.plans.pop(metric, None)
-        for table in (table for table, metrics in TABLES.items() if metric in metrics):
-            self._memory.names.pop(table, None)
+        tables_of = [table for table, metrics in TABLES.items() if metric in metrics]
+        self._memory.unlearn([metric], tables_of)
         troubles = [unsupported("nobody knows a way to it over SNMP")]
         for way in ways_of(self._answers.variables.get(facts.SYS_OBJECT_ID)).get(metric, ()):
             try:
@@ -283,12 +279,12 @@ class _Poll:
                 self._trace(f"{metric}: not by {way.name}: {why}")
                 troubles.append(why)
                 continue
-            self._memory.plans[metric] = _plan(way, picked)
-            self._memory.states |= way.states(cells) if way.states else {}
+            states = way.states(cells) if way.states else {}
+            self._memory.learn(metric, _plan(way, picked), states)
             return value
         passing = [why for why in troubles if _may_pass(why)]
         if not passing:
-            self._memory.without[metric] = Miss.UNSUPPORTED
+            self._memory.learn_miss(metric, Miss.UNSUPPORTED)
         raise (passing or troubles)[-1]
 
     # --- tables of detail ---
@@ -300,12 +296,27 @@ class _Poll:
             raise NoValue(misses[TABLES[table][0]], "so are all metrics that it is made of")
         columns = tables.read_columns(used)
         indexes = {index for values in columns.values() for index in values}
-        names = self._memory.names.get(table, {})
+        names = self._memory.found.names.get(table, {})
         if not names.keys() >= indexes:
             asked = tables.name_columns(way for way, _ in used.values())
             names = tables.name_rows(await self._answers.columns(asked), asked, indexes)
-            self._memory.names[table] = names
+            self._memory.learn_names(table, names)
         return tables.join(columns, names)
+
+
+def _questions(
+    found: Findings, metrics: Collection[str], watched: Sequence[Oid], *, looks: bool
+) -> tuple[Oid, ...]:
+    """What to ask for `metrics`; everything that tells a kind of device if it is not known."""
+    plans = [found.plans[metric] for metric in metrics if metric in found.plans]
+    asked = (column for plan in plans for column in plan.asked.items())
+    cells = [oid for column, rows in asked for oid in instances(column, rows)]
+    if looks:
+        cells += [oid for of, (rows, _) in found.states.items() for oid in instances(of, rows)]
+    settled = {*found.plans, *found.without, UPTIME}
+    if watched and settled.issuperset(metrics):
+        return tuple(dict.fromkeys((*ALWAYS, *watched, *cells)))
+    return tuple(dict.fromkeys((*WATCHED, *SCALARS, *cells)))
 
 
 def _only(asked: Collection[str], polled: Polled) -> Polled:

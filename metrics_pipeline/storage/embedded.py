@@ -3,7 +3,7 @@
 Write-ahead log, `synchronous = FULL` and one immediate transaction per write: what was acknowledged
 survives the death of any process, also by SIGKILL, and a power cut. With NORMAL a cut could take
 points and leave the checkpoint behind them, which is in another file. FULL costs one sync a write:
-2 to 6 ms for 500 points (a seventh to a third more), 16 to 44 ms for 5,000 (8 to 22 %), 3 to 9 %
+2 to 6 ms for 500 points (a seventh to a third more), 16 to 44 ms for 5,000 (8 to 22 %), 2 to 9 %
 more CPU; in turns, on a disk that syncs in 0.3 to 3 ms. The file must be on a local disk: SQLite's
 write-ahead log does not work over a network file system.
 

@@ -179,7 +179,7 @@ def test_another_device_at_the_address_is_discovered_anew() -> None:
     session, memory = known("cisco-c3750")
     session.variables = recorded("windows-xp").variables
     assert poll(session, memory).values[CPU_UTILIZATION] == 0
-    assert memory.plans[CPU_UTILIZATION].way == "hrProcessorLoad"
+    assert memory.found.plans[CPU_UTILIZATION].way == "hrProcessorLoad"
 
 
 def test_a_restarted_device_is_discovered_anew() -> None:
@@ -201,12 +201,36 @@ def test_so_many_polls_after_a_discovery_comes_the_next() -> None:
 
 def test_a_way_of_another_version_is_discovered_anew() -> None:
     session, memory = known("windows-xp")
-    memory.plans[CPU_UTILIZATION] = Plan(way="an older way", asked={})
+    memory.learn(CPU_UTILIZATION, Plan(way="an older way", asked={}), {})
     assert CPU_UTILIZATION in poll(session, memory).values
-    assert memory.plans[CPU_UTILIZATION].way == "hrProcessorLoad"
+    assert memory.found.plans[CPU_UTILIZATION].way == "hrProcessorLoad"
 
 
-@pytest.mark.parametrize("stored", [b"", b"{", b"[]", b'{"plans": 3}', b'{"polls": "x"}', b"\xff"])
+def test_devices_that_are_alike_do_not_share_what_happens_to_one_of_them() -> None:
+    session, memory = known("windows-xp")
+    stored = memory.to_json()
+    one, twin = DeviceMemory.from_json(stored), DeviceMemory.from_json(stored)
+    poll(session, twin)
+    del session.variables[f"{facts.HR_PROCESSOR_LOAD}.5"]
+    poll(session, one)
+    assert one.found.plans != twin.found.plans
+    assert twin.found == DeviceMemory.from_json(stored).found == memory.found
+    assert DeviceMemory.from_json(one.to_json()) == one
+
+
+@pytest.mark.parametrize(
+    "stored",
+    [
+        b"",
+        b"{",
+        b"[]",
+        b"\xff",
+        b'{"polls": 3}',  # of one line, as memories were before
+        b'{}\n{"polls": "x"}',
+        b'{"plans": 3}\n{"polls": 3}',
+        b"{}\n[]",
+    ],
+)
 def test_a_memory_that_cannot_be_read_is_a_new_one(stored: bytes) -> None:
     assert DeviceMemory.from_json(stored) == DeviceMemory()
 
@@ -367,7 +391,7 @@ def test_a_failure_leaves_the_memory_as_it_was() -> None:
 
 def test_what_was_answered_before_a_timeout_is_kept() -> None:
     session, memory = known("windows-xp")
-    plan = memory.plans[CPU_UTILIZATION]
+    plan = memory.found.plans[CPU_UTILIZATION]
     assert plan.asked == {facts.HR_PROCESSOR_LOAD: "5"}
     oids = [facts.SYS_OBJECT_ID, facts.SYS_UPTIME, f"{facts.HR_PROCESSOR_LOAD}.5"]
     answered = {oid: session.variables[oid] for oid in oids}

@@ -170,7 +170,11 @@ def _take(
     if names is not asked and tuple(names) != asked[:came]:
         told = next((a, b) for a, b in zip(asked, names, strict=False) if a != b)
         raise SnmpMalformed(f"asked for {told[0]}, told of {told[1]}")
-    answered.update({n: v for n, v in zip(names, values, strict=True) if v is not None})
+    found = zip(names, values, strict=True)
+    if None in values:
+        answered.update({name: value for name, value in found if value is not None})
+    else:
+        answered.update(found)  # type: ignore[arg-type]  # the usual one, without a loop of ours
     return [asked[came:]] if came < len(asked) else []
 
 
