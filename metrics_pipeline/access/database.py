@@ -145,9 +145,8 @@ def _make_folder(_dialect: Any, _record: Any, arguments: list[Any], _parameters:
 def _prepare_sqlite(connection: sqlite3.Connection, _record: Any) -> None:
     connection.isolation_level = None  # the driver would begin late, and fail on the upgrade
     _use_write_ahead_log(connection)
-    # A power cut may take the last transactions, and none without those after it. A checkpoint of
-    # telemetry that goes back is only read again: its points are synced (`storage/embedded.py`).
-    connection.execute("PRAGMA synchronous = NORMAL")
+    # What is committed survives a power cut: the checkpoint behind a dead letter may be elsewhere.
+    connection.execute("PRAGMA synchronous = FULL")
 
 
 def _use_write_ahead_log(connection: sqlite3.Connection) -> None:

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
 import socket
 import sqlite3
+import subprocess
+import sys
 import threading
 import time
 import traceback
@@ -28,6 +31,7 @@ from metrics_pipeline.access.secrets import SecretReference
 from metrics_pipeline.access.state_path import STATE_DIR_KEY
 from metrics_pipeline.core.errors import ConfigurationError
 from metrics_pipeline_tests.postgresql import PostgresqlDatabase
+from metrics_pipeline_tests.power_cuts import watch_syncs
 
 SECRET = "hunter2-and-more"
 PROCESSES = 6
@@ -197,6 +201,36 @@ def test_a_new_file_can_be_opened_by_many_processes_at_once(tmp_path: Path) -> N
             process.join()
         with opened(DatabaseSettings(url=url)) as engine:
             assert answer(engine, "SELECT count(*) FROM numbers") == PROCESSES
+
+
+COMMIT_FOR_EVER = """
+import sys
+from metrics_pipeline.access.database import DatabaseSettings, open_engine
+engine = open_engine(DatabaseSettings(url=sys.argv[1]))
+with engine.begin() as connection:
+    connection.exec_driver_sql("CREATE TABLE numbers (n INTEGER)")
+number = 0
+while True:
+    with engine.begin() as connection:
+        connection.exec_driver_sql("INSERT INTO numbers VALUES (1)")
+    number += 1
+    print(number, flush=True)
+"""
+
+
+def test_what_was_committed_to_a_file_survives_a_power_cut(tmp_path: Path) -> None:
+    folder, path = tmp_path / "syncs", tmp_path / "numbers.sqlite"
+    folder.mkdir()
+    synced = watch_syncs(folder)
+    argv = [sys.executable, "-c", COMMIT_FOR_EVER, f"sqlite:///{path}"]
+    environment = {**os.environ, **synced.environment}
+    with subprocess.Popen(argv, stdout=subprocess.PIPE, env=environment, text=True) as process:
+        assert process.stdout is not None
+        committed = [int(process.stdout.readline()) for _ in range(20)][-1]
+        process.kill()
+    synced.cut_power(path)
+    with opened(sqlite(path)) as engine:
+        assert answer(engine, "SELECT count(*) FROM numbers") >= committed
 
 
 @pytest.fixture
