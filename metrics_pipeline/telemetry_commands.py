@@ -217,7 +217,7 @@ def _replay_dead_letters(
                 decoded = replaying.replay_dead_letters(list(kept), done)
                 removed += opened.dead_letters.remove(decoded)
     _say(done)
-    print(f"{removed} dead letters were deleted, for all of them is stored now.")
+    print(f"{removed} dead letters are wholly stored now, and were deleted.")
     if done.gone:
         print(
             f"{done.gone} are not in the hub any more, and only their beginning is kept here",

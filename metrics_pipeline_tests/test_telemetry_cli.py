@@ -284,7 +284,7 @@ def test_dead_letters_that_can_be_decoded_now_are_stored_and_removed(operator: O
     status, out, _ = operator.run("replay", "--dead-letters")
     assert status == 1  # one is no JSON still
     assert "2 events were read again, 1 points stored." in out
-    assert "1 dead letters were deleted" in out
+    assert "1 dead letters are wholly stored now, and were deleted" in out
     assert operator.it.dead_letters() == {"not_json": 1}
     (point,) = operator.it.stored()
     assert point.tags["device_eui"] == f"{EUI}0"
