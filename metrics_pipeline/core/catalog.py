@@ -28,6 +28,7 @@ class MetricType(StrEnum):
 
     GAUGE = "gauge"
     COUNTER = "counter"
+    HISTOGRAM = "histogram"
 
 
 @dataclass(frozen=True, slots=True)
@@ -537,7 +538,29 @@ DEAD_LETTERS_DROPPED = Family(
     ("reason",),
 )
 
+FETCH_LATENCY = Family(
+    "fetch_latency_seconds",
+    MetricType.HISTOGRAM,
+    "How long it took to read a source once, with everything that was asked for.",
+    ("source",),
+)
+ARTIFACTS = Family(
+    "artifacts_total",
+    MetricType.COUNTER,
+    "What was asked of a source, a count or a figure each, by whether it came (ok, failed).",
+    ("source", "status"),
+)
+DATABASE_QUERIES = Family(
+    "database_queries_total",
+    MetricType.COUNTER,
+    "Queries to the databases that are read, by what they are for and whether they gave an answer.",
+    ("query_type", "success"),
+)
+
 SELF_FAMILIES = (
+    FETCH_LATENCY,
+    ARTIFACTS,
+    DATABASE_QUERIES,
     LAST_SUCCESS,
     RUN_DURATION,
     RUNS,
