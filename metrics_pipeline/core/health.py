@@ -16,7 +16,10 @@ always known, so empty tables have the score 0, as has a pipeline that has stood
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
+
+from metrics_pipeline.core.catalog import PIPELINE_HEALTH, SCORE
+from metrics_pipeline.core.points import Point
 
 WHOLE = 100.0
 
@@ -52,7 +55,13 @@ class Health:
     components: Mapping[str, float]
 
 
-COMPONENTS = tuple(each.name for each in fields(Weights))
+def health_points(health: Health, time_ns: int) -> list[Point]:
+    """A point for the score, and one for each component that is known."""
+    values = {SCORE: health.score, **health.components}
+    return [
+        Point(PIPELINE_HEALTH.name, {"component": name}, {"value": value}, time_ns)
+        for name, value in values.items()
+    ]
 
 
 def judge(inputs: Inputs, weights: Weights, fresh_seconds: float, stale_seconds: float) -> Health:

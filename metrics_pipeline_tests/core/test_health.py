@@ -6,11 +6,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from metrics_pipeline.core.health import COMPONENTS, Inputs, Weights, judge
+from metrics_pipeline.core.catalog import CATALOG, HEALTH_COMPONENTS
+from metrics_pipeline.core.health import Inputs, Weights, health_points, judge
+from metrics_pipeline.core.validation import validate
 
 FRESH, STALE = 3600.0, 86_400.0
 SHARES = st.none() | st.floats(0, 1)
-WEIGHTS = st.builds(Weights, *(st.floats(0, 1000) for _ in COMPONENTS))
+WEIGHTS = st.builds(Weights, *(st.floats(0, 1000) for _ in HEALTH_COMPONENTS))
 
 
 def score(inputs: Inputs, weights: Weights | None = None) -> float:
@@ -53,6 +55,13 @@ def test_freshness_falls_in_a_straight_line(age_seconds: float, freshness: float
 
 def test_where_only_what_does_not_count_is_known_nothing_says_that_it_is_well() -> None:
     assert score(Inputs(None, None, None, 0.0), Weights(freshness=0)) == 0
+
+
+def test_score_and_components_are_points_that_may_be_stored() -> None:
+    health = judge(Inputs(0.9, 0.8, 0.3, 0.0), Weights(), FRESH, STALE)
+    points = health_points(health, 1)
+    assert [validate(point, CATALOG, 1) for point in points] == points
+    assert {point.tags["component"] for point in points} == {"score", *HEALTH_COMPONENTS}
 
 
 @given(SHARES, SHARES, SHARES, st.none() | st.floats(-1e9, 1e9), WEIGHTS)
