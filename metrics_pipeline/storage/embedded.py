@@ -52,6 +52,9 @@ COUNTED_POINTS = 100_000
 CACHE_KIB = 32_768
 """What SQLite may keep of the file in memory, so far as it is used."""
 
+WRITING = "BEGIN IMMEDIATE"
+"""Takes the write lock at once: doing so at the first write could fail instead of waiting."""
+
 _READ = """
 SELECT series.tags, point.time_ns, point.fields
 FROM point JOIN series ON series.id = point.series_id
@@ -112,7 +115,8 @@ class EmbeddedStore:
 
     def read(self, measurement: str, start_ns: int, end_ns: int) -> tuple[Point, ...]:
         """The points of `measurement` from `start_ns` until before `end_ns`, oldest first."""
-        with self._session() as connection:
+        # One look at the file: else rows may have fields that were added since.
+        with self._session() as connection, _as_one(connection, "BEGIN"):
             found = connection.execute(FIND_MEASUREMENT, (measurement,)).fetchone()
             if found is None:
                 return ()
@@ -146,7 +150,7 @@ class EmbeddedStore:
 
     @contextmanager
     def _transaction(self) -> Iterator[sqlite3.Connection]:
-        with self._session() as connection, _at_once(connection):
+        with self._session() as connection, _as_one(connection, WRITING):
             yield connection
 
     @contextmanager
@@ -218,7 +222,7 @@ class EmbeddedStore:
                 "Name another file under `path`.",
             )
         if _version(connection) < SCHEMA_VERSION:
-            with _at_once(connection):
+            with _as_one(connection, WRITING):
                 if _version(connection) < SCHEMA_VERSION:  # no other process was faster
                     upgrade(connection)
         version = _version(connection)
@@ -231,10 +235,9 @@ class EmbeddedStore:
 
 
 @contextmanager
-def _at_once(connection: sqlite3.Connection) -> Iterator[None]:
-    """All that is done in it, or nothing."""
-    # Takes the write lock now: doing so at the first write could fail instead of waiting.
-    connection.execute("BEGIN IMMEDIATE")
+def _as_one(connection: sqlite3.Connection, begin: str) -> Iterator[None]:
+    """What is read in it is of one moment; all that is written in it is kept, or nothing."""
+    connection.execute(begin)
     try:
         yield
         connection.execute("COMMIT")
