@@ -14,6 +14,9 @@ A point is one row, its fields a JSON object, and rows lie in the order of measu
 what is written at one time goes to one place of the file, however many devices it is from. With a
 row for each field, in the order of series, a point of 20 fields took four times the CPU and twice
 the space (docs/benchmarks.md).
+
+A file of an earlier schema is changed in one transaction, which nobody can write beside: at once by
+whoever opens it if that takes seconds, else only by `upgrade`, as a run would be ended before it.
 """
 
 from __future__ import annotations
@@ -21,8 +24,9 @@ from __future__ import annotations
 import json
 import sqlite3
 import threading
+import time
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Literal
@@ -42,12 +46,21 @@ from metrics_pipeline.storage.embedded_rows import (
 from metrics_pipeline.storage.embedded_schema import (
     APPLICATION_ID,
     SCHEMA_VERSION,
+    count_old_values,
     create_file,
     upgrade,
 )
 
 COUNTED_POINTS = 100_000
 """`check` counts no further than this, so that it stays cheap when the store is large."""
+
+VALUES_CHANGED_AT_OPENING = 1_000_000
+"""Of a file of schema 1: so many take 4 s of CPU, less than other writers wait for."""
+
+VALUES_CHANGED_A_SECOND = 200_000
+"""20,000,000 of them took 70 to 90 s of CPU on the machine of docs/benchmarks.md."""
+
+TELL_EVERY_SECONDS = 10.0
 
 CACHE_KIB = 32_768
 """What SQLite may keep of the file in memory, so far as it is used."""
@@ -133,6 +146,20 @@ class EmbeddedStore:
             for tags, time_ns, values in rows
         )
 
+    def upgrade(self, tell: Callable[[str], None]) -> None:
+        """Bring a file of an earlier schema to this one, if it takes minutes too, and tell of it.
+
+        For who starts everything else afterwards. Nothing where there is no file, or no need to.
+        Raises StoreUnavailable and StoreError as `write` does; then nothing has changed.
+        """
+        if not self._path.exists():
+            return
+        with self._lock:
+            try:
+                self._open(tell).close()
+            except sqlite3.Error as error:
+                raise _translated(error, self.name) from error
+
     def check(self) -> str:
         """How much there is, after proving that a write would work."""
         with self._transaction() as connection:
@@ -177,7 +204,7 @@ class EmbeddedStore:
             self._connection.close()
             self._connection = None
 
-    def _open(self) -> sqlite3.Connection:
+    def _open(self, tell: Callable[[str], None] | None = None) -> sqlite3.Connection:
         if not self._path.exists():
             self._create()
         connection = sqlite3.connect(
@@ -188,9 +215,9 @@ class EmbeddedStore:
             check_same_thread=False,
         )
         try:
-            self._check_schema(connection)
             connection.execute("PRAGMA synchronous = FULL")
             connection.execute(f"PRAGMA cache_size = -{CACHE_KIB}")
+            self._check_schema(connection, tell)
         except (sqlite3.Error, StoreError):
             connection.close()
             raise
@@ -213,7 +240,9 @@ class EmbeddedStore:
                 f"Make {self._path.parent} a directory this user may write to.",
             ) from error
 
-    def _check_schema(self, connection: sqlite3.Connection) -> None:
+    def _check_schema(
+        self, connection: sqlite3.Connection, tell: Callable[[str], None] | None
+    ) -> None:
         (application_id,) = connection.execute("PRAGMA application_id").fetchone()
         if application_id != APPLICATION_ID:
             raise StoreError(
@@ -222,9 +251,7 @@ class EmbeddedStore:
                 "Name another file under `path`.",
             )
         if _version(connection) < SCHEMA_VERSION:
-            with _as_one(connection, WRITING):
-                if _version(connection) < SCHEMA_VERSION:  # no other process was faster
-                    upgrade(connection)
+            self._upgrade(connection, tell)
         version = _version(connection)
         if version > SCHEMA_VERSION:
             raise StoreError(
@@ -232,6 +259,48 @@ class EmbeddedStore:
                 f"the file has schema version {version}, this program knows {SCHEMA_VERSION}",
                 "Start the newer program that wrote it, or name another file under `path`.",
             )
+
+    def _upgrade(self, connection: sqlite3.Connection, tell: Callable[[str], None] | None) -> None:
+        try:
+            with _as_one(connection, WRITING):
+                if _version(connection) == SCHEMA_VERSION:
+                    return  # another process was faster
+                if tell is None:
+                    self._require_few_values(connection)
+                    upgrade(connection, lambda _changed: None)
+                else:
+                    self._upgrade_and_tell(connection, tell)
+        except sqlite3.OperationalError as error:
+            if _code(error) != sqlite3.SQLITE_BUSY:
+                raise
+            raise StoreUnavailable(
+                self.name,
+                f"the file is not of schema {SCHEMA_VERSION} yet, and another process has been "
+                "writing to it for longer than busy_timeout_seconds",
+                "That process may be changing the file: wait until it has ended.",
+            ) from error
+
+    def _require_few_values(self, connection: sqlite3.Connection) -> None:
+        if count_old_values(connection, VALUES_CHANGED_AT_OPENING + 1) > VALUES_CHANGED_AT_OPENING:
+            raise StoreError(
+                self.name,
+                f"the file is not of schema {SCHEMA_VERSION} yet, and has more than "
+                f"{VALUES_CHANGED_AT_OPENING:,} values, whose change takes too long here",
+                "Back the file up, and run `metrics-pipeline check` once while nothing else runs.",
+            )
+
+    def _upgrade_and_tell(
+        self, connection: sqlite3.Connection, tell: Callable[[str], None]
+    ) -> None:
+        count = count_old_values(connection)
+        minutes = round(count / VALUES_CHANGED_A_SECOND / 60)
+        duration = f"about {minutes} min" if minutes else "less than a minute"
+        tell(
+            f"Changing {count:,} values of {self.name} to schema {SCHEMA_VERSION}: {duration}, "
+            "more on a slow disk. If this is stopped, the file stays as it is."
+        )
+        upgrade(connection, _progress(count, tell))
+        tell("All values are changed; ending the transaction.")
 
 
 @contextmanager
@@ -245,6 +314,18 @@ def _as_one(connection: sqlite3.Connection, begin: str) -> Iterator[None]:
         if connection.in_transaction:
             with suppress(sqlite3.Error):  # the first error is the one to tell
                 connection.execute("ROLLBACK")
+
+
+def _progress(count: int, tell: Callable[[str], None]) -> Callable[[int], None]:
+    told = time.monotonic()
+
+    def progress(changed: int) -> None:
+        nonlocal told
+        if time.monotonic() - told >= TELL_EVERY_SECONDS:
+            told = time.monotonic()
+            tell(f"{changed:,} of {count:,} values are changed.")
+
+    return progress
 
 
 def _version(connection: sqlite3.Connection) -> int:
@@ -280,10 +361,14 @@ _TROUBLE: Mapping[int, tuple[type[StoreError], str]] = {
 }
 
 
-def _translated(error: sqlite3.Error, store: str) -> StoreError:
+def _code(error: sqlite3.Error) -> int:
     # The low byte is the primary code, https://www.sqlite.org/rescode.html.
-    code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR) & 0xFF
+    code: int = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR)
+    return code & 0xFF
+
+
+def _translated(error: sqlite3.Error, store: str) -> StoreError:
     kind, fix = _TROUBLE.get(
-        code, (StoreError, "`PRAGMA integrity_check` in the sqlite3 shell may say more")
+        _code(error), (StoreError, "`PRAGMA integrity_check` in the sqlite3 shell may say more")
     )
     return kind(store, f"SQLite answers: {error}", f"{fix}.")
