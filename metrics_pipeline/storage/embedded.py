@@ -55,10 +55,11 @@ COUNTED_POINTS = 100_000
 """`check` counts no further than this, so that it stays cheap when the store is large."""
 
 VALUES_CHANGED_AT_OPENING = 1_000_000
-"""Of a file of schema 1: so many take 4 s of CPU, less than other writers wait for."""
+"""Of a file of schema 1: so many take 4 to 6 s of CPU, far less than a run may last."""
 
-VALUES_CHANGED_A_SECOND = 200_000
-"""20,000,000 of them took 70 to 90 s of CPU on the machine of docs/benchmarks.md."""
+VALUES_CHANGED_A_SECOND = 150_000
+"""Of CPU time: 20,000,000 took 70 to 90 s, and 2,000,000 in a busier hour 12 s, on the machine of
+docs/benchmarks.md."""
 
 TELL_EVERY_SECONDS = 10.0
 
@@ -297,7 +298,7 @@ class EmbeddedStore:
         duration = f"about {minutes} min" if minutes else "less than a minute"
         tell(
             f"Changing {count:,} values of {self.name} to schema {SCHEMA_VERSION}: {duration}, "
-            "more on a slow disk. If this is stopped, the file stays as it is."
+            "more on a slow disk or a busy machine. If this is stopped, the file stays as it is."
         )
         upgrade(connection, _progress(count, tell))
         tell("All values are changed; ending the transaction.")
