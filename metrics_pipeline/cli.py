@@ -169,10 +169,15 @@ def _choose_dagster_home() -> None:
     os.environ["DAGSTER_HOME"] = str(home)
 
 
+def _tell(progress: str) -> None:
+    print(progress, file=sys.stderr, flush=True)
+
+
 def _run(options: argparse.Namespace) -> int:
     from metrics_pipeline.settings_file import load_settings
     from metrics_pipeline.stack.layout import choose_layout, lock
     from metrics_pipeline.stack.run import run
+    from metrics_pipeline.storage.open import upgrade_store
 
     settings = load_settings()
     with lock(state_dir()):
@@ -182,6 +187,8 @@ def _run(options: argparse.Namespace) -> int:
             if options.exporter_port is None
             else options.exporter_port,
         )
+        # Else a run would have to do it, and would be ended before it has.
+        upgrade_store(settings.store, _tell)
         return run(
             layout,
             settings,
@@ -196,7 +203,7 @@ def _check(_options: argparse.Namespace) -> int:
 
     settings = load_settings()
     _choose_dagster_home()
-    findings = check_everything(settings)
+    findings = check_everything(settings, _tell)
     print(render(findings))
     return 0 if all(finding.is_well for finding in findings) else 1
 

@@ -3,7 +3,7 @@
 Reads every source that is used, lists the devices that are polled, opens what polls them, reads the
 secrets they need, asks the event hub how far it goes, asks the store, takes the write lock of the
 operational database, and opens the Dagster instance. Polls no device, reads no event, and stores no
-point.
+point; but a file of the embedded store that is of an earlier version is changed.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ from metrics_pipeline.sources.inventory import Inventory, InventorySettings
 from metrics_pipeline.sources.probe_registry import PROBES
 from metrics_pipeline.sources.registry import SOURCES
 from metrics_pipeline.sources.spec import SourceSpec
-from metrics_pipeline.storage.open import open_store
+from metrics_pipeline.storage.open import open_store, upgrade_store
 from metrics_pipeline.storage.operational import OperationalDatabase
 from metrics_pipeline.telemetry_connections import TelemetryConnections, open_telemetry
 
@@ -59,8 +59,13 @@ class Finding:
     says: str
 
 
-def check_everything(settings: Settings) -> list[Finding]:
-    """Try everything, one after the other; a failure does not keep the rest from being tried."""
+def check_everything(settings: Settings, tell: Callable[[str], None]) -> list[Finding]:
+    """Try everything, one after the other; a failure does not keep the rest from being tried.
+
+    The store's file comes first, as it may be of an earlier version: `tell` hears how its change
+    goes, which may take minutes.
+    """
+    store = _attempt("time-series store", lambda: _check_store(settings, tell))
     used = [spec for spec in SOURCES.values() if settings.source(spec.name) is not None]
     return [
         Finding("settings", True, str(settings_file())),
@@ -68,7 +73,7 @@ def check_everything(settings: Settings) -> list[Finding]:
         *(finding for spec in used for finding in _check_source(spec, settings)),
         *_check_polling(settings),
         *_check_telemetry(settings),
-        _attempt("time-series store", lambda: _check_store(settings)),
+        store,
         _attempt("operational database", lambda: _check_operational(settings)),
         _attempt("Dagster instance", _check_instance, INSTANCE_FIX),
         _check_exposure(settings),
@@ -308,7 +313,8 @@ def _first_line(error: BaseException) -> str:
     return lines[0].rstrip(" .")
 
 
-def _check_store(settings: Settings) -> str:
+def _check_store(settings: Settings, tell: Callable[[str], None]) -> str:
+    upgrade_store(settings.store, tell)
     store = open_store(settings.store, CATALOG)
     try:
         return store.check()

@@ -23,6 +23,7 @@ from metrics_pipeline.access.environment import (
 )
 from metrics_pipeline.access.secrets import SecretReference
 from metrics_pipeline.cli import main
+from metrics_pipeline.core.points import Point
 from metrics_pipeline.core.telemetry import Checkpoint, PartitionKey, Position
 from metrics_pipeline.preflight import Finding, check_everything, render
 from metrics_pipeline.settings import Settings
@@ -38,6 +39,7 @@ from metrics_pipeline.storage.checkpoints import DatabaseCheckpoints
 from metrics_pipeline.storage.operational import OperationalDatabase
 from metrics_pipeline_tests.servers import running
 from metrics_pipeline_tests.sources.iot_hub_fixtures import sample_state
+from metrics_pipeline_tests.storage.schema_1 import write_schema_1
 
 COMMAND = [sys.executable, "-m", "metrics_pipeline"]
 PASSWORD = "hunter2"
@@ -238,6 +240,20 @@ def test_a_store_whose_folder_cannot_be_written_is_told(
     assert f"embedded store {state}/a_file/x.sqlite: cannot be created" in text
 
 
+def test_a_store_of_an_earlier_version_is_changed_and_that_is_told(
+    state: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    state.mkdir()
+    write_schema_1(state / "embedded.sqlite", [Point("polls", {}, {"up": True, "ms": 1.5}, 1)])
+    (state / "settings.yaml").write_text(yaml.safe_dump({"version": 1, "sources": {}}))
+    main(["check", "--settings", str(state / "settings.yaml")])
+    said = capsys.readouterr()
+    assert said.err.startswith("Changing 2 values of embedded store")
+    (found,) = parse(said.out)["time-series store"]
+    assert found.startswith("ok")
+    assert found.endswith("1 series, 1 points")
+
+
 def test_postgresql_that_does_not_answer_is_told_for_each_that_needs_it(
     state: Path,
     hub: IotHubSimulator,
@@ -317,7 +333,7 @@ def test_before_the_first_start_it_says_that_the_simulator_is_not_running(
 ) -> None:
     monkeypatch.setenv("METRICS_PIPELINE_STATE_DIR", str(tmp_path))
     monkeypatch.setenv("DAGSTER_HOME", str(make_dagster_home(tmp_path)))
-    findings = check_everything(load_settings(default_settings_file()))
+    findings = check_everything(load_settings(default_settings_file()), pytest.fail)
     [simulator] = [finding for finding in findings if finding.name == "simulated IoT Hub"]
     assert not simulator.is_well
     assert "Start `make run` first" in simulator.says

@@ -14,6 +14,9 @@ A point is one row, its fields a JSON object, and rows lie in the order of measu
 what is written at one time goes to one place of the file, however many devices it is from. With a
 row for each field, in the order of series, a point of 20 fields took four times the CPU and twice
 the space (docs/benchmarks.md).
+
+A file of an earlier schema is changed in one transaction, which nobody can write beside: at once by
+whoever opens it if that takes seconds, else only by `upgrade`, as a run would be ended before it.
 """
 
 from __future__ import annotations
@@ -21,8 +24,9 @@ from __future__ import annotations
 import json
 import sqlite3
 import threading
+import time
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Literal
@@ -42,6 +46,7 @@ from metrics_pipeline.storage.embedded_rows import (
 from metrics_pipeline.storage.embedded_schema import (
     APPLICATION_ID,
     SCHEMA_VERSION,
+    count_old_values,
     create_file,
     upgrade,
 )
@@ -49,8 +54,20 @@ from metrics_pipeline.storage.embedded_schema import (
 COUNTED_POINTS = 100_000
 """`check` counts no further than this, so that it stays cheap when the store is large."""
 
+VALUES_CHANGED_AT_OPENING = 1_000_000
+"""Of a file of schema 1: so many take 4 to 6 s of CPU, far less than a run may last."""
+
+VALUES_CHANGED_A_SECOND = 150_000
+"""Of CPU time: 20,000,000 took 70 to 90 s, and 2,000,000 in a busier hour 12 s, on the machine of
+docs/benchmarks.md."""
+
+TELL_EVERY_SECONDS = 10.0
+
 CACHE_KIB = 32_768
 """What SQLite may keep of the file in memory, so far as it is used."""
+
+WRITING = "BEGIN IMMEDIATE"
+"""Takes the write lock at once: doing so at the first write could fail instead of waiting."""
 
 _READ = """
 SELECT series.tags, point.time_ns, point.fields
@@ -112,7 +129,8 @@ class EmbeddedStore:
 
     def read(self, measurement: str, start_ns: int, end_ns: int) -> tuple[Point, ...]:
         """The points of `measurement` from `start_ns` until before `end_ns`, oldest first."""
-        with self._session() as connection:
+        # One look at the file: else rows may have fields that were added since.
+        with self._session() as connection, _as_one(connection, "BEGIN"):
             found = connection.execute(FIND_MEASUREMENT, (measurement,)).fetchone()
             if found is None:
                 return ()
@@ -128,6 +146,20 @@ class EmbeddedStore:
             )
             for tags, time_ns, values in rows
         )
+
+    def upgrade(self, tell: Callable[[str], None]) -> None:
+        """Bring a file of an earlier schema to this one, if it takes minutes too, and tell of it.
+
+        For who starts everything else afterwards. Nothing where there is no file, or no need to.
+        Raises StoreUnavailable and StoreError as `write` does; then nothing has changed.
+        """
+        if not self._path.exists():
+            return
+        with self._lock:
+            try:
+                self._open(tell).close()
+            except sqlite3.Error as error:
+                raise _translated(error, self.name) from error
 
     def check(self) -> str:
         """How much there is, after proving that a write would work."""
@@ -146,7 +178,7 @@ class EmbeddedStore:
 
     @contextmanager
     def _transaction(self) -> Iterator[sqlite3.Connection]:
-        with self._session() as connection, _at_once(connection):
+        with self._session() as connection, _as_one(connection, WRITING):
             yield connection
 
     @contextmanager
@@ -173,7 +205,7 @@ class EmbeddedStore:
             self._connection.close()
             self._connection = None
 
-    def _open(self) -> sqlite3.Connection:
+    def _open(self, tell: Callable[[str], None] | None = None) -> sqlite3.Connection:
         if not self._path.exists():
             self._create()
         connection = sqlite3.connect(
@@ -184,9 +216,9 @@ class EmbeddedStore:
             check_same_thread=False,
         )
         try:
-            self._check_schema(connection)
             connection.execute("PRAGMA synchronous = FULL")
             connection.execute(f"PRAGMA cache_size = -{CACHE_KIB}")
+            self._check_schema(connection, tell)
         except (sqlite3.Error, StoreError):
             connection.close()
             raise
@@ -209,7 +241,9 @@ class EmbeddedStore:
                 f"Make {self._path.parent} a directory this user may write to.",
             ) from error
 
-    def _check_schema(self, connection: sqlite3.Connection) -> None:
+    def _check_schema(
+        self, connection: sqlite3.Connection, tell: Callable[[str], None] | None
+    ) -> None:
         (application_id,) = connection.execute("PRAGMA application_id").fetchone()
         if application_id != APPLICATION_ID:
             raise StoreError(
@@ -218,9 +252,7 @@ class EmbeddedStore:
                 "Name another file under `path`.",
             )
         if _version(connection) < SCHEMA_VERSION:
-            with _at_once(connection):
-                if _version(connection) < SCHEMA_VERSION:  # no other process was faster
-                    upgrade(connection)
+            self._upgrade(connection, tell)
         version = _version(connection)
         if version > SCHEMA_VERSION:
             raise StoreError(
@@ -229,12 +261,53 @@ class EmbeddedStore:
                 "Start the newer program that wrote it, or name another file under `path`.",
             )
 
+    def _upgrade(self, connection: sqlite3.Connection, tell: Callable[[str], None] | None) -> None:
+        try:
+            with _as_one(connection, WRITING):
+                if _version(connection) == SCHEMA_VERSION:
+                    return  # another process was faster
+                if tell is None:
+                    self._require_few_values(connection)
+                    upgrade(connection, lambda _changed: None)
+                else:
+                    self._upgrade_and_tell(connection, tell)
+        except sqlite3.OperationalError as error:
+            if _code(error) != sqlite3.SQLITE_BUSY:
+                raise
+            raise StoreUnavailable(
+                self.name,
+                f"the file is not of schema {SCHEMA_VERSION} yet, and another process has been "
+                "writing to it for longer than busy_timeout_seconds",
+                "That process may be changing the file: wait until it has ended.",
+            ) from error
+
+    def _require_few_values(self, connection: sqlite3.Connection) -> None:
+        if count_old_values(connection, VALUES_CHANGED_AT_OPENING + 1) > VALUES_CHANGED_AT_OPENING:
+            raise StoreError(
+                self.name,
+                f"the file is not of schema {SCHEMA_VERSION} yet, and has more than "
+                f"{VALUES_CHANGED_AT_OPENING:,} values, whose change takes too long here",
+                "Back the file up, and run `metrics-pipeline check` once while nothing else runs.",
+            )
+
+    def _upgrade_and_tell(
+        self, connection: sqlite3.Connection, tell: Callable[[str], None]
+    ) -> None:
+        count = count_old_values(connection)
+        minutes = round(count / VALUES_CHANGED_A_SECOND / 60)
+        duration = f"about {minutes} min" if minutes else "less than a minute"
+        tell(
+            f"Changing {count:,} values of {self.name} to schema {SCHEMA_VERSION}: {duration}, "
+            "more on a slow disk or a busy machine. If this is stopped, the file stays as it is."
+        )
+        upgrade(connection, _progress(count, tell))
+        tell("All values are changed; ending the transaction.")
+
 
 @contextmanager
-def _at_once(connection: sqlite3.Connection) -> Iterator[None]:
-    """All that is done in it, or nothing."""
-    # Takes the write lock now: doing so at the first write could fail instead of waiting.
-    connection.execute("BEGIN IMMEDIATE")
+def _as_one(connection: sqlite3.Connection, begin: str) -> Iterator[None]:
+    """What is read in it is of one moment; all that is written in it is kept, or nothing."""
+    connection.execute(begin)
     try:
         yield
         connection.execute("COMMIT")
@@ -242,6 +315,18 @@ def _at_once(connection: sqlite3.Connection) -> Iterator[None]:
         if connection.in_transaction:
             with suppress(sqlite3.Error):  # the first error is the one to tell
                 connection.execute("ROLLBACK")
+
+
+def _progress(count: int, tell: Callable[[str], None]) -> Callable[[int], None]:
+    told = time.monotonic()
+
+    def progress(changed: int) -> None:
+        nonlocal told
+        if time.monotonic() - told >= TELL_EVERY_SECONDS:
+            told = time.monotonic()
+            tell(f"{changed:,} of {count:,} values are changed.")
+
+    return progress
 
 
 def _version(connection: sqlite3.Connection) -> int:
@@ -277,10 +362,14 @@ _TROUBLE: Mapping[int, tuple[type[StoreError], str]] = {
 }
 
 
-def _translated(error: sqlite3.Error, store: str) -> StoreError:
+def _code(error: sqlite3.Error) -> int:
     # The low byte is the primary code, https://www.sqlite.org/rescode.html.
-    code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR) & 0xFF
+    code: int = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR)
+    return code & 0xFF
+
+
+def _translated(error: sqlite3.Error, store: str) -> StoreError:
     kind, fix = _TROUBLE.get(
-        code, (StoreError, "`PRAGMA integrity_check` in the sqlite3 shell may say more")
+        _code(error), (StoreError, "`PRAGMA integrity_check` in the sqlite3 shell may say more")
     )
     return kind(store, f"SQLite answers: {error}", f"{fix}.")

@@ -7,7 +7,7 @@ import json
 import os
 import sqlite3
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from operator import itemgetter
 from pathlib import Path
@@ -55,6 +55,10 @@ TABLES = (
 
 INSERT_POINT = "INSERT INTO point (measurement_id, time_ns, series_id, fields) VALUES (?, ?, ?, ?)"
 
+PROGRESS_EVERY_VALUES = 100_000
+
+_OldRow = tuple[int, int, int, int, FieldValue, str]
+
 _FROM_SCHEMA_1 = (
     """
     INSERT INTO measurement (name)
@@ -93,31 +97,53 @@ def create_file(path: Path) -> None:
     draft.unlink()
 
 
-def upgrade(connection: sqlite3.Connection) -> None:
+def count_old_values(connection: sqlite3.Connection, at_most: int = -1) -> int:
+    """How many values a file of schema 1 has; beyond `at_most` it does not look."""
+    (count,) = connection.execute(
+        "SELECT count(*) FROM (SELECT 1 FROM point LIMIT ?)", (at_most,)
+    ).fetchone()
+    return int(count)
+
+
+def upgrade(connection: sqlite3.Connection, progress: Callable[[int], None]) -> None:
     """Bring a file of schema 1 to this one, inside a transaction.
 
     Schema 1 had a row for each field of a point and the measurement's name in each series.
+    `progress` is called with the number of values changed, each time it has grown by 100,000.
     """
+    # Else the pages of the old tables are overwritten with zeros, by way of the log: Debian's
+    # SQLite does so by default, and it took as much space again.
+    connection.execute("PRAGMA secure_delete = OFF")
     for table in ("series", "field", "point"):
         connection.execute(f"ALTER TABLE {table} RENAME TO old_{table}")
     for statement in TABLES:
         connection.execute(statement)
     for statement in _FROM_SCHEMA_1:
         connection.execute(statement)
-    connection.executemany(INSERT_POINT, _old_points(connection))
+    connection.executemany(INSERT_POINT, _old_points(connection, progress))
     for table in ("point", "field", "series"):
         connection.execute(f"DROP TABLE old_{table}")
     connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
 
 
-def _old_points(connection: sqlite3.Connection) -> Iterator[tuple[int, int, int, str]]:
+def _old_points(
+    connection: sqlite3.Connection, progress: Callable[[int], None]
+) -> Iterator[tuple[int, int, int, str]]:
     rows = connection.execute(
         "SELECT field.measurement_id, time_ns, series_id, field_id, value, value_type "
         "FROM old_point JOIN field ON field.id = field_id ORDER BY series_id, time_ns, field_id"
     )
-    for point, values in itertools.groupby(rows, key=itemgetter(0, 1, 2)):
+    told = _telling(rows, progress)
+    for point, values in itertools.groupby(told, key=itemgetter(0, 1, 2)):
         fields = {number: _typed(value, value_type) for *_, number, value, value_type in values}
         yield (*point, json.dumps(fields, separators=(",", ":")))
+
+
+def _telling(rows: Iterable[_OldRow], progress: Callable[[int], None]) -> Iterator[_OldRow]:
+    for number, row in enumerate(rows, 1):
+        yield row
+        if number % PROGRESS_EVERY_VALUES == 0:
+            progress(number)
 
 
 def _typed(value: FieldValue, value_type: str) -> FieldValue:

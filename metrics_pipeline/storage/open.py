@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from contextlib import closing
+
 from metrics_pipeline.access.database import DatabaseSettings
 from metrics_pipeline.core.catalog import Catalog
 from metrics_pipeline.core.errors import ConfigurationError
@@ -24,6 +27,16 @@ def open_store(settings: StoreSettings, catalog: Catalog) -> PointStore:
     if isinstance(settings, EmbeddedStoreSettings):
         return EmbeddedStore(settings)
     return InfluxStore(settings, catalog)
+
+
+def upgrade_store(settings: StoreSettings, tell: Callable[[str], None]) -> None:
+    """Change the store's file, if it is of an earlier version, before others need it.
+
+    That takes minutes if there is much in it, of which `tell` hears. StoreError if it fails.
+    """
+    if isinstance(settings, EmbeddedStoreSettings):
+        with closing(EmbeddedStore(settings)) as store:
+            store.upgrade(tell)
 
 
 def open_writer(

@@ -205,6 +205,22 @@ def test_threads_may_share_a_store(store: EmbeddedStore) -> None:
     assert len(store.read("polls", 0, END_NS)) == 80
 
 
+def test_a_reader_may_meet_a_writer_that_adds_fields(path: Path) -> None:
+    def write(store: EmbeddedStore) -> None:
+        for i in range(150):
+            store.write([poll({f"field_{i}": i})])
+
+    with opened(path) as store, opened(path) as other:
+        writer = threading.Thread(target=write, args=(other,))
+        writer.start()
+        while writer.is_alive():
+            for point in store.read("polls", 0, END_NS):
+                assert list(point.fields.values()) == list(range(len(point.fields)))
+        writer.join()
+        (found,) = store.read("polls", 0, END_NS)
+    assert len(found.fields) == 150
+
+
 # --- several processes ----------------------------------------------------------------------------
 
 
