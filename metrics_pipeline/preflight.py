@@ -22,7 +22,7 @@ from pydantic import BaseModel
 
 from metrics_pipeline.access.environment import settings_file
 from metrics_pipeline.access.secrets import SecretReference
-from metrics_pipeline.core.catalog import CATALOG, Metric
+from metrics_pipeline.core.catalog import Metric
 from metrics_pipeline.core.devices import Device
 from metrics_pipeline.core.errors import (
     ConfigurationError,
@@ -309,7 +309,7 @@ def _first_line(error: BaseException) -> str:
 
 
 def _check_store(settings: Settings) -> str:
-    store = open_store(settings.store, CATALOG)
+    store = open_store(settings.store, settings.catalog())
     try:
         return store.check()
     finally:

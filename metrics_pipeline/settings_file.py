@@ -20,10 +20,14 @@ import yaml
 from metrics_pipeline.access.environment import SETTINGS_VARIABLE, settings_file, state_dir
 from metrics_pipeline.access.state_path import STATE_DIR_KEY
 from metrics_pipeline.core.errors import ConfigurationError
+from metrics_pipeline.core.service_counters import KNOWN_COUNTERS
 from metrics_pipeline.settings import Settings
 
 OVERRIDES: Mapping[str, tuple[str, str, str]] = {"INFLUXDB_URL": ("store", "influxdb", "url")}
 """Environment variables that win over a key of a section of that kind."""
+
+HEALTH_URLS: Mapping[str, str] = {f"{name.upper()}_HEALTH_URL": name for name in KNOWN_COUNTERS}
+"""Environment variables that win over the address of a service's health page."""
 
 Location = tuple[str | int, ...]
 
@@ -164,6 +168,21 @@ def _apply_overrides(
         if given and isinstance(target, dict) and target.get("kind") == kind:
             target[key] = given
             overridden[section, key] = variable
+    overridden.update(_override_health_urls(content.get("platform"), environment))
+    return overridden
+
+
+def _override_health_urls(platform: Any, environment: Mapping[str, str]) -> dict[Location, str]:
+    """Change the section `platform`, where there is one; a service need not be named in it."""
+    services = platform.setdefault("services", {}) if isinstance(platform, dict) else None
+    overridden: dict[Location, str] = {}
+    for variable, name in HEALTH_URLS.items():
+        given = environment.get(variable)
+        service = services.setdefault(name, {}) if given and isinstance(services, dict) else None
+        if isinstance(service, dict):
+            service.pop("url_from", None)
+            service["url"] = given
+            overridden["platform", "services", name, "url"] = variable
     return overridden
 
 
@@ -189,7 +208,8 @@ def _describe(problem: Any, document: yaml.Node, overridden: Mapping[Location, s
     # A validator over several keys may name one that is not in the file.
     name = ".".join(keys if location == problem["loc"] else map(str, location))
     where = f"line {line}: {name}" if name else f"line {line}"
-    variable = overridden.get((*location[:1], *location[-1:]))
+    # Between them a section of one of several kinds has its kind.
+    variable = overridden.get(location) or overridden.get((*location[:1], *location[-1:]))
     if variable is not None:
         where = f"environment variable {variable}"
     match problem["type"]:
