@@ -39,6 +39,7 @@ from metrics_pipeline.settings import Settings
 from metrics_pipeline.sources.inventory import Inventory, InventorySettings
 from metrics_pipeline.sources.probe_registry import PROBES
 from metrics_pipeline.sources.registry import SOURCES
+from metrics_pipeline.sources.service_health import ServiceHealth
 from metrics_pipeline.sources.spec import SourceSpec
 from metrics_pipeline.storage.open import open_store
 from metrics_pipeline.storage.operational import OperationalDatabase
@@ -68,6 +69,7 @@ def check_everything(settings: Settings) -> list[Finding]:
         *(finding for spec in used for finding in _check_source(spec, settings)),
         *_check_polling(settings),
         *_check_telemetry(settings),
+        *_check_services(settings),
         _attempt("time-series store", lambda: _check_store(settings)),
         _attempt("operational database", lambda: _check_operational(settings)),
         _attempt("Dagster instance", _check_instance, INSTANCE_FIX),
@@ -289,6 +291,20 @@ def _check_checkpoints(opened: TelemetryConnections, states: Mapping[str, Partit
         raise ConfigurationError(checkpoints.name, ahead, f"To go on, {MOVE_IT}.")
     gone = f"; {lost} are gone, for the hub does not keep them so long" if lost else ""
     return f"{checkpoints.name}: {waiting} events are not stored yet{gone}"
+
+
+def _check_services(settings: Settings) -> Iterator[Finding]:
+    """Each service by itself; nothing where there is none."""
+    platform = settings.platform
+    if platform is None or not platform.services:
+        return
+    with closing(ServiceHealth(platform.services, platform.ca_file)) as source:
+        reading = source.read(time.time_ns())
+    for point in reading.points:
+        service = point.tags["service"]
+        wrong = [each for each in reading.failures if each.target.partition(".")[0] == service]
+        values = ", ".join(f"{name} {value}" for name, value in point.fields.items())
+        yield Finding(f"service {service}", not wrong, "\n".join(_tell(wrong)) or values)
 
 
 def _attempt(name: str, check: Callable[[], str], fix: str = "") -> Finding:

@@ -8,6 +8,7 @@ with something else; one that refused has been started again, and counts from 0.
 from __future__ import annotations
 
 import json
+import ssl
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
@@ -33,8 +34,8 @@ DRIBBLE_SECONDS_PER_BYTE = 1.0
 MOST_SLOW_SECONDS = 2.0
 """A slow service is still in time for the usual time-out of 5 s."""
 
-WELL_STEPS = 12
-"""In the first steps nothing breaks."""
+WELL_STEPS = 24
+"""In the first steps nothing breaks, so that `metrics-pipeline check` finds all well at first."""
 
 BREAK_SHARE = 0.02
 """How likely it is that a service breaks in a step, in which it is well."""
@@ -65,8 +66,11 @@ BREAKS = tuple(condition for condition in Condition if condition is not Conditio
 class PlatformService(LoopbackServer):
     """One listening service. `counters` and `condition` may be changed while it runs."""
 
-    def __init__(self, counters: Mapping[str, int], *, port: int = 0) -> None:
-        super().__init__(port)
+    def __init__(
+        self, counters: Mapping[str, int], *, port: int = 0, tls: ssl.SSLContext | None = None
+    ) -> None:
+        super().__init__(port, tls)
+        self._scheme = "http" if tls is None else "https"
         self.counters: dict[str, int] = dict(counters)
         self.condition = Condition.WELL
         self.slow_seconds = MOST_SLOW_SECONDS
@@ -74,7 +78,7 @@ class PlatformService(LoopbackServer):
     @property
     def url(self) -> str:
         """Its health page."""
-        return f"http://{self.host}{HEALTH_PATH}"
+        return f"{self._scheme}://{self.host}{HEALTH_PATH}"
 
     def answer(self, request: Request) -> Answer | NoAnswer:
         """The next fault, or what its condition lets it say; nothing once it was stopped."""

@@ -14,7 +14,7 @@ from metrics_pipeline.core.service_counters import HEALTHY, KNOWN_COUNTERS
 EXPECTED_URL = "expected http://host:port/path or https://host:port/path"
 LARGEST_PORT = 65535
 
-_SERVICE_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_.-]{0,99}")
+_SERVICE_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,99}")
 _COUNTER_NAME = re.compile(r"[a-z][a-z0-9_]{0,59}")
 _KNOWN_FIELDS = {field for counters in KNOWN_COUNTERS.values() for field in counters}
 
@@ -35,7 +35,7 @@ def check_url(url: str) -> str:
 
 def _check_service_name(name: str) -> str:
     if not _SERVICE_NAME.fullmatch(name):
-        raise ValueError("expected a name of letters, digits, `_`, `.` and `-`")
+        raise ValueError("expected a name of letters, digits, `_` and `-`")
     return name
 
 
