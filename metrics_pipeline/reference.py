@@ -22,6 +22,9 @@ from metrics_pipeline.core.catalog import (
 from metrics_pipeline.settings import Settings
 from metrics_pipeline.settings_file import HEALTH_URLS
 
+NAMED_SECTIONS = ("platform.services",)
+"""Sections whose own sections have names of the operator's choice."""
+
 GENERATED = "<!-- Made by `make docs`; changes belong into the code. -->"
 
 
@@ -158,6 +161,9 @@ def _keys(
             suffix = _kind(target) if len(targets) > 1 else ""
             if target.get("title") != "SecretReference":
                 yield from _keys(target, schema, f"{key}{suffix}.")
+        if key in NAMED_SECTIONS:
+            (section,) = _targets(child["additionalProperties"], schema)
+            yield from _keys(section, schema, f"{key}.NAME.")
 
 
 def _kind(target: Mapping[str, Any]) -> str:
