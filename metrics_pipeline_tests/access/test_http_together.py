@@ -5,7 +5,7 @@ from __future__ import annotations
 import gzip
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing
 from typing import Any
 
@@ -107,10 +107,15 @@ def answer_once_then_close(talk: Talk) -> None:
     talk.answer(b"")
 
 
-def test_a_kept_connection_that_closes_when_it_is_used_again_is_opened_anew(
-    client: HttpClient,
+def answer_once(talk: Talk) -> None:
+    talk.answer(OK)
+
+
+@pytest.mark.parametrize("say", [answer_once, answer_once_then_close])
+def test_a_kept_connection_that_closes_before_it_is_used_again_or_just_then_is_opened_anew(
+    client: HttpClient, say: Callable[[Talk], None]
 ) -> None:
-    with raw_server(answer_once_then_close) as server:
+    with raw_server(say) as server:
         page = Page(server.url, LONG_SECONDS, MAX_BYTES)
         assert [bodies(get_together(client, [page])) for _ in range(3)] == [[b"ok"]] * 3
         assert server.connections == 3
