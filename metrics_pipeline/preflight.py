@@ -296,7 +296,7 @@ def _check_checkpoints(opened: TelemetryConnections, states: Mapping[str, Partit
 def _check_services(settings: Settings) -> Iterator[Finding]:
     """Each service by itself; nothing where there is none."""
     platform = settings.platform
-    if platform is None or not platform.services:
+    if not platform.services:
         return
     with closing(ServiceHealth(platform.services, platform.ca_file)) as source:
         reading = source.read(time.time_ns())

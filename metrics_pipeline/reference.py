@@ -110,7 +110,7 @@ def _environment() -> list[str]:
 
 def _health_urls() -> Iterator[str]:
     for variable, name in HEALTH_URLS.items():
-        wins = f"wins over `platform.services.{name}.url`, where there is a section `platform`"
+        wins = f"wins over `platform.services.{name}.url`, which then need not be there"
         yield f"| `{variable}` | {wins} |"
 
 

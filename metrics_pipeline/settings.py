@@ -547,8 +547,8 @@ class Settings(BaseModel, frozen=True, extra="forbid"):
     telemetry: TelemetrySettings | None = Field(
         default=None, description="Uplinks of LoRaWAN devices; absent means they are not read."
     )
-    platform: PlatformSettings | None = Field(
-        default=None, description="Health of services; absent means that none is watched."
+    platform: PlatformSettings = Field(
+        default=PlatformSettings(), description="Which services are asked for their health."
     )
     store: Annotated[EmbeddedStoreSettings | InfluxStoreSettings, Field(discriminator="kind")] = (
         Field(
@@ -577,7 +577,7 @@ class Settings(BaseModel, frozen=True, extra="forbid"):
 
     def catalog(self) -> Catalog:
         """The catalogue with the metrics that are named here."""
-        return CATALOG.extended(self.platform.named_counters() if self.platform else ())
+        return CATALOG.extended(self.platform.named_counters())
 
     @property
     def sweeps(self) -> SweepSettings:

@@ -168,22 +168,34 @@ def _apply_overrides(
         if given and isinstance(target, dict) and target.get("kind") == kind:
             target[key] = given
             overridden[section, key] = variable
-    overridden.update(_override_health_urls(content.get("platform"), environment))
+    overridden.update(_override_health_urls(content, environment))
     return overridden
 
 
-def _override_health_urls(platform: Any, environment: Mapping[str, str]) -> dict[Location, str]:
-    """Change the section `platform`, where there is one; a service need not be named in it."""
-    services = platform.setdefault("services", {}) if isinstance(platform, dict) else None
+def _override_health_urls(
+    content: dict[str, Any], environment: Mapping[str, str]
+) -> dict[Location, str]:
+    """Change `content`, where the services need not be named for it."""
     overridden: dict[Location, str] = {}
     for variable, name in HEALTH_URLS.items():
         given = environment.get(variable)
-        service = services.setdefault(name, {}) if given and isinstance(services, dict) else None
-        if isinstance(service, dict):
+        service = _section(content, "platform", "services", name) if given else None
+        if service is not None:
             service.pop("url_from", None)
             service["url"] = given
             overridden["platform", "services", name, "url"] = variable
     return overridden
+
+
+def _section(content: dict[str, Any], *keys: str) -> dict[str, Any] | None:
+    """The section at `keys`, made where there is none; None if something else stands there."""
+    here: Any = content
+    for key in keys:
+        here = here.setdefault(key, {})
+        if not isinstance(here, dict):
+            return None
+    section: dict[str, Any] = here
+    return section
 
 
 def _translate(

@@ -337,7 +337,6 @@ INGEST_URLS = [
 
 
 def health_url_of(settings: Settings, service: str) -> str | None:
-    assert settings.platform is not None
     return settings.platform.services[service].url
 
 
@@ -350,12 +349,13 @@ def test_a_health_url_in_the_environment_wins_over_the_file(
     assert health_url_of(loaded, "ingest") == "http://environment:8080/health"
 
 
+@pytest.mark.parametrize("section", ["", "platform: {}\n", "platform: {services: {}}\n"])
 def test_every_service_of_the_contract_has_its_variable(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    section: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name in ("INGEST", "EVALUATOR", "DISPATCHER", "DELIVERY"):
         monkeypatch.setenv(f"{name}_HEALTH_URL", f"http://{name.lower()}/health")
-    loaded = load(tmp_path, "version: 1\nsources: {}\nplatform: {}\n")
+    loaded = load(tmp_path, "version: 1\nsources: {}\n" + section)
     for name in ("ingest", "evaluator", "dispatcher", "delivery"):
         assert health_url_of(loaded, name) == f"http://{name}/health"
 
@@ -365,15 +365,7 @@ def test_the_rest_of_a_services_settings_stays_as_it_is_in_the_file(
 ) -> None:
     monkeypatch.setenv("INGEST_HEALTH_URL", "http://environment:8080/health")
     loaded = load(tmp_path, PLATFORM + "    ingest: {url: 'http://file', timeout_seconds: 2}\n")
-    assert loaded.platform is not None
     assert loaded.platform.services["ingest"].timeout_seconds == 2
-
-
-def test_without_a_section_platform_a_health_url_is_not_heeded(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("INGEST_HEALTH_URL", "http://environment:8080/health")
-    assert load(tmp_path, "version: 1\nsources: {}\n").platform is None
 
 
 @pytest.mark.parametrize("line", INGEST_URLS)
@@ -387,17 +379,14 @@ def test_a_wrong_health_url_is_told_as_the_environments_mistake(
 
 
 @pytest.mark.parametrize(
-    "platform", ["null", "[]", "3", "{services: null}", "{services: {ingest: 3}}"]
+    "platform", ["null", "[]", "3", "{services: []}", "{services: null}", "{services: {ingest: 3}}"]
 )
 def test_a_health_url_does_not_hide_that_the_file_is_wrong(
     platform: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("INGEST_HEALTH_URL", "http://environment:8080/health")
     content = f"version: 1\nsources: {{}}\nplatform: {platform}\n"
-    if platform == "null":
-        assert load(tmp_path, content).platform is None
-    else:
-        assert "platform" in complaint(tmp_path, content)
+    assert "platform" in complaint(tmp_path, content)
 
 
 WORDS = [

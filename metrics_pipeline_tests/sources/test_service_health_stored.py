@@ -15,7 +15,7 @@ from metrics_pipeline.core.points import Point
 from metrics_pipeline.core.service_counters import HEALTHY
 from metrics_pipeline.core.validation import NS_PER_SECOND
 from metrics_pipeline.exporter.samples import Labels, collect_points
-from metrics_pipeline.settings import PlatformSettings, Settings
+from metrics_pipeline.settings import Settings
 from metrics_pipeline.settings_file import load_settings
 from metrics_pipeline.simulators.platform_services import Condition, PlatformService
 from metrics_pipeline.sources.service_health import ServiceHealth
@@ -66,7 +66,6 @@ def writer(settings: Settings) -> Iterator[Writer]:
 @pytest.fixture
 def source(settings: Settings) -> Iterator[ServiceHealth]:
     platform = settings.platform
-    assert isinstance(platform, PlatformSettings)
     with closing(ServiceHealth(platform.services, platform.ca_file)) as source:
         yield source
 
