@@ -118,8 +118,14 @@ def test_devices_go_up_and_down_in_the_gauges(stack: RunningStack) -> None:
     stack.wait_until(lambda: len(states()) == 60, "every device has a status", 120)
     before = states()
     stack.wait_until(lambda: states() != before, "a device changed", 180)
-    for name in ("device_cpu_utilization_percent", "device_network_receive_bytes_total"):
-        assert f"{name}{{" in stack.page()
+    metrics = ("device_cpu_utilization_percent{", "device_network_receive_bytes_total{")
+
+    def is_shown() -> bool:
+        page = stack.page()
+        return all(name in page for name in metrics)
+
+    # They are of another run, which may end later.
+    stack.wait_until(is_shown, "the metrics are shown", 180)
 
 
 def test_lorawan_devices_that_send_are_in_the_gauges(stack: RunningStack) -> None:
