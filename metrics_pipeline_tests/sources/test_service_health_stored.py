@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import closing
 from pathlib import Path
 
@@ -14,7 +14,7 @@ from metrics_pipeline.access.environment import STATE_DIR_VARIABLE
 from metrics_pipeline.core.points import Point
 from metrics_pipeline.core.service_counters import HEALTHY
 from metrics_pipeline.core.validation import NS_PER_SECOND
-from metrics_pipeline.exporter.samples import Labels, collect_points
+from metrics_pipeline.exporter.samples import collect_points
 from metrics_pipeline.settings import Settings
 from metrics_pipeline.settings_file import load_settings
 from metrics_pipeline.simulators.platform_services import Condition, PlatformService
@@ -76,7 +76,7 @@ def stored(settings: Settings) -> list[Point]:
         return list(store.read("service_metrics", 0, 2**63 - 1))
 
 
-def shown(snapshot: Snapshot, settings: Settings) -> dict[str, dict[Labels, float]]:
+def shown(snapshot: Snapshot, settings: Settings) -> dict[str, Mapping[tuple[str, ...], float]]:
     families = collect_points([snapshot], settings.catalog())
     return {samples.family.name: samples.values for samples in families}
 
