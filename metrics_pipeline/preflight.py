@@ -22,7 +22,7 @@ from pydantic import BaseModel
 
 from metrics_pipeline.access.environment import settings_file
 from metrics_pipeline.access.secrets import SecretReference
-from metrics_pipeline.core.catalog import CATALOG, Metric
+from metrics_pipeline.core.catalog import Metric
 from metrics_pipeline.core.devices import Device
 from metrics_pipeline.core.errors import (
     ConfigurationError,
@@ -39,6 +39,7 @@ from metrics_pipeline.settings import Settings
 from metrics_pipeline.sources.inventory import Inventory, InventorySettings
 from metrics_pipeline.sources.probe_registry import PROBES
 from metrics_pipeline.sources.registry import SOURCES
+from metrics_pipeline.sources.service_health import ServiceHealth
 from metrics_pipeline.sources.spec import SourceSpec
 from metrics_pipeline.storage.open import open_store, upgrade_store
 from metrics_pipeline.storage.operational import OperationalDatabase
@@ -73,6 +74,7 @@ def check_everything(settings: Settings, tell: Callable[[str], None]) -> list[Fi
         *(finding for spec in used for finding in _check_source(spec, settings)),
         *_check_polling(settings),
         *_check_telemetry(settings),
+        *_check_services(settings),
         store,
         _attempt("operational database", lambda: _check_operational(settings)),
         _attempt("Dagster instance", _check_instance, INSTANCE_FIX),
@@ -296,6 +298,20 @@ def _check_checkpoints(opened: TelemetryConnections, states: Mapping[str, Partit
     return f"{checkpoints.name}: {waiting} events are not stored yet{gone}"
 
 
+def _check_services(settings: Settings) -> Iterator[Finding]:
+    """Each service by itself; nothing where there is none."""
+    platform = settings.platform
+    if not platform.services:
+        return
+    with closing(ServiceHealth(platform.services, platform.ca_file)) as source:
+        reading = source.read(time.time_ns())
+    for point in reading.points:
+        service = point.tags["service"]
+        wrong = [each for each in reading.failures if each.target.partition(".")[0] == service]
+        values = ", ".join(f"{name} {value}" for name, value in point.fields.items())
+        yield Finding(f"service {service}", not wrong, "\n".join(_tell(wrong)) or values)
+
+
 def _attempt(name: str, check: Callable[[], str], fix: str = "") -> Finding:
     try:
         return Finding(name, True, check())
@@ -315,7 +331,7 @@ def _first_line(error: BaseException) -> str:
 
 def _check_store(settings: Settings, tell: Callable[[str], None]) -> str:
     upgrade_store(settings.store, tell)
-    store = open_store(settings.store, CATALOG)
+    store = open_store(settings.store, settings.catalog())
     try:
         return store.check()
     finally:

@@ -20,6 +20,10 @@ from metrics_pipeline.core.catalog import (
     StoredMetric,
 )
 from metrics_pipeline.settings import Settings
+from metrics_pipeline.settings_file import HEALTH_URLS
+
+NAMED_SECTIONS = ("platform.services",)
+"""Sections whose own sections have names of the operator's choice."""
 
 GENERATED = "<!-- Made by `make docs`; changes belong into the code. -->"
 
@@ -97,10 +101,17 @@ def _environment() -> list[str]:
         "| `METRICS_PIPELINE_SETTINGS` | the settings file; without it the one that ships |",
         "| `METRICS_PIPELINE_STATE_DIR` | the state directory; without it `.state` |",
         "| `INFLUXDB_URL` | wins over `store.url`, where the store is InfluxDB |",
+        *_health_urls(),
         "| `DAGSTER_HOME` | Dagster's folder, with `dagster.yaml` in it; `run` sets it |",
         "| `DAGSTER_POSTGRES_URL` | keeps Dagster's runs and events in PostgreSQL, not in SQLite |",
         "| `DAGSTER_POSTGRES_URL_FILE` | the same, as the path of a file that holds the URL |",
     ]
+
+
+def _health_urls() -> Iterator[str]:
+    for variable, name in HEALTH_URLS.items():
+        wins = f"wins over `platform.services.{name}.url`, which then need not be there"
+        yield f"| `{variable}` | {wins} |"
 
 
 def _metric_row(metric: Metric) -> str:
@@ -150,6 +161,9 @@ def _keys(
             suffix = _kind(target) if len(targets) > 1 else ""
             if target.get("title") != "SecretReference":
                 yield from _keys(target, schema, f"{key}{suffix}.")
+        if key in NAMED_SECTIONS:
+            (section,) = _targets(child["additionalProperties"], schema)
+            yield from _keys(section, schema, f"{key}.NAME.")
 
 
 def _kind(target: Mapping[str, Any]) -> str:

@@ -25,13 +25,17 @@ from metrics_pipeline.access.database import DatabaseSettings
 from metrics_pipeline.access.secrets import SecretReference
 from metrics_pipeline.access.state_path import StatePath
 from metrics_pipeline.core.catalog import (
+    CATALOG,
     CONCENTRATOR_COUNT,
     DEVICE_COUNT,
     DEVICE_METRIC_LIST,
     DEVICE_UP,
     FLEET_METRICS,
     LORAWAN_DEVICE_METRICS,
+    SERVICE_COUNTERS,
+    Catalog,
     Metric,
+    service_counter,
 )
 from metrics_pipeline.core.device_assets import (
     METRICS_JOB,
@@ -58,6 +62,12 @@ from metrics_pipeline.core.telemetry_assets import JOB as TELEMETRY_JOB
 from metrics_pipeline.sources.event_hub_settings import EventHubSettings
 from metrics_pipeline.sources.probe_registry import METRICS_PROTOCOLS, PROBES, ProbeSpec
 from metrics_pipeline.sources.registry import SOURCES
+from metrics_pipeline.sources.service_health_settings import (
+    ServiceName,
+    ServiceSettings,
+    check_counters,
+    counters_of,
+)
 from metrics_pipeline.storage.checkpoints import CheckpointSettings, DatabaseCheckpointSettings
 from metrics_pipeline.storage.dead_letters import DeadLetterSettings
 from metrics_pipeline.storage.embedded import EmbeddedStoreSettings
@@ -177,7 +187,7 @@ class ExporterSettings(BaseModel, frozen=True, extra="forbid"):
 
 
 class SimulatorSettings(BaseModel, frozen=True, extra="forbid"):
-    """The simulated IoT Hub and devices that `metrics-pipeline run` starts beside the pipeline."""
+    """The simulated hubs, devices and services that `metrics-pipeline run` starts beside it."""
 
     port: int = Field(default=0, ge=0, le=65535, description="Loopback port; 0 is any free.")
     connection_string_file: StatePath = Field(
@@ -196,6 +206,12 @@ class SimulatorSettings(BaseModel, frozen=True, extra="forbid"):
         validate_default=True,
         description="Where it writes what one needs to reach its event hub, to which simulated "
         "LoRaWAN devices send; null is no such hub.",
+    )
+    services_dir: StatePath | None = Field(
+        default=Path("simulator/services"),
+        validate_default=True,
+        description="Where it writes the addresses of its services' health pages, `NAME_url`; "
+        "null is no such services.",
     )
     lorawan_devices: int = Field(
         default=20, ge=0, le=10_000, description="How many send a frame in every step."
@@ -491,6 +507,30 @@ class TelemetrySettings(BaseModel, frozen=True, extra="forbid"):
         return Rules(decode.is_iot_hub, decode.body_bytes, decode.uplinks, limits)
 
 
+class PlatformSettings(BaseModel, frozen=True, extra="forbid"):
+    """The services whose health is watched."""
+
+    services: Annotated[dict[ServiceName, ServiceSettings], AfterValidator(check_counters)] = Field(
+        default={},
+        max_length=100,
+        description="Services with a health page, by name: `{ingest: {url: "
+        "http://ingest:8080/health}}`. Of ingest, evaluator, dispatcher and delivery the counters "
+        "are known; of others they are named: `{billing: {url: …, counters: [invoices_total]}}`.",
+    )
+    ca_file: StatePath | None = Field(
+        default=None,
+        description="A PEM file of the certificate authorities to trust for https, instead of the "
+        "usual.",
+    )
+
+    def named_counters(self) -> tuple[Metric, ...]:
+        """The counters that are not known, but named here."""
+        known = {metric.field for metric in SERVICE_COUNTERS}
+        fields = [counters_of(name, service) for name, service in self.services.items()]
+        others = {field for each in fields for field in each if field not in known}
+        return tuple(service_counter(field) for field in sorted(others))
+
+
 class Settings(BaseModel, frozen=True, extra="forbid"):
     """The whole settings file."""
 
@@ -506,6 +546,9 @@ class Settings(BaseModel, frozen=True, extra="forbid"):
     )
     telemetry: TelemetrySettings | None = Field(
         default=None, description="Uplinks of LoRaWAN devices; absent means they are not read."
+    )
+    platform: PlatformSettings = Field(
+        default=PlatformSettings(), description="Which services are asked for their health."
     )
     store: Annotated[EmbeddedStoreSettings | InfluxStoreSettings, Field(discriminator="kind")] = (
         Field(
@@ -531,6 +574,10 @@ class Settings(BaseModel, frozen=True, extra="forbid"):
         """The section of the source called `name`, or None if it is not used."""
         section: BaseModel | None = getattr(self.sources, name)
         return section
+
+    def catalog(self) -> Catalog:
+        """The catalogue with the metrics that are named here."""
+        return CATALOG.extended(self.platform.named_counters())
 
     @property
     def sweeps(self) -> SweepSettings:

@@ -20,10 +20,14 @@ import yaml
 from metrics_pipeline.access.environment import SETTINGS_VARIABLE, settings_file, state_dir
 from metrics_pipeline.access.state_path import STATE_DIR_KEY
 from metrics_pipeline.core.errors import ConfigurationError
+from metrics_pipeline.core.service_counters import KNOWN_COUNTERS
 from metrics_pipeline.settings import Settings
 
 OVERRIDES: Mapping[str, tuple[str, str, str]] = {"INFLUXDB_URL": ("store", "influxdb", "url")}
 """Environment variables that win over a key of a section of that kind."""
+
+HEALTH_URLS: Mapping[str, str] = {f"{name.upper()}_HEALTH_URL": name for name in KNOWN_COUNTERS}
+"""Environment variables that win over the address of a service's health page."""
 
 Location = tuple[str | int, ...]
 
@@ -164,7 +168,34 @@ def _apply_overrides(
         if given and isinstance(target, dict) and target.get("kind") == kind:
             target[key] = given
             overridden[section, key] = variable
+    overridden.update(_override_health_urls(content, environment))
     return overridden
+
+
+def _override_health_urls(
+    content: dict[str, Any], environment: Mapping[str, str]
+) -> dict[Location, str]:
+    """Change `content`, where the services need not be named for it."""
+    overridden: dict[Location, str] = {}
+    for variable, name in HEALTH_URLS.items():
+        given = environment.get(variable)
+        service = _section(content, "platform", "services", name) if given else None
+        if service is not None:
+            service.pop("url_from", None)
+            service["url"] = given
+            overridden["platform", "services", name, "url"] = variable
+    return overridden
+
+
+def _section(content: dict[str, Any], *keys: str) -> dict[str, Any] | None:
+    """The section at `keys`, made where there is none; None if something else stands there."""
+    here: Any = content
+    for key in keys:
+        here = here.setdefault(key, {})
+        if not isinstance(here, dict):
+            return None
+    section: dict[str, Any] = here
+    return section
 
 
 def _translate(
@@ -189,7 +220,8 @@ def _describe(problem: Any, document: yaml.Node, overridden: Mapping[Location, s
     # A validator over several keys may name one that is not in the file.
     name = ".".join(keys if location == problem["loc"] else map(str, location))
     where = f"line {line}: {name}" if name else f"line {line}"
-    variable = overridden.get((*location[:1], *location[-1:]))
+    # Between them a section of one of several kinds has its kind.
+    variable = overridden.get(location) or overridden.get((*location[:1], *location[-1:]))
     if variable is not None:
         where = f"environment variable {variable}"
     match problem["type"]:

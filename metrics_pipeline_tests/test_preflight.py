@@ -141,7 +141,8 @@ def test_the_settings_that_ship_work_with_the_simulator_and_fail_without_it(
     assert status == 0
     polled = ["devices", "tcp probe", "snmp probe", "snmp credentials"]
     polled += ["ssh probe", "ssh credentials", "winrm probe", "event hub", "checkpoints"]
-    assert list(found) == [NAMES[0], NAMES[1], "inventory", *polled, *NAMES[2:]]
+    services = [f"service {name}" for name in ("ingest", "evaluator", "dispatcher", "delivery")]
+    assert list(found) == [NAMES[0], NAMES[1], "inventory", *polled, *services, *NAMES[2:]]
     assert all(len(findings) == 1 for findings in found.values())
     counts = found["azure_iot_hub"][0]
     assert counts.startswith("ok device_count ")
@@ -150,6 +151,7 @@ def test_the_settings_that_ship_work_with_the_simulator_and_fail_without_it(
     assert re.fullmatch(r"ok concentrator_count \d+", found["inventory"][0])
     assert re.search(r"\$Default: 4 partitions, \d+ events are kept$", found["event hub"][0])
     assert re.search(r"[1-9]\d* events are not stored yet$", found["checkpoints"][0])
+    assert found["service evaluator"][0].startswith("ok healthy 1, rules_evaluated ")
     assert f"{state}/embedded.sqlite" in found["time-series store"][0]
     assert f"{state}/operational.sqlite can be written" in found["operational database"][0]
     assert f"{state}/dagster (ConsolidatedSqlite)" in found["Dagster instance"][0]
@@ -158,6 +160,9 @@ def test_the_settings_that_ship_work_with_the_simulator_and_fail_without_it(
     assert main(["check"]) == 1
     wrong = failing(parse(capsys.readouterr().out))
     assert re.match(r"FAIL reading .*Check the network to the hub\.$", wrong.pop("event hub"))
+    for service in services:
+        refused = r"FAIL reading \w+: the address in file .*_url: no answer .*Connection refused"
+        assert re.match(refused, wrong.pop(service))
     assert wrong == {
         "azure_iot_hub": "FAIL reading device_count: POST /devices/query: no answer "
         "([Errno 111] Connection refused). Check the address, the network and TLS."

@@ -36,6 +36,7 @@ REPLACES: Mapping[str, tuple[str, ...]] = {
     "core": (),
     "source": ("source",),
     "checkpoints": (),
+    "billing": (),
     "kind": ("kind", "path"),
     "tls": (),
 }

@@ -17,7 +17,7 @@ from metrics_pipeline.access.environment import (
 )
 from metrics_pipeline.core.errors import ConfigurationError
 from metrics_pipeline.settings import Settings
-from metrics_pipeline.settings_file import load_settings
+from metrics_pipeline.settings_file import HEALTH_URLS, load_settings
 from metrics_pipeline.storage.influx import InfluxStoreSettings
 
 SECRET = "HostName=h.azure-devices.net;SharedAccessKey=hunter2"
@@ -34,7 +34,7 @@ store:
 
 @pytest.fixture(autouse=True)
 def _no_variables(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("INFLUXDB_URL", SETTINGS_VARIABLE, STATE_DIR_VARIABLE):
+    for name in ("INFLUXDB_URL", *HEALTH_URLS, SETTINGS_VARIABLE, STATE_DIR_VARIABLE):
         monkeypatch.delenv(name, raising=False)
 
 
@@ -327,8 +327,71 @@ def test_a_wrong_influxdb_url_is_told_as_the_environments_mistake(
     )
 
 
+PLATFORM = "version: 1\nsources: {}\nplatform:\n  services:\n"
+INGEST_URLS = [
+    "    ingest: {url: 'http://file:8080/health'}\n",
+    "    ingest: {url_from: {file: ingest_url}}\n",
+    "    evaluator: {url: 'http://file:8080/health'}\n",
+    "    {}\n",
+]
+
+
+def health_url_of(settings: Settings, service: str) -> str | None:
+    return settings.platform.services[service].url
+
+
+@pytest.mark.parametrize("line", INGEST_URLS)
+def test_a_health_url_in_the_environment_wins_over_the_file(
+    line: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("INGEST_HEALTH_URL", "http://environment:8080/health")
+    loaded = load(tmp_path, PLATFORM + line)
+    assert health_url_of(loaded, "ingest") == "http://environment:8080/health"
+
+
+@pytest.mark.parametrize("section", ["", "platform: {}\n", "platform: {services: {}}\n"])
+def test_every_service_of_the_contract_has_its_variable(
+    section: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("INGEST", "EVALUATOR", "DISPATCHER", "DELIVERY"):
+        monkeypatch.setenv(f"{name}_HEALTH_URL", f"http://{name.lower()}/health")
+    loaded = load(tmp_path, "version: 1\nsources: {}\n" + section)
+    for name in ("ingest", "evaluator", "dispatcher", "delivery"):
+        assert health_url_of(loaded, name) == f"http://{name}/health"
+
+
+def test_the_rest_of_a_services_settings_stays_as_it_is_in_the_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("INGEST_HEALTH_URL", "http://environment:8080/health")
+    loaded = load(tmp_path, PLATFORM + "    ingest: {url: 'http://file', timeout_seconds: 2}\n")
+    assert loaded.platform.services["ingest"].timeout_seconds == 2
+
+
+@pytest.mark.parametrize("line", INGEST_URLS)
+def test_a_wrong_health_url_is_told_as_the_environments_mistake(
+    line: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("INGEST_HEALTH_URL", "not-an-address-but-a-secret")
+    said = complaint(tmp_path, PLATFORM + line)
+    assert "settings.yaml: environment variable INGEST_HEALTH_URL: expected http://" in said
+    assert "a-secret" not in said
+
+
+@pytest.mark.parametrize(
+    "platform", ["null", "[]", "3", "{services: []}", "{services: null}", "{services: {ingest: 3}}"]
+)
+def test_a_health_url_does_not_hide_that_the_file_is_wrong(
+    platform: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("INGEST_HEALTH_URL", "http://environment:8080/health")
+    content = f"version: 1\nsources: {{}}\nplatform: {platform}\n"
+    assert "platform" in complaint(tmp_path, content)
+
+
 WORDS = [
     *("version", "sources", "fleet", "store", "exporter", "operational_database", "simulator"),
+    *("platform", "services", "ingest", "url_from", "counters"),
     *("kind", "url", "port", "path", "azure_iot_hub", "connection_string", "env", "password"),
     *("embedded", "influxdb", "1", "0x", "2024-01-01", "1:30", ".nan", ".inf", "-.inf", "null"),
     *("yes", "~x/y", "=", "<<", "postgresql://a:b@c/d", "sqlite:///x"),

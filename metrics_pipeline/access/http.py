@@ -7,8 +7,8 @@ import email.utils
 import os
 import socket
 import ssl
-from collections.abc import Iterator, Mapping
-from contextlib import AsyncExitStack
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from contextlib import AsyncExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from http import HTTPStatus
@@ -63,10 +63,10 @@ class Unsendable(NoReply):
 
 
 class ReplyTooLarge(NoReply):
-    """More than `MAX_REPLY_BYTES`; `start` are the first bytes."""
+    """More than `max_bytes`; `start` are the first bytes."""
 
-    def __init__(self, start: bytes) -> None:
-        super().__init__(f"more than {MAX_REPLY_BYTES} bytes", "Check the address.")
+    def __init__(self, start: bytes, max_bytes: int) -> None:
+        super().__init__(f"more than {max_bytes} bytes", "Check the address.")
         self.start = start
 
 
@@ -83,16 +83,25 @@ def ask(
     header that cannot be sent) and UnexpectedReply (too large). Any other status is the caller's to
     judge.
     """
+    outcome: Reply | NoReply
     try:
-        reply = exchange(client, timeout_seconds, **request)
-    except Unsendable as error:
-        raise SourceRefused(source, target, error.problem, error.fix) from None
-    except ReplyTooLarge as error:
-        raise UnexpectedReply(source, target, error.problem, error.start) from None
+        outcome = exchange(client, timeout_seconds, **request)
     except NoReply as error:
-        raise SourceUnreachable(source, target, error.problem, error.fix) from error
-    _raise_for_trouble(reply, source, target)
-    return reply
+        outcome = error
+    return check_outcome(outcome, source, target)
+
+
+def check_outcome(outcome: Reply | NoReply, source: str, target: str) -> Reply:
+    """The answer, unless there was none, or it says that the far side is ill: as of `ask`."""
+    match outcome:
+        case Unsendable():
+            raise SourceRefused(source, target, outcome.problem, outcome.fix)
+        case ReplyTooLarge():
+            raise UnexpectedReply(source, target, outcome.problem, outcome.start)
+        case NoReply():
+            raise SourceUnreachable(source, target, outcome.problem, outcome.fix) from outcome
+    _raise_for_trouble(outcome, source, target)
+    return outcome
 
 
 def exchange(client: HttpClient, timeout_seconds: float, **request: Unpack[Sent]) -> Reply:
@@ -102,8 +111,63 @@ def exchange(client: HttpClient, timeout_seconds: float, **request: Unpack[Sent]
     head and the body. Raises NoReply. Redirections are not followed, so that a credential never
     travels to another host. RuntimeError inside of a running event loop.
     """
+    with _translating(timeout_seconds):
+        return client.run(lambda opened: _bounded(opened, timeout_seconds, request))
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """What to get together with others, and how long it may take and be.
+
+    It is taken as it is sent, so that a small page cannot become a large one.
+    """
+
+    url: str
+    timeout_seconds: float
+    max_bytes: int
+
+
+def get_together(client: HttpClient, pages: Sequence[Page]) -> list[Reply | NoReply]:
+    """The answer to each of `pages`, whatever its status, or why there is none.
+
+    All are asked for at the same moment, none waits for another, and each is bounded as in
+    `exchange`. A connection that was kept may be closed by the far side just when it is used again
+    (many servers keep one for 5 s, and are asked every 5 s): then the page is asked for once more,
+    as RFC 9112 9.3.1 has it. RuntimeError inside of a running event loop.
+    """
+
+    async def gathered(opened: httpx.AsyncClient) -> list[Reply | NoReply]:
+        return await asyncio.gather(*(_get(opened, page) for page in pages))
+
+    return client.run(gathered)
+
+
+async def _get(client: httpx.AsyncClient, page: Page) -> Reply | NoReply:
     try:
-        return client.run(lambda opened: _exchange(opened, timeout_seconds, request))
+        with _translating(page.timeout_seconds):
+            async with asyncio.timeout(page.timeout_seconds):
+                return await _exchange_page(client, page)
+    except NoReply as error:
+        return error
+
+
+async def _exchange_page(client: httpx.AsyncClient, page: Page) -> Reply:
+    headers = {"Accept": "application/json", "Accept-Encoding": "identity"}
+    request = Sent(method="GET", url=page.url, headers=headers)
+    connected: list[Any] = []
+    try:
+        return await _exchange(client, request, connected, page.max_bytes)
+    except (httpx.RemoteProtocolError, httpx.ReadError, httpx.WriteError):
+        if connected:
+            raise
+        return await _exchange(client, request, connected, page.max_bytes)
+
+
+@contextmanager
+def _translating(timeout_seconds: float) -> Iterator[None]:
+    """What goes wrong in an exchange becomes NoReply."""
+    try:
+        yield
     except (httpx.LocalProtocolError, UnicodeEncodeError):
         # Both show the header that cannot be sent, and that may be the credential.
         raise _unsendable() from None
@@ -126,30 +190,45 @@ def no_answer(why: str) -> NoReply:
     return NoReply(f"no answer ({why})", "Check the address, the network and TLS.")
 
 
-async def _exchange(client: httpx.AsyncClient, timeout_seconds: float, request: Sent) -> Reply:
+async def _bounded(client: httpx.AsyncClient, timeout_seconds: float, request: Sent) -> Reply:
+    async with asyncio.timeout(timeout_seconds):
+        return await _exchange(client, request, [])
+
+
+async def _exchange(
+    client: httpx.AsyncClient,
+    request: Sent,
+    connected: list[Any],
+    max_page_bytes: int | None = None,
+) -> Reply:
+    """The whole answer; connections that are opened for it are added to `connected`.
+
+    With `max_page_bytes` the body is not unpacked.
+    """
     async with AsyncExitStack() as unfinished:
 
         async def remember(event: str, details: Mapping[str, Any]) -> None:
             if event == CONNECTED:
+                connected.append(details["return_value"])
                 unfinished.push_async_callback(details["return_value"].aclose)
 
         # httpx itself would leave a connection open whose TLS handshake is cancelled.
         watched = {"trace": remember}
-        async with (
-            asyncio.timeout(timeout_seconds),
-            client.stream(**request, extensions=watched) as response,
-        ):
-            body = await _read_body(response)
+        async with client.stream(**request, extensions=watched) as response:
+            if max_page_bytes is None:
+                body = await _read(response.aiter_bytes(), MAX_REPLY_BYTES)
+            else:
+                body = await _read(response.aiter_raw(), max_page_bytes)
         unfinished.pop_all()
     return Reply(response.status_code, response.headers, body)
 
 
-async def _read_body(response: httpx.Response) -> bytes:
+async def _read(chunks: AsyncIterator[bytes], max_bytes: int) -> bytes:
     body = bytearray()
-    async for chunk in response.aiter_bytes():
+    async for chunk in chunks:
         body += chunk
-        if len(body) > MAX_REPLY_BYTES:
-            raise ReplyTooLarge(bytes(body[:1000]))
+        if len(body) > max_bytes:
+            raise ReplyTooLarge(bytes(body[:1000]), max_bytes)
     return bytes(body)
 
 

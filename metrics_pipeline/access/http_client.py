@@ -7,7 +7,7 @@ import functools
 import json
 import ssl
 from collections.abc import Callable, Coroutine, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -18,6 +18,12 @@ from metrics_pipeline.access.state_path import StatePath
 from metrics_pipeline.core.errors import ConfigurationError, UnexpectedReply
 
 T = TypeVar("T")
+
+USUAL_LIMITS = httpx.Limits(max_connections=100, max_keepalive_connections=20, keepalive_expiry=5.0)
+"""Those of httpx: a connection that was not used for 5 s is opened anew."""
+
+MOST_LOOK_UPS = 64
+"""Host names looked up at the same time by one client."""
 
 # None: straight there, whatever proxy the environment names.
 DIRECT: Mapping[str, None] = {"all://127.0.0.1": None, "all://[::1]": None, "all://localhost": None}
@@ -53,9 +59,14 @@ class HttpClient:
     of an event loop.
     """
 
-    def __init__(self, trusted: ssl.SSLContext) -> None:
+    def __init__(self, trusted: ssl.SSLContext, limits: httpx.Limits = USUAL_LIMITS) -> None:
         """Heeds the proxies of the environment, except on loopback; connects at first use."""
-        self._client = httpx.AsyncClient(mounts=DIRECT, verify=trusted, timeout=None)  # noqa: S113
+        self._client = httpx.AsyncClient(
+            mounts=DIRECT,
+            verify=trusted,
+            timeout=None,  # noqa: S113
+            limits=limits,
+        )
         self._runner = asyncio.Runner(loop_factory=_open_loop)
         self._is_closed = False
 
@@ -82,12 +93,14 @@ class HttpClient:
             self._runner.run(self._client.aclose())
 
 
-def open_client(ca_file: Path | None, where: str) -> HttpClient:
+def open_client(
+    ca_file: Path | None, where: str, limits: httpx.Limits = USUAL_LIMITS
+) -> HttpClient:
     """A client that trusts the authorities in `ca_file`, or the usual ones.
 
     Raises ConfigurationError, which says `where` the file is named, if it is no such file.
     """
-    return HttpClient(trusted_authorities(ca_file, where))
+    return HttpClient(trusted_authorities(ca_file, where), limits)
 
 
 def trusted_authorities(ca_file: Path | None, where: str) -> ssl.SSLContext:
@@ -109,8 +122,28 @@ def parse_json(body: bytes, source: str, target: str) -> Any:
 class _LookUps(ThreadPoolExecutor):
     """Threads that look up host names. A look-up cannot be interrupted: who ends leaves it behind.
 
-    Only the process's end waits for it, as long as the resolver of this machine tries.
+    Who asks for the same meanwhile waits for that one, so that a host which nobody knows, asked for
+    again and again, never takes the threads from the others. Only the process's end waits for it,
+    as long as the resolver of this machine tries.
     """
+
+    def __init__(self) -> None:
+        super().__init__(max_workers=MOST_LOOK_UPS)
+        self._begun: dict[Any, Future[Any]] = {}
+
+    def submit(self, fn: Callable[..., T], /, *args: Any, **kwargs: Any) -> Future[T]:
+        what = (fn, args, tuple(kwargs.items()))
+        begun = self._begun.get(what)
+        # One that still waits for a thread may be cancelled by who asked first.
+        if begun is not None and begun.running():
+            return begun
+        self._begun[what] = submitted = super().submit(fn, *args, **kwargs)
+        submitted.add_done_callback(lambda done: self._forget(what, done))
+        return submitted
+
+    def _forget(self, what: Any, done: Future[Any]) -> None:
+        if self._begun.get(what) is done:
+            self._begun.pop(what, None)
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:  # noqa: ARG002
         super().shutdown(wait=False, cancel_futures=True)

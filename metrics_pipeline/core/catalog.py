@@ -12,6 +12,7 @@ from enum import StrEnum
 
 from metrics_pipeline.core import devices
 from metrics_pipeline.core.points import Point
+from metrics_pipeline.core.service_counters import HEALTHY, KNOWN_COUNTERS, WAITING
 
 
 class ValueType(StrEnum):
@@ -143,6 +144,10 @@ class Catalog:
 
     def __iter__(self) -> Iterator[Metric]:
         return iter(self._shown)
+
+    def extended(self, metrics: Iterable[Metric]) -> Catalog:
+        """This catalogue and `metrics` besides, which the settings name."""
+        return Catalog((*self._shown, *metrics), self.stored_only, self.open_fields)
 
     def find(self, point: Point, field: str) -> AnyMetric | OpenFields | None:
         """The metric that `field` of `point` is a value of, or None if there is no such metric."""
@@ -437,6 +442,39 @@ LORAWAN_DEVICE_STATE = (
 )
 """What counting frames needs to know besides (`frame_counts.py`)."""
 
+# --- the platform ---------------------------------------------------------------------------
+
+SERVICE_METRICS = Measurement("service_metrics", database="system_metrics", tags=("service",))
+
+
+def _service_metric(
+    field: str, help_text: str, *, is_counter: bool, maximum: float | None = None
+) -> Metric:
+    kind = MetricType.COUNTER if is_counter else MetricType.GAUGE
+    suffix = "_total" if is_counter and not field.endswith("_total") else ""
+    family = Family(f"service_{field}{suffix}", kind, help_text, ("service",))
+    return Metric(SERVICE_METRICS, field, ValueType.INTEGER, "1", family, 0, maximum)
+
+
+SERVICE_HEALTHY = _service_metric(
+    HEALTHY,
+    "1 if the service's health page came in time, with status 200 and JSON on it; else 0.",
+    is_counter=False,
+    maximum=1,
+)
+SERVICE_COUNTERS = tuple(
+    _service_metric(field, help_text, is_counter=field not in WAITING)
+    for counters in KNOWN_COUNTERS.values()
+    for field, help_text in counters.items()
+)
+
+
+def service_counter(field: str) -> Metric:
+    """The metric of a counter that the settings name; a gauge, unless it ends in `_total`."""
+    help_text = f"{field} as the service's health page has it."
+    return _service_metric(field, help_text, is_counter=field.endswith("_total"))
+
+
 # --- how well a pipeline does ---------------------------------------------------------------
 
 PIPELINE_HEALTH = Measurement(
@@ -476,6 +514,8 @@ CATALOG = Catalog(
         DEVICE_UP,
         *DEVICE_METRIC_LIST,
         *LORAWAN_DEVICE_METRICS,
+        SERVICE_HEALTHY,
+        *SERVICE_COUNTERS,
         *HEALTH_METRICS,
     ),
     (*DETAIL_METRICS, *UPLINK_METRICS, *LORAWAN_DEVICE_STATE),

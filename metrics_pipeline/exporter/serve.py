@@ -14,7 +14,6 @@ from types import FrameType
 
 import uvicorn
 
-from metrics_pipeline.core.catalog import CATALOG
 from metrics_pipeline.core.errors import ConfigurationError
 from metrics_pipeline.core.telemetry_assets import UPLINKS
 from metrics_pipeline.exporter.app import build_app
@@ -54,7 +53,7 @@ def build_refresher(settings: Settings) -> Refresher:
     return Refresher(
         operational=OperationalDatabase(settings.operational_database),
         instance=InstanceReader(settings.jobs()),
-        catalog=CATALOG,
+        catalog=settings.catalog(),
         assets=_assets(settings),
         max_series=settings.exporter.max_series_per_metric,
         device_assets=settings.sweeps.snapshots() if settings.polls_devices else (),

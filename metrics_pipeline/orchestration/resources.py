@@ -9,7 +9,6 @@ from collections.abc import Iterator, Mapping
 
 import dagster as dg
 
-from metrics_pipeline.core.catalog import CATALOG
 from metrics_pipeline.core.ports import SnapshotSource
 from metrics_pipeline.orchestration.points_io_manager import PointsIOManager
 from metrics_pipeline.settings import Settings
@@ -49,7 +48,7 @@ def _source_resource(spec: SourceSpec, settings: Settings) -> dg.ResourceDefinit
 
 def _writer_resource(settings: Settings) -> dg.ResourceDefinition:
     def open_the_writer(_context: dg.InitResourceContext) -> Iterator[Writer]:
-        writer = open_writer(settings.store, settings.operational_database, CATALOG)
+        writer = open_writer(settings.store, settings.operational_database, settings.catalog())
         try:
             yield writer
         finally:

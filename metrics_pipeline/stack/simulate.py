@@ -1,9 +1,10 @@
-"""The simulated hubs and devices of the settings, until SIGTERM or SIGINT."""
+"""The simulated hubs, devices and services of the settings, until SIGTERM or SIGINT."""
 
 from __future__ import annotations
 
 import signal
 import threading
+from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
 
 import sqlalchemy as sa
@@ -15,6 +16,10 @@ from metrics_pipeline.simulators.device_servers import serve_device_fleet
 from metrics_pipeline.simulators.event_hub.server import EventHubServer
 from metrics_pipeline.simulators.iot_hub import serve_fleet
 from metrics_pipeline.simulators.lorawan_traffic import serve_lorawan_devices
+from metrics_pipeline.simulators.platform_services import (
+    ServiceProcess,
+    serve_platform_services,
+)
 
 
 def simulate(settings: Settings) -> None:
@@ -41,8 +46,8 @@ def simulate(settings: Settings) -> None:
         signal.signal(number, lambda *_: stop.set())
     inventory = open_engine(database)
     try:
-        # First the devices: when the hub's file is there, all of them answer.
-        with _devices(simulated, inventory), _event_hub(simulated):
+        # First the others: when the hub's file is there, all of them answer.
+        with _devices(simulated, inventory), _event_hub(simulated), _services(simulated):
             serve_fleet(
                 port=simulated.port,
                 connection_string_file=simulated.connection_string_file,
@@ -75,6 +80,18 @@ def _event_hub(
     return serve_lorawan_devices(
         connection_string_file=file,
         count=simulated.lorawan_devices,
+        step_seconds=simulated.step_seconds,
+        seed=simulated.seed,
+    )
+
+
+def _services(
+    simulated: SimulatorSettings,
+) -> AbstractContextManager[Mapping[str, ServiceProcess] | None]:
+    if simulated.services_dir is None:
+        return nullcontext()
+    return serve_platform_services(
+        directory=simulated.services_dir,
         step_seconds=simulated.step_seconds,
         seed=simulated.seed,
     )
