@@ -455,6 +455,22 @@ def test_what_cannot_be_polled_is_told_and_so_are_two_devices_at_one_place(
     assert twins.description == "tcp 127.20.8.9: simulated-printer-803, simulated-printer-804"
 
 
+def test_two_devices_at_one_place_are_told_by_the_first_shard_though_they_are_in_two(
+    tmp_path: Path,
+) -> None:
+    with polls(tmp_path, shards=2, snmp={"timeout_seconds": 0.1, "tries": 1}) as it:
+        it.keep({Behaviour.HEALTHY})
+        names = [e.device.id for e in make_devices(Random(1)) if e.behaviour is Behaviour.HEALTHY]
+        first, second = (next(n for n in names if shard_of(n, 2) == shard) for shard in "12")
+        place = {"ip_address": "127.20.8.9", "port": 9, "protocol": "tcp"}
+        it.change(sa.update(DEVICES).values(place).where(DEVICES.c.id.in_((first, second))))
+        told = {
+            shard: answers(it.run(STATUS, shard=shard))["no_two_devices_are_one"] for shard in "12"
+        }
+    assert {shard: check.passed for shard, check in told.items()} == {"1": False, "2": True}
+    assert told["1"].description == f"tcp 127.20.8.9: {', '.join(sorted((first, second)))}"
+
+
 def test_a_protocol_that_is_switched_off_has_no_asset(tmp_path: Path) -> None:
     settings = make_settings(tmp_path, metrics_by=["snmp"])
     keys = {asset.key.to_user_string() for asset in build_device_assets(settings)}
