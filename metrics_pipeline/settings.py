@@ -302,8 +302,9 @@ class SweepSettings(BaseModel, frozen=True, extra="forbid"):
         default=2,
         ge=1,
         le=10,
-        description="Offline is who misses so many answers in a row. With 2, every 30 s, the gauge "
-        "says so 30 to 60 s after the device went, and the time-outs of one poll later.",
+        description="Offline is who was online and misses so many answers in a row. With 2, every "
+        "30 s, the gauge says so 30 to 60 s after the device went, and the time-outs of one poll "
+        "later. Who has never answered is offline at once.",
     )
     device_budget_seconds: float = Field(
         default=10.0, gt=0, le=25, description="What one poll of one device may take in all."

@@ -265,6 +265,19 @@ def test_a_credential_that_is_not_there_costs_its_devices_and_no_others(tmp_path
         assert it.latest(SSH) != ()
 
 
+def test_new_devices_that_nobody_can_ask_have_a_status_too_and_the_failures_say_why(
+    tmp_path: Path,
+) -> None:
+    with polls(tmp_path) as it:
+        (tmp_path / "devices" / "snmp_community").unlink()
+        it.change(sa.delete(DEVICES).where(DEVICES.c.protocol != "snmp"))
+        assert it.run(STATUS).success
+        assert Counter(statuses(it.latest(STATUS)).values()) == {"offline": 40}
+        metadata = it.metadata(STATUS)
+    assert metadata["devices_credential"] == 40
+    assert {row.data["outcome"] for row in metadata["failures"].records} == {"credential"}
+
+
 def test_an_inventory_that_cannot_be_read_fails_the_step_and_the_values_stay(
     tmp_path: Path,
 ) -> None:
