@@ -316,7 +316,8 @@ class SweepSettings(BaseModel, frozen=True, extra="forbid"):
         default=(),
         description="What is also stored one by one: `[interfaces, disks]`. Two points a poll for "
         "each physical interface that is up, and one for each disk: 10,000 devices with 48 ports "
-        "are 960,000 points a poll. No more is asked but names, once an hour. Not on the "
+        "are 960,000 points a poll. No more is asked but names, with each discovery of an agent: "
+        "on its first poll, where its rows have changed, and every 72 polls. Not on the "
         "exporter's page.",
     )
 

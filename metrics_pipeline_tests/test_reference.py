@@ -13,6 +13,7 @@ from metrics_pipeline.access.secrets import SecretReference
 from metrics_pipeline.core.catalog import CATALOG, SELF_FAMILIES
 from metrics_pipeline.reference import configuration_page, metrics_page, write
 from metrics_pipeline.settings import Settings
+from metrics_pipeline.sources.snmp_poll import REDISCOVER_AFTER
 from metrics_pipeline.sources.snmp_settings import SnmpUser
 from metrics_pipeline.sources.ssh_settings import SshJump, SshLogin
 from metrics_pipeline.sources.winrm_settings import WindowsLogin
@@ -93,6 +94,11 @@ def test_credentials_are_told_key_by_key() -> None:
         "polling.ssh.credentials.NAME.jump.host",
         "polling.winrm.credentials.NAME.server_name",
     } <= set(keys())
+
+
+def test_names_of_details_are_read_as_often_as_the_page_says() -> None:
+    [row] = [row for row in rows() if row.startswith("| `polling.details` ")]
+    assert f"every {REDISCOVER_AFTER} polls" in row
 
 
 def test_no_key_is_told_twice() -> None:
