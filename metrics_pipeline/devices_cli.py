@@ -7,6 +7,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Protocol
 
+from metrics_pipeline.core.device_rows import COLUMNS, REQUIRED
+
 MAX_PORT = 65535
 SNMP_ENGINES = ("reference", "fast")
 
@@ -45,7 +47,14 @@ def _add_import(actions: Any, add: AddParser) -> None:
         "devices import devices.csv --dry-run",
         below=True,
     )
-    parser.add_argument("file", type=Path, metavar="FILE", help="CSV with a header, or JSON")
+    parser.add_argument(
+        "file",
+        type=Path,
+        metavar="FILE",
+        help=f"CSV with a header, or a JSON list of objects, with {', '.join(REQUIRED)}, and where "
+        f"needed {', '.join(name for name in COLUMNS if name not in REQUIRED)}; labels as "
+        "site=berlin;rack=7, enabled as true or false",
+    )
     parser.add_argument("--dry-run", action="store_true", help="only say what would change")
     parser.add_argument(
         "--prune", action="store_true", help="remove the devices that are not in FILE"

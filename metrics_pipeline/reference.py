@@ -22,10 +22,8 @@ from metrics_pipeline.core.catalog import (
 from metrics_pipeline.settings import Settings
 from metrics_pipeline.settings_file import HEALTH_URLS
 
-NAMED_SECTIONS = ("platform.services",)
-"""Sections whose own sections have names of the operator's choice."""
-
 GENERATED = "<!-- Made by `make docs`; changes belong into the code. -->"
+ANY_NAME = "NAME"
 
 
 def metrics_page() -> str:
@@ -76,6 +74,10 @@ def configuration_page() -> str:
         "One YAML file; `metrics_pipeline/default_settings.yaml` is a commented example.",
         "Paths are relative to the state directory. A secret is never written into the file: name",
         "where it is, `{env: NAME}` or `{file: PATH}`. `metrics-pipeline check` tries everything.",
+        "",
+        f"A part of a key that is `{ANY_NAME}` is yours to choose. `[word]` is no part of the key:",
+        "of several sections that may stand there it tells which, by its `kind` or a key that only",
+        "it has.",
         "",
         "| key | type | default | meaning |",
         "|---|---|---|---|",
@@ -151,23 +153,37 @@ def _family_row(family: Family) -> str:
 
 
 def _keys(
-    part: Mapping[str, Any], schema: Mapping[str, Any], prefix: str
+    part: Mapping[str, Any], schema: Mapping[str, Any], prefix: str, above: tuple[str, ...] = ()
 ) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """Every key of the section `part`; a section that is `above` itself is not told once more."""
     for name, child in part.get("properties", {}).items():
         key = f"{prefix}{name}"
-        targets = [target for target in _targets(child, schema) if "properties" in target]
         yield key, child
-        for target in targets:
-            suffix = _kind(target) if len(targets) > 1 else ""
-            if target.get("title") != "SecretReference":
-                yield from _keys(target, schema, f"{key}{suffix}.")
-        if key in NAMED_SECTIONS:
-            (section,) = _targets(child["additionalProperties"], schema)
-            yield from _keys(section, schema, f"{key}.NAME.")
+        for place, section in _sections(child, schema, key):
+            if place.startswith(f"{key}."):
+                yield place, section
+            if section["title"] not in above:
+                yield from _keys(section, schema, f"{place}.", (*above, section["title"]))
+
+
+def _sections(
+    part: Mapping[str, Any], schema: Mapping[str, Any], key: str
+) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """The sections that may stand at `key`, or at a name of one's choice below it, and where."""
+    targets = _targets(part, schema)
+    sections = [target for target in targets if "properties" in target]
+    for target in sections:
+        if target["title"] != "SecretReference":
+            yield (key if len(sections) == 1 else f"{key}[{_kind(target)}]"), target
+    for target in targets:
+        if isinstance(values := target.get("additionalProperties"), dict):
+            yield from _sections(values, schema, f"{key}.{ANY_NAME}")
 
 
 def _kind(target: Mapping[str, Any]) -> str:
-    return f"[{target['properties']['kind']['const']}]"
+    """What tells a section from the others that may stand there: its kind, or its first own key."""
+    kind = target["properties"].get("kind")
+    return str(kind["const"] if kind else target["required"][0])
 
 
 def _targets(part: Mapping[str, Any], schema: Mapping[str, Any]) -> list[Mapping[str, Any]]:
@@ -202,7 +218,7 @@ def _default(part: Mapping[str, Any]) -> str:
 
 
 def _cell(text: str) -> str:
-    return text.replace("|", "\\|")
+    return " ".join(text.replace("|", "\\|").split())
 
 
 if __name__ == "__main__":

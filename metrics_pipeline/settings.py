@@ -318,8 +318,9 @@ class SweepSettings(BaseModel, frozen=True, extra="forbid"):
         default=2,
         ge=1,
         le=10,
-        description="Offline is who misses so many answers in a row. With 2, every 30 s, the gauge "
-        "says so 30 to 60 s after the device went, and the time-outs of one poll later.",
+        description="Offline is who was online and misses so many answers in a row. With 2, every "
+        "30 s, the gauge says so 30 to 60 s after the device went, and the time-outs of one poll "
+        "later. Who has never answered is offline at once.",
     )
     device_budget_seconds: float = Field(
         default=10.0, gt=0, le=25, description="What one poll of one device may take in all."
@@ -331,7 +332,8 @@ class SweepSettings(BaseModel, frozen=True, extra="forbid"):
         default=(),
         description="What is also stored one by one: `[interfaces, disks]`. Two points a poll for "
         "each physical interface that is up, and one for each disk: 10,000 devices with 48 ports "
-        "are 960,000 points a poll. No more is asked but names, once an hour. Not on the "
+        "are 960,000 points a poll. No more is asked but names, with each discovery of an agent: "
+        "on its first poll, where its rows have changed, and every 72 polls. Not on the "
         "exporter's page.",
     )
 

@@ -23,7 +23,7 @@ from metrics_pipeline.access.inventory_devices import read_rows
 from metrics_pipeline.access.inventory_tables import DEVICES
 from metrics_pipeline.access.secrets import SecretReference
 from metrics_pipeline.cli import build_parser, main
-from metrics_pipeline.core.device_rows import DeviceRow
+from metrics_pipeline.core.device_rows import COLUMNS, DeviceRow
 from metrics_pipeline.devices_commands import LISTED
 from metrics_pipeline.stack.layout import LOOPBACK
 from metrics_pipeline_tests.snmp_agents import COMMUNITY, snmpd
@@ -124,6 +124,16 @@ def test_every_action_explains_itself_with_an_example_that_is_one(
     example = " ".join(out.partition("example: metrics-pipeline ")[2].split())
     assert example.startswith(f"devices {action}")
     assert callable(build_parser().parse_args(example.split()).command)
+
+
+def test_import_names_the_columns_it_takes(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["devices", "import", "--help"])
+    said = capsys.readouterr().out
+    readme = (Path(__file__).parents[1] / "README.md").read_text()
+    for column in COLUMNS:
+        assert re.search(rf"\b{column}\b", said)
+        assert f"`{column}`" in readme
 
 
 @pytest.mark.parametrize(

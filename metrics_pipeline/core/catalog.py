@@ -234,7 +234,7 @@ DEVICE_UP = Metric(
     Family(
         "device_up",
         MetricType.GAUGE,
-        "1 while the device answers, 0 once it has missed its answers.",
+        "1 while the device answers, 0 once it has missed its answers, and before its first.",
         DEVICE_LABELS,
     ),
 )

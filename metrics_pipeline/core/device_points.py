@@ -56,6 +56,8 @@ def statuses_in(points: Iterable[Point]) -> dict[str, bool]:
 class StatusBoard:
     """Who is online. A device that was goes offline with its `misses_allowed`-th missed answer.
 
+    One that never was is offline from its first sweep on: there is no status to keep meanwhile.
+
     `missed` has, of each device that is online and did not answer last, the times of the answers it
     missed in a row.
     """
@@ -72,21 +74,19 @@ class StatusBoard:
     def judge(self, reading: DeviceReading, time_ns: int) -> list[Point]:
         """The device's status at `time_ns`, after one more reading.
 
-        Where nobody could ask it, it is as it was; of one that is new then nothing is said. One
-        that goes offline has been so since the first answer it missed: the points that called
-        it online until now are given once more, to be overwritten.
+        Where nobody could ask it, it is as it was, and offline if it is new: a row of the
+        inventory that nobody can ask is to be seen too. One that goes offline has been so since
+        the first answer it missed: the points that called it online until now are given once
+        more, to be overwritten.
         """
         device = reading.device_id
         if reading.is_up:
             self.missed.pop(device, None)
             self.online[device] = True
             return [status_point(device, True, time_ns)]
-        if reading.reason in OUR_OWN:
-            known = self.online.get(device)
-            return [] if known is None else [status_point(device, known, time_ns)]
-        if not self.online.get(device, False):
-            self.online[device] = False
-            return [status_point(device, False, time_ns)]
+        was_online = self.online.setdefault(device, False)
+        if reading.reason in OUR_OWN or not was_online:
+            return [status_point(device, was_online, time_ns)]
         times = [*self.missed.pop(device, ()), time_ns]
         if len(times) < self.misses_allowed:
             self.missed[device] = times

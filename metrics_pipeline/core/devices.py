@@ -60,7 +60,7 @@ class Miss(StrEnum):
 
 
 OUR_OWN = frozenset({Miss.RESOLVE, Miss.CREDENTIAL, Miss.DEFECT})
-"""Reasons on our side: nobody asked the device, so nothing is known, not even that it is down."""
+"""Reasons on our side: nobody asked the device, so nobody knows more of it than before."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -128,7 +128,7 @@ def judge(
     silent = sum(device.id in summary.silent for device in asked)
     partial = sum(summary.outcomes.get(device.id) == "partial" for device in asked)
     rejected = ", ".join(f"{n} {reason}" for reason, n in summary.rejected.items())
-    twins = _twins(listed.devices)
+    twins = _twins(listed.compared)
     lost = _lost(summary, listed, asked)
     return [
         _check(OFFLINE_SHARE, silent <= total * warn_share, f"{silent} of {total} are silent"),

@@ -19,6 +19,8 @@ class PollList:
     devices: Sequence[Device]
     unusable: Mapping[str, int]
     examples: Sequence[str]
+    compared: Sequence[Device]
+    """Among whom to look for devices that are there twice: those of all shards, or nobody."""
 
 
 def list_devices(
@@ -26,19 +28,20 @@ def list_devices(
 ) -> PollList:
     """The devices of `protocols` in `shard`, or in all where that is empty.
 
-    What nobody can poll is told by the one who polls everything, or by its first shard.
+    What nobody can poll is told by the one who polls everything, or by its first shard. The first
+    shard compares the devices of all: two that are one may well be in two shards.
     """
-    devices = listed.devices(protocols)
-    if shard:
-        devices = [device for device in devices if shard_of(device.id, shards) == shard]
+    everybody = listed.devices(protocols)
+    devices = [each for each in everybody if not shard or shard_of(each.id, shards) == shard]
+    compared = everybody if shard in FIRST else ()
     if shard not in FIRST or not set(protocols).issuperset(PROBES):
-        return PollList(devices, {}, ())
+        return PollList(devices, {}, (), compared)
     strange = {name: n for name, n in listed.by_protocol().items() if name not in PROBES}
     unusable = dict(listed.wrong)
     if strange:
         unusable[UNKNOWN_PROTOCOL] = sum(strange.values())
     examples = [f"{n} of protocol {name!r}" for name, n in sorted(strange.items())]
-    return PollList(devices, unusable, (*listed.examples, *examples))
+    return PollList(devices, unusable, (*listed.examples, *examples), compared)
 
 
 def select_due(

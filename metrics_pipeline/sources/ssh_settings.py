@@ -106,7 +106,9 @@ class SshJump(BaseModel, frozen=True, extra="forbid"):
     host: str = Field(min_length=1, description="Its address or name.")
     port: int = Field(default=SSH_PORT, ge=1, le=MAX_PORT, description="Its port.")
     login: SshLogin | None = Field(
-        default=None, description="Who we are to it; without it, the same as to those behind."
+        default=None,
+        description="Who we are to it, with the same keys as for those behind, another `jump` "
+        "included; without it, as who we go to those.",
     )
 
 

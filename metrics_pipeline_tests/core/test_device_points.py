@@ -116,10 +116,21 @@ def test_only_who_was_asked_can_go_offline(reason: Miss) -> None:
     assert board.missed == {}
 
 
-def test_of_a_new_device_that_nobody_could_ask_nothing_is_said() -> None:
-    board = StatusBoard(misses_allowed=1, online={})
-    assert board.judge(DeviceReading("d1", is_up=False, reason=Miss.RESOLVE), 30) == []
-    assert board.online == {}
+@pytest.mark.parametrize("reason", list(Miss))
+def test_a_new_device_is_offline_until_its_first_answer(reason: Miss) -> None:
+    board = StatusBoard(misses_allowed=3, online={})
+    lost = DeviceReading("d1", is_up=False, reason=reason)
+    assert judged(board, [lost, lost, UP, DOWN]) == [False, False, True, True]
+
+
+@given(st.lists(st.sampled_from([None, *Miss]), min_size=1, max_size=20), st.integers(1, 4))
+def test_every_reading_gives_its_device_a_status(
+    reasons: list[Miss | None], misses_allowed: int
+) -> None:
+    board = StatusBoard(misses_allowed, {})
+    for second, reason in enumerate(reasons):
+        points = board.judge(DeviceReading("d1", is_up=reason is None, reason=reason), second)
+        assert second in {point.time_ns for point in points}
 
 
 def test_offline_is_written_with_the_time_of_the_first_missed_answer() -> None:

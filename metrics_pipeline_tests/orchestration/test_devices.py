@@ -265,6 +265,19 @@ def test_a_credential_that_is_not_there_costs_its_devices_and_no_others(tmp_path
         assert it.latest(SSH) != ()
 
 
+def test_new_devices_that_nobody_can_ask_have_a_status_too_and_the_failures_say_why(
+    tmp_path: Path,
+) -> None:
+    with polls(tmp_path) as it:
+        (tmp_path / "devices" / "snmp_community").unlink()
+        it.change(sa.delete(DEVICES).where(DEVICES.c.protocol != "snmp"))
+        assert it.run(STATUS).success
+        assert Counter(statuses(it.latest(STATUS)).values()) == {"offline": 40}
+        metadata = it.metadata(STATUS)
+    assert metadata["devices_credential"] == 40
+    assert {row.data["outcome"] for row in metadata["failures"].records} == {"credential"}
+
+
 def test_an_inventory_that_cannot_be_read_fails_the_step_and_the_values_stay(
     tmp_path: Path,
 ) -> None:
@@ -453,6 +466,22 @@ def test_what_cannot_be_polled_is_told_and_so_are_two_devices_at_one_place(
     assert "simulated-printer-802" in str(missing.description)
     assert not twins.passed
     assert twins.description == "tcp 127.20.8.9: simulated-printer-803, simulated-printer-804"
+
+
+def test_two_devices_at_one_place_are_told_by_the_first_shard_though_they_are_in_two(
+    tmp_path: Path,
+) -> None:
+    with polls(tmp_path, shards=2, snmp={"timeout_seconds": 0.1, "tries": 1}) as it:
+        it.keep({Behaviour.HEALTHY})
+        names = [e.device.id for e in make_devices(Random(1)) if e.behaviour is Behaviour.HEALTHY]
+        first, second = (next(n for n in names if shard_of(n, 2) == shard) for shard in "12")
+        place = {"ip_address": "127.20.8.9", "port": 9, "protocol": "tcp"}
+        it.change(sa.update(DEVICES).values(place).where(DEVICES.c.id.in_((first, second))))
+        told = {
+            shard: answers(it.run(STATUS, shard=shard))["no_two_devices_are_one"] for shard in "12"
+        }
+    assert {shard: check.passed for shard, check in told.items()} == {"1": False, "2": True}
+    assert told["1"].description == f"tcp 127.20.8.9: {', '.join(sorted((first, second)))}"
 
 
 def test_a_protocol_that_is_switched_off_has_no_asset(tmp_path: Path) -> None:

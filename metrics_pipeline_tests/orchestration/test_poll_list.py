@@ -90,3 +90,13 @@ def test_a_device_that_nobody_can_poll_is_not_silently_missing() -> None:
 def test_what_nobody_can_poll_is_told_once(protocols: list[str], shard: str) -> None:
     rows = (DeviceRow("b", "192.0.2.2", "telnet"),)
     assert list_devices(DeviceRows(rows, {"invalid_port": 2}), protocols, shard, 2).unusable == {}
+
+
+def test_devices_of_all_shards_are_compared_by_the_first_and_by_no_other() -> None:
+    names = ["a", "b", "c", "d"]
+    rows = DeviceRows(tuple(DeviceRow(name, "192.0.2.1", "snmp") for name in names), {})
+    compared = {
+        shard: [each.id for each in list_devices(rows, ["snmp"], shard, 2).compared]
+        for shard in ("", "1", "2")
+    }
+    assert compared == {"": names, "1": names, "2": []}
