@@ -33,9 +33,11 @@ from metrics_pipeline.simulators.event_hub.server import (
     epoch_milliseconds,
     serve_event_hub,
 )
+from metrics_pipeline.simulators.loopback_server import Answer, LoopbackServer, Request
 from metrics_pipeline.storage import tallies
 from metrics_pipeline.storage.checkpoints import BlobCheckpointSettings, DatabaseCheckpoints
 from metrics_pipeline.storage.dead_letters import DeadLetters, DeadLetterSettings, KeepReport
+from metrics_pipeline.storage.influx import InfluxStoreSettings
 from metrics_pipeline.storage.operational import OperationalDatabase
 from metrics_pipeline.storage.snapshots import Packing
 from metrics_pipeline_tests.azurite import azurite
@@ -614,6 +616,28 @@ def test_a_store_that_stays_away_loses_nothing(
     assert report.checkpoint.position.sequence_number == 9
     made.run(has_stored(20))
     assert each_once(made.stored(), 30)
+
+
+class _NoStore(LoopbackServer):
+    """Answers every request as nginx does where it expects TLS."""
+
+    def respond(self, _request: Request) -> Answer:
+        return Answer(400, b"<h1>The plain HTTP request was sent to HTTPS port</h1>")
+
+
+@pytest.mark.parametrize("count", [1, 200])
+def test_a_store_that_refuses_whatever_it_is_sent_loses_nothing(
+    hub: EventHubServer, made: Pipeline, count: int
+) -> None:
+    append(hub, range(count))
+    with _NoStore() as server:
+        url = f"http://{server.host}"
+        wrong = made.with_(store=InfluxStoreSettings(kind="influxdb", url=url, api="v3"))
+        of_0 = wrong.run(lambda report: bool(errors(report))).partitions["0"]
+    assert "sent to HTTPS port" in str(of_0.error)
+    assert (of_0.events, of_0.dead_letters, of_0.checkpoint) == (0, {}, None)
+    assert events(made.run(has_stored(count))) == count
+    assert each_once(made.stored(), count)
 
 
 class _UnavailableLetters(DeadLetters):
