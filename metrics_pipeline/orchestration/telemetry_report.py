@@ -105,8 +105,15 @@ def points_in(report: IngestionReport) -> int:
 
 
 def errors_in(report: IngestionReport) -> list[MetricsPipelineError]:
-    """What still was wrong at the end, each cause once."""
-    errors = [part.error for part in report.partitions.values() if part.error is not None]
+    """What still was wrong at the end, each cause once.
+
+    Also that others have taken every partition before anything was stored: a run that succeeds is
+    followed at once by the next, which would fare no better.
+    """
+    parts = report.partitions.values()
+    errors = [part.error for part in parts if part.error is not None]
+    if all(part.is_taken and not part.events for part in parts):
+        errors = [part.failures[-1] for part in parts]
     return list({str(error): error for error in errors}.values())
 
 

@@ -7,17 +7,21 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 
 import dagster as dg
 import pytest
 
 from metrics_pipeline.core.catalog import LORAWAN_DEVICES
+from metrics_pipeline.core.ports import PartitionReader
+from metrics_pipeline.core.telemetry import BatchLimits
 from metrics_pipeline.core.telemetry_assets import DEVICES, JOB, UPLINKS
 from metrics_pipeline.definitions import build_definitions
 from metrics_pipeline.orchestration.schedules import MAX_RUNTIME_TAG
 from metrics_pipeline.orchestration.telemetry_report import CHECKS
+from metrics_pipeline.sources.streams import open_stream
 from metrics_pipeline_tests.orchestration.pipeline import failure_text
 from metrics_pipeline_tests.orchestration.telemetry_pipeline import (
     WINDOW_SECONDS,
@@ -127,6 +131,53 @@ def test_a_hub_out_of_reach_fails_the_run_and_says_so(it: Telemetry) -> None:
     assert "no answer within 2 s" in failure_text(result)
     assert result.get_asset_materialization_events() == []
     it.hub.freeze(False)
+
+
+@contextmanager
+def taken_by_another(it: Telemetry, *partitions: str) -> Iterator[None]:
+    """Somebody reads these with an epoch that no run of ours reaches."""
+    assert it.settings.telemetry is not None
+    limits = BatchLimits(max_wait_seconds=0.1)
+    is_over = threading.Event()
+
+    def keep(readers: Sequence[PartitionReader]) -> None:
+        while not is_over.is_set():
+            for reader in readers:
+                reader.receive(limits)
+
+    with ExitStack() as opened:
+        stream = opened.enter_context(closing(open_stream(it.settings.telemetry.source)))
+        readers = [stream.open(name, None, 10**6) for name in partitions]
+        for reader in readers:
+            opened.enter_context(closing(reader))
+            reader.receive(limits)
+        thread = threading.Thread(target=keep, args=(readers,))
+        thread.start()
+        try:
+            yield
+        finally:
+            is_over.set()
+            thread.join()
+
+
+def test_a_run_that_others_shut_out_of_everything_fails_and_the_next_one_comes_later(
+    it: Telemetry,
+) -> None:
+    it.send(3)
+    ticks = Ticks(it)
+    with taken_by_another(it, "0", "1"):
+        result = it.run()
+    assert not result.success
+    assert "another reader has taken it" in failure_text(result)
+    assert ticks.tick()[1].startswith("The last run failed")
+
+
+def test_a_run_that_others_shut_out_of_one_partition_is_fine(it: Telemetry) -> None:
+    it.send(3)
+    with taken_by_another(it, "1"):
+        result = it.run()
+    assert result.success
+    assert len(it.stored()) == 3
 
 
 def test_a_store_out_of_reach_fails_the_run_and_moves_no_checkpoint(tmp_path: Path) -> None:
