@@ -7,7 +7,7 @@ import gc
 import sqlite3
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
@@ -24,7 +24,8 @@ from metrics_pipeline.core.errors import (
 )
 from metrics_pipeline.core.lorawan_payload import Limits
 from metrics_pipeline.core.points import Point
-from metrics_pipeline.core.telemetry import BatchLimits, Checkpoint, DeadLetter
+from metrics_pipeline.core.ports import EventStream
+from metrics_pipeline.core.telemetry import BatchLimits, Checkpoint, DeadLetter, PartitionKey
 from metrics_pipeline.core.telemetry_assets import SEEN_UP_TO
 from metrics_pipeline.ingestion import IngestionReport, ingest
 from metrics_pipeline.simulators.event_hub.amqp_messages import make_message
@@ -308,6 +309,48 @@ def test_an_interrupt_ends_it_at_once_though_the_hub_is_silent(
     assert made.run(lambda report: report.seconds > 1).partitions["0"].events == 0
 
 
+class _InterruptedAtTheEnd:
+    """A stream that somebody is tired of when it is asked how far it is once `stop` is set."""
+
+    def __init__(self, stream: EventStream, stop: threading.Event) -> None:
+        self._stream = stream
+        self._stop = stop
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+    def partitions(self) -> Any:
+        if self._stop.is_set():
+            raise KeyboardInterrupt
+        return self._stream.partitions()
+
+
+def test_an_interrupt_while_the_hub_is_asked_at_the_end_costs_no_latest_values(
+    hub: EventHubServer, made: Pipeline, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("metrics_pipeline.ingestion.run.PUBLISH_SECONDS", 1000.0)
+    append(hub, range(10))
+    stop = threading.Event()
+    with made.opened() as (stream, stores):
+
+        def stop_later() -> None:
+            until(lambda: len(made.stored()) == 10)
+            stop.set()
+
+        ended = threading.Thread(target=stop_later)
+        ended.start()
+        with pytest.raises(KeyboardInterrupt):
+            ingest(
+                *(cast("EventStream", _InterruptedAtTheEnd(stream, stop)), stores),
+                *(made.rules, made.limits),
+                asset=ASSET,
+                window_seconds=ingesting.WAIT_SECONDS,
+                stop=stop,
+            )
+        ended.join()
+    assert len(device_rows(made)) == 10
+
+
 # --- the hub --------------------------------------------------------------------------------------
 
 
@@ -398,6 +441,72 @@ def test_a_partition_that_another_reader_takes_is_let_go(
     assert len(others) == 10
     assert [p.is_taken for p in report.partitions.values()] == [True, False]
     assert errors(report) == []
+
+
+class _ClaimedWhileAnEarlierRunPublishes(DatabaseCheckpoints):
+    publish: Callable[[], None]
+
+    def claim(self, keys: Collection[PartitionKey]) -> int:
+        epoch = super().claim(keys)
+        self.publish()
+        return epoch
+
+
+def test_what_an_earlier_run_publishes_until_it_is_shut_out_is_not_lost(
+    hub: EventHubServer, made: Pipeline
+) -> None:
+    append(hub, range(2))
+    made.run(has_stored(2))
+    shown = [*snapshot_points(made)]
+    row = device_rows(made)[0]
+    late = replace(row, tags={"device_eui": "F" * 16})
+    stop = threading.Event()
+    with made.opened() as (stream, stores):
+        checkpoints = _ClaimedWhileAnEarlierRunPublishes(
+            OperationalDatabase(made.operational), "test"
+        )
+        checkpoints.publish = lambda: show(made, [*shown, late])
+        append(hub, range(2, 4))
+        with contextlib.closing(checkpoints):
+            ingest(
+                *(stream, replace(stores, checkpoints=checkpoints), made.rules, made.limits),
+                asset=ASSET,
+                window_seconds=ingesting.WAIT_SECONDS,
+                stop=stop,
+                tell=lambda report: stop.set() if events(report) == 2 else None,
+            )
+    assert {row.tags["device_eui"] for row in device_rows(made)} >= {"F" * 16, f"{3:016X}"}
+
+
+@pytest.mark.parametrize(("take_over_seconds", "published"), [(1000.0, 1), (0.0, 3)])
+def test_while_a_later_run_may_be_taking_over_nothing_is_published(
+    hub: EventHubServer,
+    made: Pipeline,
+    monkeypatch: pytest.MonkeyPatch,
+    take_over_seconds: float,
+    published: int,
+) -> None:
+    monkeypatch.setattr("metrics_pipeline.ingestion.run.TAKE_OVER_SECONDS", take_over_seconds)
+    append(hub, [0])
+
+    def take() -> None:
+        until(lambda: len(device_rows(made)) == 1)
+        with made.opened() as (stream, _):
+            reader = stream.open("0", None, 99)
+            reader.receive(BatchLimits(max_wait_seconds=0.1))
+            assert is_taken.wait(ingesting.WAIT_SECONDS)
+            reader.close()
+
+    is_taken = threading.Event()
+
+    def look(report: IngestionReport) -> bool:
+        if report.partitions["0"].is_taken and not is_taken.is_set():
+            is_taken.set()
+            append(hub, range(1, 3), "1")
+        return report.partitions["1"].events == 2
+
+    made.run(look, meanwhile=take)
+    assert len(device_rows(made)) == published
 
 
 def test_what_failed_before_another_reader_took_the_partition_is_no_error_of_it(
