@@ -15,13 +15,15 @@ import dagster as dg
 import pytest
 
 from metrics_pipeline.core.catalog import LORAWAN_DEVICES
+from metrics_pipeline.core.points import Point
 from metrics_pipeline.core.ports import PartitionReader
 from metrics_pipeline.core.telemetry import BatchLimits
 from metrics_pipeline.core.telemetry_assets import DEVICES, JOB, UPLINKS
 from metrics_pipeline.definitions import build_definitions
 from metrics_pipeline.orchestration.schedules import MAX_RUNTIME_TAG
-from metrics_pipeline.orchestration.telemetry_report import CHECKS
+from metrics_pipeline.orchestration.telemetry_report import CHECKS, FEW_DEAD_LETTERS
 from metrics_pipeline.sources.streams import open_stream
+from metrics_pipeline.storage.embedded import EmbeddedStore, EmbeddedStoreSettings
 from metrics_pipeline_tests.orchestration.pipeline import failure_text
 from metrics_pipeline_tests.orchestration.telemetry_pipeline import (
     WINDOW_SECONDS,
@@ -71,8 +73,24 @@ def test_a_run_stores_what_there_is_and_tells_what_it_did(it: Telemetry) -> None
         "1": 8,
     }
     assert it.dead_letters() == {"not_json": 1, "not_utf8": 1}
+    assert told["dead_letters"] == 2
     assert it.totals()["metrics_pipeline_dead_letters_total"] == it.dead_letters()
     assert checks(result) == {**dict.fromkeys(CHECKS, True), "few_events_are_dead_letters": False}
+
+
+def test_what_the_store_refuses_counts_among_the_dead_letters(it: Telemetry) -> None:
+    assert isinstance(it.settings.store, EmbeddedStoreSettings)
+    with closing(EmbeddedStore(it.settings.store)) as store:
+        fields = {"rssi_dbm": "near"}
+        store.write([Point("lorawan_uplink", {"device_eui": "A" * 16}, fields, time.time_ns())])
+    it.send(3)
+    result = it.run()
+    told = metadata(result)
+    assert (told["uplinks_refused"], told["points_rejected"], told["dead_letters"]) == (0, 3, 3)
+    assert it.dead_letters() == {"store_field_type_conflict": 3}
+    (few,) = (c for c in result.get_asset_check_evaluations() if c.check_name == FEW_DEAD_LETTERS)
+    assert not few.passed
+    assert few.description == "3 of 3 uplinks were refused: 3 store_field_type_conflict"
 
 
 def test_what_comes_while_the_run_goes_on_is_stored_too_and_its_devices_are_shown(
