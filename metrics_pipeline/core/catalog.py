@@ -28,6 +28,7 @@ class MetricType(StrEnum):
 
     GAUGE = "gauge"
     COUNTER = "counter"
+    HISTOGRAM = "histogram"
 
 
 @dataclass(frozen=True, slots=True)
@@ -436,8 +437,47 @@ LORAWAN_DEVICE_STATE = (
 )
 """What counting frames needs to know besides (`frame_counts.py`)."""
 
+# --- how well a pipeline does ---------------------------------------------------------------
+
+PIPELINE_HEALTH = Measurement(
+    "pipeline_health", database="system_metrics", tags=("component",), selector="component"
+)
+SCORE = "score"
+
+
+def _health_metric(component: str, family: Family) -> Metric:
+    return Metric(
+        PIPELINE_HEALTH, "value", ValueType.FLOAT, "1", family, 0, 100, selected_by=component
+    )
+
+
+_HEALTH_SCORE = Family(
+    "pipeline_health_score",
+    MetricType.GAUGE,
+    "0 to 100: the mean of pipeline_health_component, weighted by health.weights of the settings; "
+    "a component without data is left out.",
+)
+_HEALTH_COMPONENT = Family(
+    "pipeline_health_component",
+    MetricType.GAUGE,
+    "0 to 100: run_success, artifact_quality and review are shares of the last day in percent, "
+    "freshness falls from 100 to 0 with the age of the last successful run.",
+    ("component",),
+)
+HEALTH_COMPONENTS = ("run_success", "artifact_quality", "freshness", "review")
+HEALTH_METRICS = (
+    _health_metric(SCORE, _HEALTH_SCORE),
+    *(_health_metric(component, _HEALTH_COMPONENT) for component in HEALTH_COMPONENTS),
+)
+
 CATALOG = Catalog(
-    (*FLEET_METRICS, DEVICE_UP, *DEVICE_METRIC_LIST, *LORAWAN_DEVICE_METRICS),
+    (
+        *FLEET_METRICS,
+        DEVICE_UP,
+        *DEVICE_METRIC_LIST,
+        *LORAWAN_DEVICE_METRICS,
+        *HEALTH_METRICS,
+    ),
     (*DETAIL_METRICS, *UPLINK_METRICS, *LORAWAN_DEVICE_STATE),
     UPLINK_OPEN_FIELDS,
 )
@@ -537,7 +577,29 @@ DEAD_LETTERS_DROPPED = Family(
     ("reason",),
 )
 
+FETCH_LATENCY = Family(
+    "fetch_latency_seconds",
+    MetricType.HISTOGRAM,
+    "How long it took to read a source once, with everything that was asked for.",
+    ("source",),
+)
+ARTIFACTS = Family(
+    "artifacts_total",
+    MetricType.COUNTER,
+    "What was asked of a source, a count or a figure each, by whether it came (ok, failed).",
+    ("source", "status"),
+)
+DATABASE_QUERIES = Family(
+    "database_queries_total",
+    MetricType.COUNTER,
+    "Queries to the databases that are read, by what they are for and whether they gave an answer.",
+    ("query_type", "success"),
+)
+
 SELF_FAMILIES = (
+    FETCH_LATENCY,
+    ARTIFACTS,
+    DATABASE_QUERIES,
     LAST_SUCCESS,
     RUN_DURATION,
     RUNS,

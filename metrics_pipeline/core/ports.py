@@ -9,6 +9,7 @@ from typing import Protocol, Self, runtime_checkable
 from metrics_pipeline.core.catalog import Metric
 from metrics_pipeline.core.devices import Device, DeviceReading
 from metrics_pipeline.core.errors import SourceError
+from metrics_pipeline.core.fetches import Fetch
 from metrics_pipeline.core.points import Point
 from metrics_pipeline.core.telemetry import (
     BatchLimits,
@@ -29,9 +30,15 @@ class Reading:
 
     points: tuple[Point, ...]
     failures: tuple[SourceError, ...] = ()
+    fetches: tuple[Fetch, ...] = ()
+    """What it took, as far as that was measured."""
 
     def __add__(self, other: Reading) -> Reading:
-        return Reading(self.points + other.points, self.failures + other.failures)
+        return Reading(
+            self.points + other.points,
+            self.failures + other.failures,
+            self.fetches + other.fetches,
+        )
 
 
 class SnapshotSource(Protocol):

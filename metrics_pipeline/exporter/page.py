@@ -8,7 +8,11 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from prometheus_client import CollectorRegistry
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
+from prometheus_client.core import (
+    CounterMetricFamily,
+    GaugeMetricFamily,
+    HistogramMetricFamily,
+)
 from prometheus_client.exposition import generate_latest as render_text
 from prometheus_client.metrics_core import Metric as ClientMetric
 from prometheus_client.openmetrics.exposition import generate_latest as render_openmetrics
@@ -109,6 +113,11 @@ class _Fixed:
 
 def _to_client(samples: Samples) -> ClientMetric:
     family = samples.family
+    if family.type is MetricType.HISTOGRAM:
+        histogram = HistogramMetricFamily(family.name, family.help, labels=family.labels)
+        for labels, total in samples.values.items():
+            histogram.add_metric(labels, samples.buckets[labels], total)
+        return histogram
     make = CounterMetricFamily if family.type is MetricType.COUNTER else GaugeMetricFamily
     metric = make(family.name, family.help, labels=family.labels)
     for labels, value in samples.values.items():

@@ -6,8 +6,10 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
 from metrics_pipeline.core.catalog import (
+    ARTIFACTS,
     BUILD_INFO,
     DAEMON_HEARTBEAT,
+    DATABASE_QUERIES,
     DEAD_LETTERS,
     DEAD_LETTERS_DROPPED,
     EVENTHUB_LAG_EVENTS,
@@ -16,6 +18,7 @@ from metrics_pipeline.core.catalog import (
     EXPORTER_LAST_REFRESH,
     EXPORTER_REFRESH_FAILURES,
     EXPORTER_SERIES_DROPPED,
+    FETCH_LATENCY,
     LAST_SUCCESS,
     POINTS_REJECTED,
     POINTS_WRITTEN,
@@ -26,13 +29,12 @@ from metrics_pipeline.core.catalog import (
     Family,
     Metric,
 )
+from metrics_pipeline.core.fetches import Buckets, Labels, from_label, histograms
 from metrics_pipeline.core.points import Point, without_fields
 from metrics_pipeline.core.telemetry_assets import UPLINKS
 from metrics_pipeline.core.validation import NS_PER_SECOND
 from metrics_pipeline.exporter.instance_reader import InstanceState
 from metrics_pipeline.storage.snapshots import Snapshot
-
-Labels = tuple[str, ...]
 
 NOTHING: Mapping[str, int] = {}
 
@@ -49,6 +51,9 @@ class Samples:
 
     family: Family
     values: dict[Labels, float] = field(default_factory=dict)
+    """Of a histogram the sum."""
+    buckets: Mapping[Labels, Buckets] = field(default_factory=dict)
+    """Of a histogram, with the labels of `values`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,6 +123,7 @@ def _about_itself(seen: Seen) -> list[Samples]:
         _labelled(POINTS_WRITTEN, seen.totals.get(POINTS_WRITTEN.name, {})),
         _labelled(POINTS_REJECTED, seen.totals.get(POINTS_REJECTED.name, {})),
         *_telemetry(seen),
+        *_fetches(seen.totals),
         _labelled(BUILD_INFO, {seen.version: 1}),
         _single(EXPORTER_LAST_REFRESH, seen.refreshed_at_seconds),
         _single(EXPORTER_REFRESH_FAILURES, seen.refresh_failures),
@@ -142,6 +148,17 @@ def _telemetry(seen: Seen) -> list[Samples]:
             for family in (DEAD_LETTERS, DEAD_LETTERS_DROPPED)
         ),
     ]
+
+
+def _fetches(totals: Mapping[str, Mapping[str, int]]) -> list[Samples]:
+    found = histograms(totals)
+    sums = {labels: each.sum_seconds for labels, each in found.items()}
+    buckets = {labels: each.buckets for labels, each in found.items()}
+    counters = (
+        Samples(family, {from_label(k): float(n) for k, n in totals.get(family.name, {}).items()})
+        for family in (ARTIFACTS, DATABASE_QUERIES)
+    )
+    return [Samples(FETCH_LATENCY, sums, buckets), *counters]
 
 
 def _last_success(snapshots: Iterable[Snapshot]) -> Samples:

@@ -23,18 +23,19 @@ def find_in_flight(
     job_name: str,
     assets: Collection[dg.AssetKey],
     partition: str | None = None,
-) -> dg.DagsterRun | None:
-    """The newest run that has not ended and is of the job, or makes one of its assets; or None.
+) -> list[dg.RunRecord]:
+    """The runs that have not ended and are of the job, or make one of its assets; newest first.
 
     The latter are started from the asset graph, under a job of Dagster's own, and hold the pool.
     With `partition`, only runs of that one.
     """
     tags = {} if partition is None else {PARTITION_NAME_TAG: partition}
-    runs = instance.get_runs(dg.RunsFilter(statuses=list(IN_FLIGHT), tags=tags))
-    for run in runs:
-        if run.job_name == job_name or not (run.asset_selection or set()).isdisjoint(assets):
-            return run
-    return None
+    records = instance.get_run_records(dg.RunsFilter(statuses=list(IN_FLIGHT), tags=tags))
+    return [record for record in records if _makes(record.dagster_run, job_name, assets)]
+
+
+def _makes(run: dg.DagsterRun, job_name: str, assets: Collection[dg.AssetKey]) -> bool:
+    return run.job_name == job_name or not (run.asset_selection or set()).isdisjoint(assets)
 
 
 def launch_unless_in_flight(
@@ -47,10 +48,11 @@ def launch_unless_in_flight(
     requests, reasons = [], []
     wanted: Sequence[str | None] = partitions or [None]
     for partition in wanted:
-        run = find_in_flight(context.instance, job_name, assets, partition)
-        if run is None:
+        in_flight = find_in_flight(context.instance, job_name, assets, partition)
+        if not in_flight:
             requests.append(_request(context, partition))
         else:
+            run = in_flight[0].dagster_run
             reasons.append(
                 f"Run {run.run_id} of {run.job_name} is still {run.status.value.lower()}; this "
                 "tick is skipped, the next one will count."

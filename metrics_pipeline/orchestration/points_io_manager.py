@@ -1,10 +1,11 @@
 """Stores what assets return, and shows in the materialization what was stored and what was not."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import dagster as dg
 
 from metrics_pipeline.core.errors import MetricsPipelineError, StoreError
+from metrics_pipeline.core.fetches import Fetch
 from metrics_pipeline.core.points import Point
 from metrics_pipeline.core.ports import Reading
 from metrics_pipeline.orchestration.failures import failure
@@ -52,6 +53,8 @@ def _describe(report: WriteReport, reading: Reading) -> dict[str, dg.MetadataVal
             {"asset": report.snapshot.asset, "revision": report.snapshot.revision}
         ),
     }
+    if reading.fetches:
+        shown["fetches"] = _fetches_table(reading.fetches)
     if report.rejected:
         shown["rejected"] = _rejected_table(report.rejected)
         shown["rejected_examples"] = dg.MetadataValue.md(
@@ -72,6 +75,22 @@ def _values(reading: Reading) -> dict[str, dg.MetadataValue]:
         for name, value in fields
         if isinstance(value, int | float)
     }
+
+
+def _fetches_table(fetches: Sequence[Fetch]) -> dg.MetadataValue:
+    return dg.MetadataValue.table(
+        [
+            dg.TableRecord(
+                {
+                    "source": fetch.source,
+                    "seconds": round(fetch.seconds, 3),
+                    "ok": fetch.succeeded,
+                    "failed": fetch.failed,
+                }
+            )
+            for fetch in fetches
+        ]
+    )
 
 
 def _rejected_table(rejected: Mapping[str, int]) -> dg.MetadataValue:

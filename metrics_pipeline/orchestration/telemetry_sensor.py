@@ -35,6 +35,10 @@ MINIMUM_INTERVAL_SECONDS = 2
 """The daemon looks at its sensors every 5 s; one that may tick as often ticks at every second
 look."""
 
+LEAD_SECONDS = 20.0
+"""So long before a run's window ends the next one is launched: a tick, the queue and the start of a
+process take 5 to 10 s, on a busy machine 20."""
+
 IN_TIME_SECONDS = 30.0
 """While nothing waits longer than this, all there is counts as stored (DESIGN, cadence)."""
 
@@ -55,6 +59,12 @@ class BacklogWatch:
         self._lock = threading.Lock()
         self._opened = ExitStack()
         self._telemetry: TelemetryConnections | None = None
+
+    @property
+    def window_seconds(self) -> float:
+        """Of a run."""
+        assert self._settings.telemetry is not None
+        return self._settings.telemetry.window_seconds
 
     def look(self, before: Backlog) -> tuple[Backlog, int]:
         """How far both are, and when that was, in ns since the epoch; left for the exporter too.
@@ -109,8 +119,8 @@ def build_telemetry_sensor(watch: BacklogWatch) -> dg.SensorDefinition:
         minimum_interval_seconds=MINIMUM_INTERVAL_SECONDS,
         default_status=dg.DefaultSensorStatus.RUNNING,
         description="Launches a run when the hub has events that are not stored, and none is in "
-        "flight. Its cursor is, by partition, the newest event of the hub and the last that is "
-        "stored.",
+        "flight or the window of the one that is ends soon. Its cursor is, by partition, the "
+        "newest event of the hub and the last that is stored.",
     )
     def telemetry_backlog(context: dg.SensorEvaluationContext) -> dg.SensorResult:
         try:
@@ -118,19 +128,22 @@ def build_telemetry_sensor(watch: BacklogWatch) -> dg.SensorDefinition:
         except MetricsPipelineError as error:
             # Not a failed tick, nor a log of its own: there would be one every 5 s while it lasts.
             return dg.SensorResult(skip_reason=f"How far the hub is was not found out: {error}")
-        return _decide(context.instance, backlog, now_ns)
+        return _decide(context.instance, backlog, now_ns, watch.window_seconds)
 
     return telemetry_backlog
 
 
-def _decide(instance: dg.DagsterInstance, backlog: Backlog, now_ns: int) -> dg.SensorResult:
+def _decide(
+    instance: dg.DagsterInstance, backlog: Backlog, now_ns: int, window_seconds: float
+) -> dg.SensorResult:
     seen, cursor = _tell(backlog, now_ns), to_cursor(backlog)
     if not any(each.lag_events and not each.is_ahead for each in backlog.values()):
         is_ahead = any(each.is_ahead for each in backlog.values())
         said = "A run would find nothing" if is_ahead else "Nothing to do"
         return dg.SensorResult(skip_reason=f"{said}: {seen}.", cursor=cursor)
-    run = find_in_flight(instance, JOB, [ASSET])
-    if run is not None:
+    in_flight = find_in_flight(instance, JOB, [ASSET])
+    if in_flight and not _ends_soon(in_flight, window_seconds, now_ns / NS_PER_SECOND):
+        run = in_flight[0].dagster_run
         reason = f"Run {run.run_id} is still {run.status.value.lower()}: {seen}."
         return dg.SensorResult(skip_reason=reason, cursor=cursor)
     last = instance.get_run_records(dg.RunsFilter(job_name=JOB), limit=FAILURES_COUNTED)
@@ -141,6 +154,19 @@ def _decide(instance: dg.DagsterInstance, backlog: Backlog, now_ns: int) -> dg.S
     # The same answer for whoever asks twice, such as a second daemon, before there is a run.
     key = f"after {last[0].dagster_run.run_id}" if last else "first"
     return dg.SensorResult(run_requests=[dg.RunRequest(run_key=key)], cursor=cursor)
+
+
+def _ends_soon(
+    in_flight: Sequence[dg.RunRecord], window_seconds: float, now_seconds: float
+) -> bool:
+    """Whether the one run there is should be followed by the next, which takes over from it.
+
+    The next one claims the partitions with a higher epoch once it has started: until then this one
+    goes on, and then it ends. So nobody waits for a process to start.
+    """
+    started = in_flight[0].start_time if len(in_flight) == 1 else None
+    lead = min(LEAD_SECONDS, window_seconds / 2)
+    return started is not None and now_seconds >= started + window_seconds - lead
 
 
 def pause_seconds(last: Sequence[dg.RunRecord], now_seconds: float) -> float:

@@ -288,4 +288,5 @@ SPEC = SourceSpec(
     answers=tuple(QUERIES),
     settings_type=InventorySettings,
     build=Inventory,
+    query_type="inventory",
 )

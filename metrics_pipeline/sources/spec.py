@@ -29,3 +29,5 @@ class SourceSpec:
     settings_type: type[BaseModel]
     build: Callable[[Any], SnapshotSource]
     """Makes the source from its settings section; opens no connection yet."""
+    query_type: str = ""
+    """Of a database, what it is asked about: a label of `database_queries_total`."""

@@ -26,6 +26,7 @@ from metrics_pipeline.core.errors import (
     StoreError,
     StoreUnavailable,
 )
+from metrics_pipeline.core.fetches import Fetch, totals_of
 from metrics_pipeline.core.open_fields import with_typed_names
 from metrics_pipeline.core.points import Point
 from metrics_pipeline.core.ports import PointStore, Reading
@@ -192,6 +193,17 @@ class Writer:
         """
         with self._operational.writing() as connection:
             losses.count(connection, key, after, events)
+
+    def count_fetches(self, fetches: Sequence[Fetch]) -> None:
+        """Add what `fetches` took and brought to the totals; each is given once."""
+        totals = totals_of(fetches)
+
+        def count() -> None:
+            with self._operational.writing() as connection:
+                for name in sorted(totals):
+                    tallies.add(connection, name, totals[name])
+
+        call_with_retries(count, RETRIES, self._timing)
 
     def latest(self, asset: str) -> snapshots.Snapshot | None:
         """The snapshot of `asset`, or None if it never gave anything."""

@@ -14,8 +14,9 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families 
 from prometheus_client.parser import text_string_to_metric_families as parse_text
 
 from metrics_pipeline.core.catalog import FLEET_METRICS, SELF_FAMILIES, Family, MetricType
+from metrics_pipeline.core.fetches import BUCKETS, Fetch, Labels, histograms, totals_of
 from metrics_pipeline.exporter.page import OPENMETRICS, TEXT, Page, render
-from metrics_pipeline.exporter.samples import Labels, Samples
+from metrics_pipeline.exporter.samples import Samples
 
 GAUGE = Family("robots_seen", MetricType.GAUGE, "Robots\nthat \\ were seen.", ("place", "kind"))
 COUNTER = Family("robots_lost_total", MetricType.COUNTER, "Robots that were lost.", ("place",))
@@ -74,9 +75,35 @@ def test_help_and_type_come_back_from_both_formats() -> None:
 
 def test_every_family_of_the_catalogue_is_fit_for_both_formats() -> None:
     families = [*(metric.family for metric in FLEET_METRICS), *SELF_FAMILIES]
-    page = render([Samples(f, {("x",) * len(f.labels): 1.0}) for f in families])
+    labels = {f.name: ("x",) * len(f.labels) for f in families}
+    page = render(
+        [Samples(f, {labels[f.name]: 1.0}, {labels[f.name]: [("+Inf", 1.0)]}) for f in families]
+    )
+    names = {f.name for f in families if f.type is not MetricType.HISTOGRAM}
+    for family in families:
+        if family.type is MetricType.HISTOGRAM:
+            names |= {f"{family.name}_{part}" for part in ("bucket", "count", "sum")}
     for read_families in both(page):
-        assert {s.name for f in read_families for s in f.samples} == {f.name for f in families}
+        assert {s.name for f in read_families for s in f.samples} == names
+
+
+@given(st.lists(st.floats(0, 1000), min_size=1))
+def test_a_histogram_comes_back_from_both_formats_with_every_fetch_in_its_buckets(
+    seconds: list[float],
+) -> None:
+    (found,) = histograms(totals_of(Fetch("hub", each, 1, 0) for each in seconds)).values()
+    family = Family("fetch_latency_seconds", MetricType.HISTOGRAM, "How long.", ("source",))
+    page = render([Samples(family, {("hub",): found.sum_seconds}, {("hub",): found.buckets})])
+    for read_families in both(page):
+        ((family_read),) = read_families
+        assert family_read.type == "histogram"
+        samples = {(s.name, s.labels.get("le")): s.value for s in family_read.samples}
+        for bound in BUCKETS:
+            within = sum(each <= bound for each in seconds)
+            assert samples["fetch_latency_seconds_bucket", str(bound)] == within
+        assert samples["fetch_latency_seconds_bucket", "+Inf"] == len(seconds)
+        assert samples["fetch_latency_seconds_count", None] == len(seconds)
+        assert samples["fetch_latency_seconds_sum", None] == pytest.approx(sum(seconds), abs=1e-3)
 
 
 def test_an_empty_page_is_a_page() -> None:

@@ -16,9 +16,10 @@ from metrics_pipeline.core.catalog import (
     ValueType,
 )
 from metrics_pipeline.core.devices import DISK_USAGE, DISKS
+from metrics_pipeline.core.fetches import Labels
 from metrics_pipeline.core.points import FieldValue, Point
 from metrics_pipeline.exporter.instance_reader import InstanceState, JobState
-from metrics_pipeline.exporter.samples import Labels, Seen, collect, collect_points, only_asked
+from metrics_pipeline.exporter.samples import Seen, collect, collect_points, only_asked
 from metrics_pipeline.storage.snapshots import Snapshot
 
 NOTHING_SEEN = Seen({}, {}, None, None, 0, "1.2.3")
@@ -83,6 +84,9 @@ def test_the_gauges_of_the_contract_have_exactly_these_names() -> None:
 
 def test_the_families_about_the_product_have_the_names_and_labels_of_the_contract() -> None:
     assert {family.name: family.labels for family in SELF_FAMILIES} == {
+        "fetch_latency_seconds": ("source",),
+        "artifacts_total": ("source", "status"),
+        "database_queries_total": ("query_type", "success"),
         "metrics_pipeline_last_success_timestamp_seconds": ("asset",),
         "metrics_pipeline_run_duration_seconds": ("job",),
         "metrics_pipeline_runs_total": ("job", "status"),
@@ -113,6 +117,10 @@ def test_every_part_of_what_was_seen_is_shown() -> None:
         totals={
             "metrics_pipeline_points_written_total": {"fleet_counts": 3},
             "metrics_pipeline_points_rejected_total": {"wrong_type": 1},
+            "artifacts_total": {'["hub","ok"]': 2},
+            "database_queries_total": {'["inventory","false"]': 3},
+            "fetch_latency_seconds_bucket": {'["hub","0.5"]': 1},
+            "fetch_latency_seconds_sum_us": {'["hub"]': 250_000},
         },
         instance=InstanceState(
             jobs={"fleet_counts": JobState({1: "success"}, 2.5, {"success": 7, "failure": 1})},
@@ -135,6 +143,9 @@ def test_every_part_of_what_was_seen_is_shown() -> None:
         "metrics_pipeline_run_queue_length": {(): 2.0},
         "metrics_pipeline_points_written_total": {("fleet_counts",): 3.0},
         "metrics_pipeline_points_rejected_total": {("wrong_type",): 1.0},
+        "artifacts_total": {("hub", "ok"): 2.0},
+        "database_queries_total": {("inventory", "false"): 3.0},
+        "fetch_latency_seconds": {("hub",): 0.25},
         "metrics_pipeline_build_info": {("1.2.3",): 1.0},
         "metrics_pipeline_exporter_last_refresh_timestamp_seconds": {(): 99.0},
         "metrics_pipeline_exporter_refresh_failures_total": {(): 4.0},

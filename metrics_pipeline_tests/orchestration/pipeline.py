@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,8 +22,10 @@ from metrics_pipeline.definitions import build_definitions
 from metrics_pipeline.settings import Settings
 from metrics_pipeline.simulators.fleet import Concentrator, Deployment, Device, Fleet, FleetState
 from metrics_pipeline.simulators.iot_hub import IotHubSimulator
+from metrics_pipeline.storage import tallies
 from metrics_pipeline.storage.embedded import EmbeddedStore, EmbeddedStoreSettings
 from metrics_pipeline.storage.open import open_writer
+from metrics_pipeline.storage.operational import OperationalDatabase
 
 FLEET = FleetState(
     devices=(
@@ -80,6 +82,14 @@ class Pipeline:
     def latest(self) -> dict[str, FieldValue]:
         """The values an exporter would show."""
         return {k: v for point in self.latest_points() for k, v in point.fields.items()}
+
+    def totals(self) -> dict[str, dict[str, int]]:
+        """What an exporter's counters are made of."""
+        with (
+            closing(OperationalDatabase(self.settings.operational_database)) as database,
+            database.reading() as connection,
+        ):
+            return tallies.totals(connection)
 
     def latest_points(self) -> list[Point]:
         """The points of all snapshots."""

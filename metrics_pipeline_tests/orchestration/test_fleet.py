@@ -11,6 +11,7 @@ from pathlib import Path
 import dagster as dg
 import pytest
 
+from metrics_pipeline.core.fetches import from_label, histograms
 from metrics_pipeline.orchestration.run_time import SCHEDULED_TAG
 from metrics_pipeline.simulators.iot_hub import error_answer, json_answer, throttled
 from metrics_pipeline_tests.orchestration.pipeline import (
@@ -162,6 +163,31 @@ def test_the_metadata_shows_the_values_and_where_they_are(tmp_path: Path) -> Non
     assert shown["points_stored"] == 2
     assert shown["points_rejected"] == 0
     assert shown["snapshot"] == {"asset": "fleet/device_counts", "revision": 1}
+
+
+def test_what_was_fetched_is_counted_once_and_shown(tmp_path: Path) -> None:
+    with pipeline(tmp_path) as it:
+        it.run()
+        it.lose_hub()
+        it.run("device_counts")
+        totals = it.totals()
+        event = it.instance.get_latest_materialization_event(KEY)
+    asked = len(COUNTS) - 1  # of the hub; the inventory counts the concentrators
+    found = {from_label(label): n for label, n in totals["artifacts_total"].items()}
+    assert found["azure_iot_hub", "ok"] == asked
+    assert found["azure_iot_hub", "failed"] >= 2  # both counts, perhaps at two tries
+    assert found["inventory", "ok"] == 1
+    assert totals["database_queries_total"] == {'["inventory","true"]': 1}
+    fetched = histograms(totals)
+    # Three assets, of which one was read again without its hub.
+    assert fetched["azure_iot_hub",].buckets[-1][1] >= 3
+    assert fetched["inventory",].buckets[-1] == ("+Inf", 1.0)
+    assert event is not None
+    assert event.asset_materialization is not None
+    shown = event.asset_materialization.metadata["fetches"]
+    assert isinstance(shown, dg.TableMetadataValue)
+    (row,) = (record.data for record in shown.records)
+    assert (row["source"], row["ok"], row["failed"]) == ("azure_iot_hub", 2, 0)
 
 
 def test_points_carry_the_time_the_run_was_due(tmp_path: Path) -> None:

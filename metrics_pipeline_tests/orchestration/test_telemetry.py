@@ -234,12 +234,12 @@ def test_a_run_that_is_interrupted_has_lost_nothing(tmp_path: Path) -> None:
         assert it.checkpoints()["0"].position.sequence_number == 4
 
 
-def test_the_job_has_a_limit_and_the_asset_a_pool(it: Telemetry) -> None:
+def test_the_job_has_a_limit_and_the_asset_no_pool_for_runs_overlap(it: Telemetry) -> None:
     definitions = build_definitions(it.settings)
     job = definitions.resolve_job_def(JOB)
     assert job.tags[MAX_RUNTIME_TAG] == str(math.ceil(WINDOW_SECONDS) + 60)
     asset = definitions.resolve_assets_def(ASSET)
-    assert asset.op.pool == "telemetry"
+    assert asset.op.pool is None
     assert asset.group_names_by_key[ASSET] == "telemetry"
     assert asset.dependency_keys == {dg.AssetKey(["event_hub", "uplinks"])}
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import dagster as dg
@@ -13,6 +14,7 @@ from metrics_pipeline.core.telemetry_assets import JOB, UPLINKS
 from metrics_pipeline.definitions import build_definitions
 from metrics_pipeline.orchestration.telemetry_sensor import (
     FIRST_PAUSE_SECONDS,
+    LEAD_SECONDS,
     LONGEST_PAUSE_SECONDS,
     pause_seconds,
 )
@@ -37,6 +39,13 @@ def lag(it: Telemetry) -> dict[str, tuple[float, float]]:
         )
         for point in snapshot.points
     }
+
+
+def start(it: Telemetry, run: dg.DagsterRun, seconds_ago: float) -> None:
+    """As if the run had started then."""
+    at = datetime.now(UTC) - timedelta(seconds=seconds_ago)
+    event = dg.DagsterEvent(dg.DagsterEventType.RUN_START.value, run.job_name)
+    it.instance.run_storage.handle_run_event(run.run_id, event, at)
 
 
 def test_it_is_on_by_default(it: Telemetry) -> None:
@@ -80,6 +89,25 @@ def test_nothing_is_launched_while_a_run_is_in_flight(it: Telemetry) -> None:
     assert f"Run {run.run_id} is still started: 3 events in 1 of 2 partitions" in reason
     it.instance.report_run_canceled(run)
     assert ticks.tick() == ([f"after {run.run_id}"], "")
+
+
+def test_a_run_whose_window_ends_soon_is_followed_once_while_it_still_reads(it: Telemetry) -> None:
+    it.send(3)
+    ticks = Ticks(it)
+    job = build_definitions(it.settings).resolve_job_def(JOB)
+    assert it.settings.telemetry is not None
+    window = it.settings.telemetry.window_seconds
+    run = it.instance.create_run_for_job(job, status=dg.DagsterRunStatus.STARTING)
+    assert ticks.tick()[0] == []  # one that has not begun has no window yet
+    start(it, run, seconds_ago=0)
+    assert ticks.tick()[0] == []
+    start(it, run, seconds_ago=window - min(LEAD_SECONDS, window / 2))
+    assert ticks.tick() == ([f"after {run.run_id}"], "")
+    assert ticks.tick() == ([f"after {run.run_id}"], "")  # one key: Dagster launches it once
+    follower = it.instance.create_run_for_job(job, status=dg.DagsterRunStatus.STARTING)
+    keys, reason = ticks.tick()
+    assert keys == []
+    assert f"Run {follower.run_id} is still starting" in reason
 
 
 def test_the_lag_grows_while_nothing_is_stored(it: Telemetry) -> None:

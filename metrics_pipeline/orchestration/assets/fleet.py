@@ -4,12 +4,14 @@ Three assets in one job. Each reads its counts one by one, stores those that cou
 fails, with every reason, if one could not.
 """
 
+import functools
 import time
 from collections.abc import Iterable, Iterator
 from datetime import timedelta
 
 import dagster as dg
 
+from metrics_pipeline.access.fetching import measured
 from metrics_pipeline.core.errors import StoreError
 from metrics_pipeline.core.fleet import GROUP, JOB, FleetAsset
 from metrics_pipeline.core.points import Point
@@ -64,8 +66,19 @@ def _build_asset(asset: FleetAsset, fleet: FleetSettings) -> dg.AssetsDefinition
 def _read(context: dg.AssetExecutionContext, asset: FleetAsset, at_ns: int) -> Reading:
     total = Reading(())
     for name, metrics in asset.asked.items():
-        total += getattr(context.resources, name).read(metrics, at_ns)
+        source = getattr(context.resources, name)
+        total += measured(
+            name, functools.partial(source.read, metrics, at_ns), SOURCES[name].query_type
+        )
+    _count(context, total)
     return total
+
+
+def _count(context: dg.AssetExecutionContext, reading: Reading) -> None:
+    try:
+        getattr(context.resources, WRITER).count_fetches(reading.fetches)
+    except StoreError as error:
+        context.log.warning("What was fetched is missing in the exporter's totals: %s", error)
 
 
 def _result(

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 import dagster as dg
 
 from metrics_pipeline.core.errors import MetricsPipelineError
-from metrics_pipeline.core.telemetry_assets import DEVICES, GROUP, JOB, UPLINKS
+from metrics_pipeline.core.telemetry_assets import DEVICES, GROUP, UPLINKS
 from metrics_pipeline.ingestion import IngestionReport, Stores, ingest
 from metrics_pipeline.orchestration.failures import failure
 from metrics_pipeline.orchestration.resources import WRITER
@@ -40,6 +40,7 @@ def build_telemetry_assets(settings: Settings) -> list[dg.AssetsDefinition]:
 
 
 def _build_asset(settings: Settings, telemetry: TelemetrySettings) -> dg.AssetsDefinition:
+    """Without a pool: a run takes over from the one before while that still reads."""
     key = dg.AssetKey.from_user_string(UPLINKS)
 
     @dg.asset(
@@ -54,7 +55,6 @@ def _build_asset(settings: Settings, telemetry: TelemetrySettings) -> dg.AssetsD
             dg.AssetCheckSpec(check, asset=key, description=about)
             for check, about in CHECKS.items()
         ],
-        pool=JOB,
     )
     def store_uplinks(context: dg.AssetExecutionContext) -> Iterator[dg.MaterializeResult[None]]:
         longest = LongestLag()
