@@ -466,7 +466,8 @@ class TelemetrySettings(BaseModel, frozen=True, extra="forbid"):
         default=DatabaseCheckpointSettings(), description="Where it is kept how far is stored."
     )
     dead_letters: DeadLetterSettings = Field(
-        default=DeadLetterSettings(), description="How much is kept of what cannot be decoded."
+        default=DeadLetterSettings(),
+        description="How much is kept of what cannot be decoded or stored.",
     )
     window_seconds: int = Field(
         default=240,
@@ -483,13 +484,15 @@ class TelemetrySettings(BaseModel, frozen=True, extra="forbid"):
         gt=0,
         le=3650,
         description="Days after its last uplink for which a device is shown, and its frames are "
-        "counted on. Some times the longest pause between two uplinks, or its series come and go.",
+        "counted on. Several times the longest pause between two uplinks, or its series come and "
+        "go.",
     )
     warn_dead_letter_share: float = Field(
         default=0.05,
         gt=0,
         le=1,
-        description="More than this share of refused uplinks is a warning.",
+        description="More than this share of uplinks that the decoding or the store refused is a "
+        "warning.",
     )
     warn_lag_seconds: float = Field(
         default=30.0,

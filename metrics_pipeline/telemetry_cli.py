@@ -17,7 +17,7 @@ def add_telemetry(commands: Any, add: AddParser) -> None:
     parser = add(
         commands,
         "telemetry",
-        "Look at what cannot be decoded; store events again.",
+        "Look at what cannot be decoded or stored; store events again.",
         "telemetry dead-letters --reason not_json",
     )
     actions = parser.add_subparsers(required=True, metavar="ACTION")
@@ -29,7 +29,8 @@ def _add_dead_letters(actions: Any, add: AddParser) -> None:
     parser = add(
         actions,
         "dead-letters",
-        "List the events that could not be decoded, the oldest first; show one; delete old ones.",
+        "List the events that could not be decoded or stored, the oldest first; show one; delete "
+        "old ones.",
         "telemetry dead-letters --show 17",
         below=True,
     )
@@ -57,7 +58,8 @@ def _add_replay(actions: Any, add: AddParser) -> None:
         "replay",
         "Read events from the hub once more and store them again, which changes nothing where they "
         "are stored already. No checkpoint moves and no run is disturbed. While a run reads the "
-        "partition the hub lets nobody else in of its consumer group: name another.",
+        "partition the hub lets nobody else in of its consumer group: name another. Status 1 if "
+        "events are gone from the hub, or were refused by the decoding or by the store.",
         "telemetry replay --partition 0 --from 1200 --to 1300 --consumer-group replay",
         below=True,
     )
@@ -79,13 +81,14 @@ def _add_replay(actions: Any, add: AddParser) -> None:
         "--dead-letters",
         action="store_true",
         help="only events with a dead letter (of --reason, --partition); those that can be decoded "
-        "now are stored, and their dead letters deleted",
+        "and stored now are, and their dead letters deleted",
     )
     how.add_argument(
         "--move-checkpoint",
         action="store_true",
         help="store nothing here, but move the checkpoint back (or on) to just before --from: a "
-        "run that is on its way lets the partition go, and the next one reads from there",
+        "run that is on its way lets the partition go, and the next one reads from there, or from "
+        "the first that the hub still has",
     )
     parser.set_defaults(command=_later("replay"))
 

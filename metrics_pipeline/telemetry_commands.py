@@ -18,6 +18,7 @@ from datetime import UTC, datetime
 from itertools import groupby
 
 from metrics_pipeline.core.catalog import CATALOG
+from metrics_pipeline.core.lorawan import Reason
 from metrics_pipeline.core.telemetry import Checkpoint, PartitionKey
 from metrics_pipeline.core.validation import NS_PER_SECOND
 from metrics_pipeline.settings_file import load_settings
@@ -35,7 +36,6 @@ AT_ONCE = 500
 NS_PER_DAY = 86_400 * NS_PER_SECOND
 COLUMNS = ("id", "partition", "number", "accepted", "reason", "bytes", "detail")
 DETAIL_CHARACTERS = 80
-NEWEST = 2**63 - 1
 
 
 def dead_letters(options: argparse.Namespace) -> int:
@@ -50,7 +50,10 @@ def dead_letters(options: argparse.Namespace) -> int:
 
 
 def replay(options: argparse.Namespace) -> int:
-    """Store events again; status 1 if some were not there, or are refused still."""
+    """Store events again; status 1 if some were not there, or are refused (still).
+
+    What no device sent is refused, too, and rightly so.
+    """
     problem = _misuse(options)
     if problem:
         print(problem, file=sys.stderr)
@@ -70,9 +73,8 @@ def replay(options: argparse.Namespace) -> int:
             return 1
         if options.move_checkpoint:
             return _move_checkpoint(opened, partition, options.first)
-        last = NEWEST if options.last is None else options.last
         with _replaying(opened, options.consumer_group) as replaying:
-            return _replay_range(replaying, partition, options.first, last)
+            return _replay_range(replaying, partition, options.first, options.last)
 
 
 @contextmanager
@@ -196,14 +198,17 @@ def _misuse_of_move(options: argparse.Namespace) -> str:
     return ""
 
 
-def _replay_range(replaying: Replay, partition: str, first: int, last: int) -> int:
+def _replay_range(replaying: Replay, partition: str, first: int, last: int | None) -> int:
     done = replaying.replay_range(partition, first, last, _say_so_far)
     _say(done)
-    wanted = last - first + 1
-    if last != NEWEST and done.events < wanted:
-        print(f"{wanted - done.events} events are not in the hub (any more)", file=sys.stderr)
-        return 1
-    return 1 if done.rejected else 0
+    if done.gone:
+        print(f"{done.gone} events are not in the hub (any more)", file=sys.stderr)
+    return 1 if _is_anything_missing(done) else 0
+
+
+def _is_anything_missing(done: Replayed) -> bool:
+    refused = done.refused.total() - done.refused[Reason.FOREIGN_SCOPE]
+    return bool(refused or done.rejected or done.gone)
 
 
 def _replay_dead_letters(
@@ -223,7 +228,7 @@ def _replay_dead_letters(
             f"{done.gone} are not in the hub any more, and only their beginning is kept here",
             file=sys.stderr,
         )
-    return 1 if done.refused or done.rejected or done.gone else 0
+    return 1 if _is_anything_missing(done) else 0
 
 
 def _batches(letters: DeadLetters, wanted: Selection) -> Iterator[list[KeptDeadLetter]]:
@@ -242,6 +247,8 @@ def _move_checkpoint(opened: TelemetryConnections, partition: str, first: int) -
     old = checkpoints.find(key)
     checkpoints.rewind(key, old, Checkpoint(before, epoch))
     after = before.sequence_number + 1
+    if after > first:
+        print(f"Events {first} to {after - 1} are not in the hub any more.", file=sys.stderr)
     was = "nowhere" if old is None else f"at event {old.position.sequence_number}"
     print(f"The checkpoint of partition {partition} was {was}, and is before event {after} now.")
     print("The next run reads from there. What it stores again is there once.")

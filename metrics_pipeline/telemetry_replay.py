@@ -59,13 +59,19 @@ class Replay:
     limits: BatchLimits
 
     def replay_range(
-        self, partition: str, first: int, last: int, tell: Callable[[Replayed], None]
+        self, partition: str, first: int, last: int | None, tell: Callable[[Replayed], None]
     ) -> Replayed:
-        """Store the events from `first` to `last` again, and keep dead letters of the others."""
+        """Store the events from `first` to `last` again, and keep dead letters of the others.
+
+        None for `last` is the newest at the moment.
+        """
         done = Replayed()
+        if last is None:
+            last = self.stream.partitions()[partition].last_sequence_number
         for events in self._read(partition, first, last):
             self._store(events, self.rules, done)
             tell(done)
+        done.gone = max(0, last - first + 1 - done.events)
         return done
 
     def replay_dead_letters(self, kept: Sequence[KeptDeadLetter], done: Replayed) -> list[int]:
@@ -122,7 +128,7 @@ class Replay:
         done.events += len(events)
 
     def position_before(self, partition: str, number: int, claim: Callable[[], int]) -> Position:
-        """Where a reader stands that is to read event `number` next; before all if it is gone.
+        """Where a reader stands that is to read event `number` next, or the first that is not gone.
 
         Of a partition that keeps no event that is behind all that are gone. If the event before it
         has to be read, that is in the epoch that `claim` gives. Raises ConfigurationError if
@@ -135,6 +141,9 @@ class Replay:
             raise ConfigurationError("--from", problem, f"The next one is {after}.")
         if number == after or state.is_empty:
             return Position(state.last_offset or BEFORE_THE_FIRST, after - 1)
+        if number <= state.first_sequence_number:
+            # At `number` itself, what is gone would be counted as lost, and it may well be stored.
+            return Position(BEFORE_THE_FIRST, state.first_sequence_number - 1)
         for events in self._read(partition, number - 1, number - 1, claim):
             return Position(events[0].offset, number - 1)
         return Position(BEFORE_THE_FIRST, number - 1)

@@ -13,11 +13,13 @@ import pytest
 
 from metrics_pipeline.access.environment import SETTINGS_VARIABLE, STATE_DIR_VARIABLE
 from metrics_pipeline.cli import build_parser, main
+from metrics_pipeline.core.catalog import EVENTHUB_LOST_EVENTS
 from metrics_pipeline.core.errors import PartitionTaken
 from metrics_pipeline.core.ports import PartitionReader
 from metrics_pipeline.core.telemetry import BatchLimits
 from metrics_pipeline.sources.streams import open_stream
 from metrics_pipeline_tests.orchestration.telemetry_pipeline import (
+    DEVICE,
     EUI,
     OTHER_GROUP,
     Telemetry,
@@ -25,6 +27,7 @@ from metrics_pipeline_tests.orchestration.telemetry_pipeline import (
     uplink,
 )
 
+MODULE = {"iothub-connection-auth-method": '{"scope":"module"}'}
 SOON = BatchLimits(max_wait_seconds=1.0)
 
 
@@ -116,7 +119,7 @@ def test_old_ones_are_purged_and_young_ones_stay(full: Operator) -> None:
 def test_a_range_is_stored_again_and_nothing_is_there_twice(full: Operator) -> None:
     before, positions = full.it.stored(), full.it.checkpoints()
     status, out, _ = full.run("replay", "--partition", "0", "--from", "1", "--to", "3")
-    assert status == 0
+    assert status == 1  # two are no uplinks, still
     assert "3 events were read again, 1 points stored." in out
     assert "2 were refused: 1 not_json, 1 invalid_eui" in out
     assert full.it.stored() == before
@@ -128,9 +131,30 @@ def test_a_range_is_stored_again_and_nothing_is_there_twice(full: Operator) -> N
 
 
 def test_without_an_end_it_goes_to_the_newest_event(full: Operator) -> None:
-    status, out, _ = full.run("replay", "--partition", "0", "--from", "2")
-    assert status == 0
+    status, out, error = full.run("replay", "--partition", "0", "--from", "2")
+    assert status == 1  # two are no uplinks, still
     assert "4 events were read again, 2 points stored." in out
+    assert "not in the hub" not in error
+
+
+@pytest.mark.parametrize("range_", [("--from", "2"), ("--from", "2", "--to", "3")])
+def test_where_all_of_a_range_is_stored_the_status_is_0(
+    full: Operator, range_: tuple[str, ...]
+) -> None:
+    full.it.hub.append(b"{}", partition="1", annotations=MODULE)
+    full.it.hub.append(uplink(6), partition="1", annotations=DEVICE)
+    status, out, error = full.run("replay", "--partition", "1", *range_)
+    assert "not in the hub" not in error
+    assert "1 foreign_scope" in out
+    assert status == 0
+
+
+def test_a_replay_without_an_end_says_what_is_gone(full: Operator) -> None:
+    full.it.hub.drop_before("0", 5)
+    status, out, error = full.run("replay", "--partition", "0", "--from", "1")
+    assert "1 events were read again, 1 points stored." in out
+    assert "4 events are not in the hub (any more)" in error
+    assert status == 1
 
 
 def test_what_the_store_has_lost_is_there_again(full: Operator) -> None:
@@ -183,7 +207,7 @@ def test_in_another_group_it_reads_beside_a_run(full: Operator) -> None:
         status, out, _ = full.run("replay", "--partition", "0", *options)
         full.it.send(1, first=6)
         assert [event.sequence_number for event in run.receive(SOON)] == [6]
-    assert status == 0
+    assert status == 1  # three are no uplinks, still
     assert "6 events were read again, 3 points stored." in out
     assert full.it.checkpoints() == positions
     assert len(full.listed()) == 4  # they are the run's, whoever reads them
@@ -230,6 +254,19 @@ def test_the_checkpoint_moves_when_asked_and_the_next_run_reads_from_there(
 def move(operator: Operator, first: int) -> tuple[int, str, str]:
     options = ("--partition", "0", "--from", str(first), "--move-checkpoint")
     return operator.run("replay", *options)
+
+
+def test_what_is_gone_before_a_moved_checkpoint_is_told_and_not_counted_as_lost(
+    full: Operator,
+) -> None:
+    full.it.hub.drop_before("0", 4)
+    status, out, error = move(full, 2)
+    assert status == 0
+    assert "was at event 5, and is before event 4 now" in out
+    assert error.splitlines()[-1] == "Events 2 to 3 are not in the hub any more."
+    assert full.it.run().success
+    assert full.it.checkpoints()["0"].position.sequence_number == 5
+    assert EVENTHUB_LOST_EVENTS.name not in full.it.totals()
 
 
 def test_a_checkpoint_is_not_moved_beyond_the_newest_event(full: Operator) -> None:

@@ -143,10 +143,11 @@ def no_answer(hub: Hub, target: str) -> SourceError:
 def shut_out(refusal: CredentialRefused) -> SourceUnreachable:
     """What `refusal` means for a link that had been let in: most likely, its token has expired.
 
-    That is so when nobody looked at the link while a new token was due. If the credential itself
-    is good no more, whoever comes again with a new token is told so.
+    That is so when nobody looked at the link while a new token was due, or when none was given out
+    just then. If the credential itself is good no more, whoever comes again with a new token is
+    told so.
     """
-    problem = f"the hub ended what it had let in ({refusal.problem})"
+    problem = f"what the hub had let in has no good token any more ({refusal.problem})"
     fix = "Come again with a new token; if this is seen often, check this machine's clock."
     return SourceUnreachable(refusal.source, refusal.target, problem, fix)
 

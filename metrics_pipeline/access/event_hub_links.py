@@ -160,6 +160,10 @@ class _Link:
     def _translating(self) -> Iterator[None]:
         try:
             yield
+        except CredentialRefused as error:  # by who gives tokens
+            if self._has_worked:
+                raise shut_out(error) from error
+            raise
         except MetricsPipelineError:
             raise
         except BROKEN as error:

@@ -61,8 +61,9 @@ class RawEvent:
 class DeadLetter:
     """An event of which something could not be used; `reason` is one of a few fixed words.
 
-    `detail` says more, for people. The table keeps the first 1,024 bytes of `body`. `index` tells
-    apart what is kept of the uplinks of one event.
+    `detail` says more, for people. The table keeps the first 1,024 bytes of `body`. `index` is
+    part of what makes a row of the table one of its kind, and 0 in every letter of an ingestion,
+    which keeps one for an event.
     """
 
     partition: str

@@ -5,7 +5,8 @@ only then move the checkpoint. Whatever dies in between is read once more, and a
 point comes from its event, it is stored once.
 """
 
+from metrics_pipeline.ingestion.decoding import store_reason
 from metrics_pipeline.ingestion.report import IngestionReport, PartitionReport, Stores
 from metrics_pipeline.ingestion.run import ingest
 
-__all__ = ["IngestionReport", "PartitionReport", "Stores", "ingest"]
+__all__ = ["IngestionReport", "PartitionReport", "Stores", "ingest", "store_reason"]

@@ -18,6 +18,8 @@ from metrics_pipeline.core.telemetry import DeadLetter, RawEvent
 LOG = logging.getLogger(__name__)
 
 DETAIL_CHARACTERS = 200
+STORE_PREFIX = "store_"
+"""Of the reasons of validation and of stores, some of which have the words of `lorawan.Reason`."""
 
 
 @dataclass(slots=True)
@@ -39,9 +41,15 @@ class Batch:
         letters = {letter.sequence_number: letter for letter in self.letters}
         for each in refused:
             event = sources[id(each.point)]
-            letter = dead_letter(event, each.reason, each.detail[:DETAIL_CHARACTERS])
+            reason = store_reason(each.reason)
+            letter = dead_letter(event, reason, each.detail[:DETAIL_CHARACTERS])
             letters.setdefault(event.sequence_number, letter)
         return sorted(letters.values(), key=lambda letter: letter.sequence_number)
+
+
+def store_reason(reason: str) -> str:
+    """`reason` for which a point was not stored, as a dead letter has it."""
+    return reason if reason.startswith(STORE_PREFIX) else f"{STORE_PREFIX}{reason}"
 
 
 def decode_batch(events: Sequence[RawEvent], rules: Rules, now_ns: int) -> Batch:

@@ -19,7 +19,7 @@ SEQUENCE_NUMBER = "sequence_number"
 
 
 class LatestDevices:
-    """Shared by the threads of all partitions; begun with what `asset` last published.
+    """Shared by the threads of all partitions; goes on from what `asset` last published.
 
     That is the rows, and by partition up to which event they go: one snapshot, so that nobody ever
     finds the one without the other.
@@ -34,12 +34,20 @@ class LatestDevices:
         self._is_changed = False
         self._numbers: dict[str, int] = {}
         """By partition, the sequence number of the last event that is in the rows."""
-        self._devices = LorawanDevices(self._restored())
+        self._is_restored = False
+        self._devices = LorawanDevices()
 
     def begin(self, checkpoints: Mapping[str, Checkpoint]) -> None:
-        """From where partitions are read: a run that died may have stored more than it showed."""
+        """From where partitions are read: a run that died may have stored more than it showed.
+
+        To be called when they are claimed: an earlier run publishes until it notices that. The
+        first time it reads what is published; StoreError when that fails.
+        """
         stored = {name: each.position.sequence_number for name, each in checkpoints.items()}
         with self._lock:
+            if not self._is_restored:
+                self._devices = LorawanDevices(self._restored())
+                self._is_restored = True
             if any(number > self._numbers.get(name, -1) for name, number in stored.items()):
                 self._devices.forget_gaps()
             self._numbers |= stored

@@ -31,6 +31,9 @@ PUBLISH_SHARE = 0.05
 ASK_SECONDS = 10.0
 """How often the hub is asked how far its partitions go, and whether there are new ones."""
 
+TAKE_OVER_SECONDS = 15.0
+"""So long a later run of ours needs at most to take all partitions, once it has taken one."""
+
 LAST_BATCH_SECONDS = 1.5
 """So long a partition has to end by itself before its reader is closed under it."""
 
@@ -62,18 +65,18 @@ def ingest(
     window = Window(window_seconds, stop, timing)
     states = window.until_it_works(stream.partitions, _warn)
     kept_ns = int(devices_kept_days * NS_PER_DAY)
-    devices = window.until_it_works(lambda: LatestDevices(stores.writer, asset, kept_ns), _warn)
+    devices = LatestDevices(stores.writer, asset, kept_ns)
     work = Work(stream, stores, rules, limits, devices, window)
     ingestion = _Ingestion(work, states, tell)
     try:
         window.until_it_works(ingestion.begin, _warn)
         ingestion.look_after()
+        ingestion.end()
     except BaseException:
         stop.set()  # whoever ends us, such as Dagster: what has begun is still stored
-        ingestion.end(asks=False)
+        ingestion.end()
         raise
-    ingestion.end(asks=True)
-    return ingestion.report()
+    return ingestion.finish()
 
 
 class _Ingestion:
@@ -86,6 +89,12 @@ class _Ingestion:
         self._partitions: dict[str, PartitionIngestion] = {}
         self._epoch = 0
         self._publish_at = PUBLISH_SECONDS
+        self._taken = 0
+        """How many partitions others had taken when it was last published."""
+
+        self._is_ours_after = 0.0
+        """When it is clear, in seconds since it began, that no run of ours took them."""
+
         self._ask_at = ASK_SECONDS
         self._hub_answers = True
 
@@ -107,21 +116,22 @@ class _Ingestion:
                 took = window.seconds - began
                 self._publish_at = began + max(PUBLISH_SECONDS, took / PUBLISH_SHARE)
 
-    def end(self, *, asks: bool) -> None:
-        """Wait for the last micro-batches, and publish what they brought.
-
-        Whether it `asks` the hub once more how far it goes, for the report: a hub that is silent
-        takes its time.
-        """
+    def end(self) -> None:
+        """Wait for the last micro-batches, and publish what they brought; may be called again."""
         latest = self._work.window.seconds + LAST_BATCH_SECONDS
         for partition in self._partitions.values():
             partition.end(max(0.0, latest - self._work.window.seconds))
-        if asks and self._hub_answers:
-            self._ask_how_far()
         self._publish()
+
+    def finish(self) -> IngestionReport:
+        """What was done in all, with how far the hub is: one that is silent takes its time."""
         for partition in self._partitions.values():
             if partition.defect is not None:
                 raise partition.defect
+        if self._hub_answers:
+            self._ask_how_far()
+            self._tell(self.report())
+        return self.report()
 
     def report(self) -> IngestionReport:
         """What was done so far."""
@@ -168,11 +178,20 @@ class _Ingestion:
         """Not when all partitions are another's: that one's rows are newer."""
         if all(partition.is_taken for partition in self._partitions.values()):
             return
-        try:
-            self._work.devices.publish(self._work.clock_ns())
-        except StoreError as error:
-            _warn(error)  # it is tried again when it is due again
+        if not self._is_taken_over():
+            try:
+                self._work.devices.publish(self._work.clock_ns())
+            except StoreError as error:
+                _warn(error)  # it is tried again when it is due again
         self._tell(self.report())
+
+    def _is_taken_over(self) -> bool:
+        """Whether a later run of ours may just be taking one partition after the other."""
+        now, before = self._work.window.seconds, self._taken
+        self._taken = sum(partition.is_taken for partition in self._partitions.values())
+        if self._taken > before:
+            self._is_ours_after = now + TAKE_OVER_SECONDS
+        return now < self._is_ours_after
 
 
 def _warn(error: MetricsPipelineError) -> None:

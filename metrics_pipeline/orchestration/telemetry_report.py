@@ -7,7 +7,7 @@ import dagster as dg
 
 from metrics_pipeline.core.errors import MetricsPipelineError
 from metrics_pipeline.core.lorawan import Reason
-from metrics_pipeline.ingestion import IngestionReport, PartitionReport
+from metrics_pipeline.ingestion import IngestionReport, PartitionReport, store_reason
 from metrics_pipeline.orchestration.tables import table
 from metrics_pipeline.settings import TelemetrySettings
 
@@ -17,7 +17,8 @@ NOTHING_LOST = "nothing_is_lost_to_retention"
 NOTHING_REJECTED = "values_are_in_range"
 
 CHECKS = {
-    FEW_DEAD_LETTERS: "No more of the uplinks than telemetry.warn_dead_letter_share were refused.",
+    FEW_DEAD_LETTERS: "No more of the uplinks than telemetry.warn_dead_letter_share were refused, "
+    "by the decoding or by the store.",
     LAG_IS_SHORT: "At its end, nothing had been waiting longer than telemetry.warn_lag_seconds.",
     NOTHING_LOST: "No event was gone, for its age, before it was read.",
     NOTHING_REJECTED: "No point was refused because it cannot be right.",
@@ -52,6 +53,7 @@ def describe(report: IngestionReport, longest: LongestLag) -> Metadata:
         "points_stored": dg.MetadataValue.int(points_in(report)),
         "uplinks_refused": dg.MetadataValue.int(_refused(parts).total()),
         "points_rejected": dg.MetadataValue.int(_total(p.rejected for p in parts).total()),
+        "dead_letters": dg.MetadataValue.int(_total(p.dead_letters for p in parts).total()),
         "events_lost": dg.MetadataValue.int(sum(part.lost_events for part in parts)),
         "lag_events": dg.MetadataValue.int(sum(part.lag_events for part in parts)),
         "lag_seconds": dg.MetadataValue.float(round(_lag_seconds(parts), 3)),
@@ -68,15 +70,17 @@ def describe(report: IngestionReport, longest: LongestLag) -> Metadata:
 def judge(report: IngestionReport, telemetry: TelemetrySettings) -> Sequence[dg.AssetCheckResult]:
     """The outcome of every check."""
     parts = report.partitions.values()
-    refused = _refused(parts).total()
+    unstored = _unstored(parts)
+    refused = unstored.total()
     uplinks = max(1, refused + points_in(report))
+    reasons = ", ".join(f"{n} {why}" for why, n in unstored.most_common())
     rejected = ", ".join(f"{n} {why}" for why, n in _total(p.rejected for p in parts).items())
     lost, lag = sum(part.lost_events for part in parts), _lag_seconds(parts)
     return [
         _check(
             FEW_DEAD_LETTERS,
             refused <= uplinks * telemetry.warn_dead_letter_share,
-            f"{refused} of {uplinks} uplinks were refused",
+            f"{refused} of {uplinks} uplinks were refused{': ' if reasons else ''}{reasons}",
         ),
         _check(
             LAG_IS_SHORT,
@@ -91,7 +95,7 @@ def judge(report: IngestionReport, telemetry: TelemetrySettings) -> Sequence[dg.
 def in_words(report: IngestionReport) -> str:
     """For the log of a run that goes on."""
     parts = report.partitions.values()
-    refused = _refused(parts).total()
+    refused = _unstored(parts).total()
     lag = sum(part.lag_events for part in parts)
     return (
         f"{report.seconds:.0f} s: {sum(part.events for part in parts)} events, "
@@ -105,8 +109,15 @@ def points_in(report: IngestionReport) -> int:
 
 
 def errors_in(report: IngestionReport) -> list[MetricsPipelineError]:
-    """What still was wrong at the end, each cause once."""
-    errors = [part.error for part in report.partitions.values() if part.error is not None]
+    """What still was wrong at the end, each cause once.
+
+    Also that others have taken every partition before anything was stored: a run that succeeds is
+    followed at once by the next, which would fare no better.
+    """
+    parts = report.partitions.values()
+    errors = [part.error for part in parts if part.error is not None]
+    if all(part.is_taken and not part.events for part in parts):
+        errors = [part.failures[-1] for part in parts]
     return list({str(error): error for error in errors}.values())
 
 
@@ -114,6 +125,12 @@ def _refused(parts: Iterable[PartitionReport]) -> Counter[str]:
     refused = _total(part.refused for part in parts)
     del refused[NO_UPLINK]
     return refused
+
+
+def _unstored(parts: Iterable[PartitionReport]) -> Counter[str]:
+    """Uplinks that were not stored, by the reasons that dead letters have."""
+    by_store = _total(part.rejected for part in parts)
+    return _refused(parts) + Counter({store_reason(why): n for why, n in by_store.items()})
 
 
 def _total(counts: Iterable[Mapping[str, int]]) -> Counter[str]:
@@ -144,6 +161,8 @@ def _row(name: str, part: PartitionReport) -> Mapping[str, str | int | float]:
         "events": part.events,
         "points": part.points,
         "refused": sum(part.refused.values()),
+        "rejected": sum(part.rejected.values()),
+        "dead_letters": sum(part.dead_letters.values()),
         "lost": part.lost_events,
         "lag_events": part.lag_events,
         "lag_seconds": round(part.lag_seconds, 3),
@@ -162,7 +181,12 @@ def _outcome(part: PartitionReport) -> str:
 def _reasons(parts: Iterable[PartitionReport]) -> Metadata:
     refused = _total(part.refused for part in parts)
     altered = _total(part.altered for part in parts)
-    found = {"refused_by_reason": refused, "altered_by_reason": altered}
+    letters = _total(part.dead_letters for part in parts)
+    found = {
+        "refused_by_reason": refused,
+        "dead_letters_by_reason": letters,
+        "altered_by_reason": altered,
+    }
     return {
         name: table([{"reason": why, "count": n} for why, n in counts.most_common()])
         for name, counts in found.items()

@@ -58,7 +58,7 @@ _OLDEST = sa.select(_ROW.id, _ROW.reason, _ROW.size_bytes).order_by(_ROW.id).lim
 
 
 class DeadLetterSettings(BaseModel, frozen=True, extra="forbid"):
-    """How many events that cannot be decoded are kept; beyond that the oldest are dropped."""
+    """How much is kept of what cannot be decoded or stored; beyond it the oldest are dropped."""
 
     max_rows: int = Field(default=100_000, ge=1, description="Dead letters that are kept at most.")
     max_bytes: int = Field(

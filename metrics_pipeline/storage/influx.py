@@ -2,8 +2,10 @@
 
 One `write` is one try, in batches of line protocol. A batch that is too large, or that the server
 refuses because of a point in it, is halved until the points at fault stand alone, so the others
-are kept. When a later batch fails with StoreUnavailable, the earlier ones are already stored;
-writing them again overwrites them with the same values.
+are kept. A server that refuses all of a write without a reason that lies in points says nothing of
+them: a proxy, or a port that expects TLS, answers so to whatever comes. When a later batch fails
+with StoreUnavailable, the earlier ones are already stored; writing them again overwrites them with
+the same values.
 """
 
 from __future__ import annotations
@@ -42,7 +44,9 @@ from metrics_pipeline.storage.influx_replies import (
     REFUSALS,
     PartlyRefused,
     in_conflict,
+    is_about_points,
     is_for_the_moment,
+    is_in_its_form,
     is_redirection,
     is_success,
     partly_refused,
@@ -58,7 +62,7 @@ NO_CONNECTION = "Check its url, the network and TLS (ca_file)."
 
 MAX_SPLITS = 128
 """Halvings of one batch: enough for nine bad points in 5000, or for parts of 1 % of its size.
-What is refused beyond it is counted as refused without looking for the points at fault."""
+What is refused beyond it is counted as refused, and not named: it was never tried alone."""
 
 
 class InfluxStoreSettings(BaseModel, frozen=True, extra="forbid"):
@@ -154,7 +158,14 @@ class _Tally:
     splits: int = 0
     """Halvings of the present batch."""
 
+    has_looked: bool = False
+    """Whether any reply shows that the server has looked at the points."""
+
+    unexplained: Reply | None = None
+    """The first that refused all it was given, for no reason that lies in points."""
+
     def keep(self, points: Sequence[Point]) -> None:
+        self.has_looked = True
         self.accepted += len(points)
         self.kept += points
 
@@ -193,7 +204,7 @@ class InfluxStore:
 
         Raises PartialWrite for the points the server refuses (`field_type_conflict`,
         `store_rejected`, `too_large`), StoreUnavailable (no answer in time, 429, 5xx) and
-        StoreError (the token, the bucket).
+        StoreError (the token, the bucket, a server that refuses whatever it is sent).
         """
         tally = _Tally()
         for database, group in self._by_database(points, tally).items():
@@ -201,6 +212,7 @@ class InfluxStore:
                 self._write_batch(
                     database, group[start : start + self._settings.batch_points], tally
                 )
+        self._check_is_about_points(tally, len(points))
         if tally.rejected:
             raise PartialWrite(
                 *(self.name, tally.accepted, tally.rejected, tally.problem),
@@ -239,6 +251,18 @@ class InfluxStore:
                 pending += _left_to_try(reply, points, tally)
             else:
                 raise self._error_for(reply, database)
+
+    def _check_is_about_points(self, tally: _Tally, count: int) -> None:
+        """StoreError where the refusals of a write of `count` points do not tell of points."""
+        reply = tally.unexplained
+        if reply is None or tally.has_looked or (count == 1 and is_in_its_form(reply)):
+            return
+        raise StoreError(
+            self.name,
+            f"it refused all of a write of {count} points and named nothing that is wrong with "
+            f"them: HTTP {reply.status}: {said(reply)}",
+            "Check the url (http or https), the api (v2 or v3) and what stands in between.",
+        )
 
     def _send(self, database: str, lines: bytes) -> Reply:
         return self._answer(lambda authorization: self._api.send(database, lines, authorization))
@@ -377,13 +401,21 @@ def _left_to_try(reply: Reply, batch: Sequence[Point], tally: _Tally) -> list[Se
     """Counts what `reply` decides about `batch`, and gives back the parts to send again."""
     partly = partly_refused(reply)
     if partly is not None:
+        tally.has_looked = True
         tally.accepted += max(0, len(batch) - sum(partly.rejected.values()))
         _tell_apart(batch, _refused_lines(reply, partly, batch), tally)
         for reason, count in partly.rejected.items():
             tally.refuse(reason, count, said(reply))
         return []
-    if len(batch) == 1 or not tally.is_split_left():
+    if is_about_points(reply):
+        tally.has_looked = True
+    elif reply.status != HTTPStatus.REQUEST_ENTITY_TOO_LARGE:
+        tally.unexplained = tally.unexplained or reply
+    if len(batch) == 1:
         tally.refuse_all(batch, refusal_reason(reply), said(reply))
+        return []
+    if not tally.is_split_left():
+        tally.refuse(refusal_reason(reply), len(batch), said(reply))
         return []
     middle = len(batch) // 2
     return [batch[middle:], batch[:middle]]

@@ -6,7 +6,8 @@ Seen on InfluxDB 1.6.7 (the tests run it), and from the documentation and source
   Lines that could not be parsed are listed, one `unable to parse` each, and not in N.
 - 3 keeps the good lines and answers 400 with `{"error": "partial write of line protocol
   occurred", "data": [{"original_line", "line_number", "error_message"}, …]}`.
-- Any other 400 refuses the whole batch.
+- Any other 400 refuses the whole batch. So does that of a proxy or of another kind of server, which
+  has not looked at the points: nginx answers 400 to plain HTTP where it expects TLS.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ REFUSALS = (
 )
 """Statuses that are about what was sent, not about who sent it or how the server is."""
 
+TYPE_CONFLICT = "field_type_conflict"
 TYPE_CONFLICTS = ("field type conflict", "invalid column type")
 """The words of InfluxDB 1 and 2, and of 3."""
 
@@ -113,14 +115,29 @@ def refusal_reason(reply: Reply) -> str:
     return reason_in(said(reply))
 
 
+def is_about_points(reply: Reply) -> bool:
+    """Whether a refusal of a whole batch names what is wrong with points."""
+    return reason_in(said(reply)) == TYPE_CONFLICT
+
+
+def is_in_its_form(reply: Reply) -> bool:
+    """Whether `reply` is such as InfluxDB itself gives, and not a proxy in front of it."""
+    return _message(reply) is not None
+
+
 def said(reply: Reply) -> str:
     """The server's own words: its JSON `message` or `error`, else the start of the reply."""
+    message = _message(reply)
+    return excerpt(reply.body) if message is None else message
+
+
+def _message(reply: Reply) -> str | None:
     document = _json(reply.body)
     if isinstance(document, dict):
         text = document.get("message") or document.get("error")
         if isinstance(text, str):
             return text
-    return excerpt(reply.body)
+    return None
 
 
 def without_secret(reply: Reply, secret: str | None) -> Reply:
@@ -147,7 +164,7 @@ def _by_line(refused: list[dict[str, Any]]) -> Mapping[int, str] | None:
 def reason_in(text: str) -> str:
     """The label for what a server says of a point that it refused."""
     is_conflict = any(words in text for words in TYPE_CONFLICTS)
-    return "field_type_conflict" if is_conflict else "store_rejected"
+    return TYPE_CONFLICT if is_conflict else "store_rejected"
 
 
 def _json(body: bytes) -> Any:

@@ -19,7 +19,13 @@ from metrics_pipeline.access.system_timing import SYSTEM_TIMING
 from metrics_pipeline.core.backoff import Backoff, Timing, call_with_retries
 from metrics_pipeline.core.catalog import POINTS_REJECTED, POINTS_WRITTEN, Catalog
 from metrics_pipeline.core.devices import Device
-from metrics_pipeline.core.errors import InvalidPoint, PartialWrite, RefusedPoint
+from metrics_pipeline.core.errors import (
+    InvalidPoint,
+    PartialWrite,
+    RefusedPoint,
+    StoreError,
+    StoreUnavailable,
+)
 from metrics_pipeline.core.fetches import Fetch, totals_of
 from metrics_pipeline.core.open_fields import with_typed_names
 from metrics_pipeline.core.points import Point
@@ -35,9 +41,9 @@ LONGEST_WAIT_SECONDS = 60.0
 
 MAX_EXAMPLES = 5
 
-MAX_SEARCH_WRITES = 64
-"""So often parts of a batch are written again to find out which of it the store refuses: enough
-for five points in 2,000."""
+MAX_SEARCH_WRITES = 4096
+"""So often parts of a batch are written again to find out which of it the store refuses: enough to
+try each of 2,000 points alone."""
 
 TYPE_CONFLICT = "field_type_conflict"
 """What every store calls a point with a field of another type than the field's first value."""
@@ -96,6 +102,28 @@ class _Stored:
         """The same, where `kept` of the measurement had been kept before."""
         return replace(self, accepted=self.accepted + len(kept), kept=kept + self.kept)
 
+    def of_which(self, refused: Sequence[RefusedPoint]) -> _Stored:
+        """The same, where of the doubtful it has turned out which are among all the `refused`."""
+        not_kept = {id(each.point) for each in refused}
+        return replace(
+            self,
+            accepted=self.accepted + self.rejected.total() - len(refused),
+            kept=(*self.kept, *(p for p in self.doubtful if id(p) not in not_kept)),
+            rejected=Counter(each.reason for each in refused),
+            refused=tuple(refused),
+            doubtful=(),
+        )
+
+    def without(self, witness: Point) -> _Stored:
+        """What it says of all but `witness`, which is stored for certain."""
+        return replace(
+            self,
+            accepted=self.accepted - 1,
+            kept=tuple(point for point in self.kept if point is not witness),
+            refused=tuple(each for each in self.refused if each.point is not witness),
+            doubtful=tuple(point for point in self.doubtful if point is not witness),
+        )
+
     def naming(self, points: Sequence[Point], earlier: Sequence[Point]) -> _Stored:
         """The same, where `points` were `earlier` before: of them it says what was refused."""
         before = dict(zip(map(id, points), earlier, strict=True))
@@ -137,8 +165,8 @@ class Writer:
 
         What the exporter shows stays as it was, until `publish`. With `names_refused` the part has
         every point that was refused, also where the store says only how many: parts of what it did
-        not take as a whole are then written again. After MAX_SEARCH_WRITES of these, whatever it
-        may have refused is among the refused, and their detail says so.
+        not take as a whole are then written again. StoreUnavailable where MAX_SEARCH_WRITES of
+        these do not tell.
         """
         part = self._store_all(points, names_refused=names_refused)
         self._remember(part, lambda _connection, _now_ns: None)
@@ -249,7 +277,8 @@ class Writer:
         kept = set(map(id, stored.kept))
         rest = [point for point in points if id(point) not in kept]
         typed = [with_typed_names(point, prefixes) for point in rest]
-        return search(self._store_some(typed)).naming(typed, rest).after(stored.kept)
+        again = search(self._store_beside(stored.kept, typed))
+        return again.naming(typed, rest).after(stored.kept)
 
     def _search(self, stored: _Stored) -> _Stored:
         """The same, with the refused among the doubtful, which are written again half by half."""
@@ -258,13 +287,31 @@ class Writer:
         for _ in range(MAX_SEARCH_WRITES):
             if not pending:
                 break
-            again = self._store_some(pending.pop())
+            again = self._store_beside(stored.kept, pending.pop())
             found += again.refused
             pending += _halves(again.doubtful)
         if pending:
-            reason, problem = next(iter(stored.rejected)), f"this one or another: {stored.problem}"
-            found += (RefusedPoint(p, reason, problem) for some in pending for p in some)
-        return replace(stored, refused=tuple(found), doubtful=())
+            raise StoreUnavailable(
+                self._store.name,
+                f"of {sum(map(len, pending))} points it was not found out in {MAX_SEARCH_WRITES} "
+                f"writes which it refuses: {stored.problem}",
+                "Remove what they all have wrong, or write fewer at once.",
+            )
+        return stored.of_which(found)
+
+    def _store_beside(self, kept: Sequence[Point], points: Sequence[Point]) -> _Stored:
+        """Write `points`; should the store refuse whatever it is sent, with one that it has kept.
+
+        So it is known whether that lies in `points`.
+        """
+        try:
+            return self._store_some(points)
+        except StoreUnavailable:
+            raise
+        except StoreError:
+            if not kept:
+                raise
+        return self._store_some([kept[0], *points]).without(kept[0])
 
     def _store_some(self, points: Sequence[Point]) -> _Stored:
         measurement = points[0].measurement

@@ -74,10 +74,11 @@ def test_an_event_whose_point_the_store_refuses_is_a_dead_letter_and_the_checkpo
     report = made.run(has_stored(9)).partitions["0"]
     (kept,) = letters(made)
     assert (kept.letter.partition, kept.letter.sequence_number) == ("0", 5)
-    assert kept.letter.reason == "field_type_conflict"
+    assert kept.letter.reason == "store_field_type_conflict"
     assert "snr_db" in kept.letter.detail
     assert (kept.letter.body, kept.body_bytes) == (refused[:1024], len(refused))
-    assert report.dead_letters == report.rejected == {"field_type_conflict": 1}
+    assert report.dead_letters == {"store_field_type_conflict": 1}
+    assert report.rejected == {"field_type_conflict": 1}
     assert report.checkpoint is not None
     assert report.checkpoint.position.sequence_number == 8
     assert stored_numbers(made) == [0, 1, 2, 3, 4, 6, 7, 8]
@@ -91,7 +92,7 @@ def test_of_an_array_with_a_refused_uplink_and_one_that_cannot_be_decoded_there_
     hub.append(json.dumps([refused, no_uplink]).encode(), partition="0")
     report = made.run(has_stored(2)).partitions["0"]
     found = [(each.letter.sequence_number, each.letter.reason) for each in letters(made)]
-    assert found == [(0, "field_type_conflict"), (1, "missing_eui")]
+    assert found == [(0, "store_field_type_conflict"), (1, "missing_eui")]
     assert report.rejected == {"field_type_conflict": 3}
     assert stored_numbers(made) == [0]
 

@@ -7,7 +7,7 @@ import gc
 import sqlite3
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
@@ -24,7 +24,8 @@ from metrics_pipeline.core.errors import (
 )
 from metrics_pipeline.core.lorawan_payload import Limits
 from metrics_pipeline.core.points import Point
-from metrics_pipeline.core.telemetry import BatchLimits, Checkpoint, DeadLetter
+from metrics_pipeline.core.ports import EventStream
+from metrics_pipeline.core.telemetry import BatchLimits, Checkpoint, DeadLetter, PartitionKey
 from metrics_pipeline.core.telemetry_assets import SEEN_UP_TO
 from metrics_pipeline.ingestion import IngestionReport, ingest
 from metrics_pipeline.simulators.event_hub.amqp_messages import make_message
@@ -33,9 +34,11 @@ from metrics_pipeline.simulators.event_hub.server import (
     epoch_milliseconds,
     serve_event_hub,
 )
+from metrics_pipeline.simulators.loopback_server import Answer, LoopbackServer, Request
 from metrics_pipeline.storage import tallies
 from metrics_pipeline.storage.checkpoints import BlobCheckpointSettings, DatabaseCheckpoints
 from metrics_pipeline.storage.dead_letters import DeadLetters, DeadLetterSettings, KeepReport
+from metrics_pipeline.storage.influx import InfluxStoreSettings
 from metrics_pipeline.storage.operational import OperationalDatabase
 from metrics_pipeline.storage.snapshots import Packing
 from metrics_pipeline_tests.azurite import azurite
@@ -306,6 +309,48 @@ def test_an_interrupt_ends_it_at_once_though_the_hub_is_silent(
     assert made.run(lambda report: report.seconds > 1).partitions["0"].events == 0
 
 
+class _InterruptedAtTheEnd:
+    """A stream that somebody is tired of when it is asked how far it is once `stop` is set."""
+
+    def __init__(self, stream: EventStream, stop: threading.Event) -> None:
+        self._stream = stream
+        self._stop = stop
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+    def partitions(self) -> Any:
+        if self._stop.is_set():
+            raise KeyboardInterrupt
+        return self._stream.partitions()
+
+
+def test_an_interrupt_while_the_hub_is_asked_at_the_end_costs_no_latest_values(
+    hub: EventHubServer, made: Pipeline, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("metrics_pipeline.ingestion.run.PUBLISH_SECONDS", 1000.0)
+    append(hub, range(10))
+    stop = threading.Event()
+    with made.opened() as (stream, stores):
+
+        def stop_later() -> None:
+            until(lambda: len(made.stored()) == 10)
+            stop.set()
+
+        ended = threading.Thread(target=stop_later)
+        ended.start()
+        with pytest.raises(KeyboardInterrupt):
+            ingest(
+                *(cast("EventStream", _InterruptedAtTheEnd(stream, stop)), stores),
+                *(made.rules, made.limits),
+                asset=ASSET,
+                window_seconds=ingesting.WAIT_SECONDS,
+                stop=stop,
+            )
+        ended.join()
+    assert len(device_rows(made)) == 10
+
+
 # --- the hub --------------------------------------------------------------------------------------
 
 
@@ -396,6 +441,72 @@ def test_a_partition_that_another_reader_takes_is_let_go(
     assert len(others) == 10
     assert [p.is_taken for p in report.partitions.values()] == [True, False]
     assert errors(report) == []
+
+
+class _ClaimedWhileAnEarlierRunPublishes(DatabaseCheckpoints):
+    publish: Callable[[], None]
+
+    def claim(self, keys: Collection[PartitionKey]) -> int:
+        epoch = super().claim(keys)
+        self.publish()
+        return epoch
+
+
+def test_what_an_earlier_run_publishes_until_it_is_shut_out_is_not_lost(
+    hub: EventHubServer, made: Pipeline
+) -> None:
+    append(hub, range(2))
+    made.run(has_stored(2))
+    shown = [*snapshot_points(made)]
+    row = device_rows(made)[0]
+    late = replace(row, tags={"device_eui": "F" * 16})
+    stop = threading.Event()
+    with made.opened() as (stream, stores):
+        checkpoints = _ClaimedWhileAnEarlierRunPublishes(
+            OperationalDatabase(made.operational), "test"
+        )
+        checkpoints.publish = lambda: show(made, [*shown, late])
+        append(hub, range(2, 4))
+        with contextlib.closing(checkpoints):
+            ingest(
+                *(stream, replace(stores, checkpoints=checkpoints), made.rules, made.limits),
+                asset=ASSET,
+                window_seconds=ingesting.WAIT_SECONDS,
+                stop=stop,
+                tell=lambda report: stop.set() if events(report) == 2 else None,
+            )
+    assert {row.tags["device_eui"] for row in device_rows(made)} >= {"F" * 16, f"{3:016X}"}
+
+
+@pytest.mark.parametrize(("take_over_seconds", "published"), [(1000.0, 1), (0.0, 3)])
+def test_while_a_later_run_may_be_taking_over_nothing_is_published(
+    hub: EventHubServer,
+    made: Pipeline,
+    monkeypatch: pytest.MonkeyPatch,
+    take_over_seconds: float,
+    published: int,
+) -> None:
+    monkeypatch.setattr("metrics_pipeline.ingestion.run.TAKE_OVER_SECONDS", take_over_seconds)
+    append(hub, [0])
+
+    def take() -> None:
+        until(lambda: len(device_rows(made)) == 1)
+        with made.opened() as (stream, _):
+            reader = stream.open("0", None, 99)
+            reader.receive(BatchLimits(max_wait_seconds=0.1))
+            assert is_taken.wait(ingesting.WAIT_SECONDS)
+            reader.close()
+
+    is_taken = threading.Event()
+
+    def look(report: IngestionReport) -> bool:
+        if report.partitions["0"].is_taken and not is_taken.is_set():
+            is_taken.set()
+            append(hub, range(1, 3), "1")
+        return report.partitions["1"].events == 2
+
+    made.run(look, meanwhile=take)
+    assert len(device_rows(made)) == published
 
 
 def test_what_failed_before_another_reader_took_the_partition_is_no_error_of_it(
@@ -614,6 +725,28 @@ def test_a_store_that_stays_away_loses_nothing(
     assert report.checkpoint.position.sequence_number == 9
     made.run(has_stored(20))
     assert each_once(made.stored(), 30)
+
+
+class _NoStore(LoopbackServer):
+    """Answers every request as nginx does where it expects TLS."""
+
+    def respond(self, _request: Request) -> Answer:
+        return Answer(400, b"<h1>The plain HTTP request was sent to HTTPS port</h1>")
+
+
+@pytest.mark.parametrize("count", [1, 200])
+def test_a_store_that_refuses_whatever_it_is_sent_loses_nothing(
+    hub: EventHubServer, made: Pipeline, count: int
+) -> None:
+    append(hub, range(count))
+    with _NoStore() as server:
+        url = f"http://{server.host}"
+        wrong = made.with_(store=InfluxStoreSettings(kind="influxdb", url=url, api="v3"))
+        of_0 = wrong.run(lambda report: bool(errors(report))).partitions["0"]
+    assert "sent to HTTPS port" in str(of_0.error)
+    assert (of_0.events, of_0.dead_letters, of_0.checkpoint) == (0, {}, None)
+    assert events(made.run(has_stored(count))) == count
+    assert each_once(made.stored(), count)
 
 
 class _UnavailableLetters(DeadLetters):

@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 from azure.eventhub._pyamqp import cbs
 
-from metrics_pipeline.core.errors import SourceUnreachable
+from metrics_pipeline.access.event_hub_credentials import HubPolicy, Token
+from metrics_pipeline.core.errors import CredentialRefused, SourceRefused, SourceUnreachable
 from metrics_pipeline.ingestion import IngestionReport
 from metrics_pipeline.simulators.event_hub.server import (
     EventHubServer,
@@ -68,6 +69,45 @@ def sending(hub: EventHubServer, seconds: float) -> Iterator[list[int]]:
         thread.join()
 
 
+def test_a_renewal_that_is_refused_on_a_live_link_does_not_give_the_partition_up(
+    hub: EventHubServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sign = HubPolicy.token
+    readers_asked: list[str] = []
+
+    def sign_but_once(policy: HubPolicy, address: str, now: float) -> Token:
+        if "consumergroups" in address:
+            readers_asked.append(address)
+            if len(readers_asked) == PARTITIONS + 1:
+                raise CredentialRefused("event_hub", "a token", "invalid_client", "Wait.")
+        return sign(policy, address, now)
+
+    monkeypatch.setattr(HubPolicy, "token", sign_but_once)
+    is_due = cbs.check_expiration_and_refresh_status
+    monkeypatch.setattr(
+        *(cbs, "check_expiration_and_refresh_status"),
+        lambda expires_on, _window: is_due(expires_on, RENEWED_BEFORE_SECONDS),
+    )
+    monkeypatch.setattr(LIFETIME, RENEWED_BEFORE_SECONDS + 1)
+    monkeypatch.setattr("metrics_pipeline.ingestion.run.PUBLISH_SECONDS", 0.2)
+    made = pipeline(hub, tmp_path)
+    append(hub, range(10), "0")
+    append(hub, range(10, 20), "1")
+
+    def is_renewed(report: IngestionReport) -> bool:
+        if len(readers_asked) > PARTITIONS + 1 and not hub.event_counts()["0"] > 10:
+            append(hub, range(20, 30), "0")
+            append(hub, range(30, 40), "1")
+        errors = [each.error for each in report.partitions.values()]
+        return events(report) == 40 or any(isinstance(each, SourceRefused) for each in errors)
+
+    report = made.run(is_renewed)
+    failures = [each for part in report.partitions.values() for each in part.failures]
+    assert [type(each) for each in failures] == [SourceUnreachable]
+    assert "no good token any more (invalid_client)" in str(failures[0])
+    assert each_once(made.stored(), 40)
+
+
 def test_tokens_are_renewed_on_live_links_and_nobody_has_to_come_again(
     hub: EventHubServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -121,4 +161,4 @@ def test_a_link_that_is_shut_out_with_its_token_comes_again_and_nothing_is_lost_
     for partition in report.partitions.values():
         # Were it taken for a refused credential, the partition would not be gone on with.
         assert {type(failure) for failure in partition.failures} == {SourceUnreachable}
-        assert "the hub ended what it had let in" in str(partition.failures)
+        assert "has no good token any more" in str(partition.failures)

@@ -7,17 +7,23 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 
 import dagster as dg
 import pytest
 
 from metrics_pipeline.core.catalog import LORAWAN_DEVICES
+from metrics_pipeline.core.points import Point
+from metrics_pipeline.core.ports import PartitionReader
+from metrics_pipeline.core.telemetry import BatchLimits
 from metrics_pipeline.core.telemetry_assets import DEVICES, JOB, UPLINKS
 from metrics_pipeline.definitions import build_definitions
 from metrics_pipeline.orchestration.schedules import MAX_RUNTIME_TAG
-from metrics_pipeline.orchestration.telemetry_report import CHECKS
+from metrics_pipeline.orchestration.telemetry_report import CHECKS, FEW_DEAD_LETTERS
+from metrics_pipeline.sources.streams import open_stream
+from metrics_pipeline.storage.embedded import EmbeddedStore, EmbeddedStoreSettings
 from metrics_pipeline_tests.orchestration.pipeline import failure_text
 from metrics_pipeline_tests.orchestration.telemetry_pipeline import (
     WINDOW_SECONDS,
@@ -67,8 +73,24 @@ def test_a_run_stores_what_there_is_and_tells_what_it_did(it: Telemetry) -> None
         "1": 8,
     }
     assert it.dead_letters() == {"not_json": 1, "not_utf8": 1}
+    assert told["dead_letters"] == 2
     assert it.totals()["metrics_pipeline_dead_letters_total"] == it.dead_letters()
     assert checks(result) == {**dict.fromkeys(CHECKS, True), "few_events_are_dead_letters": False}
+
+
+def test_what_the_store_refuses_counts_among_the_dead_letters(it: Telemetry) -> None:
+    assert isinstance(it.settings.store, EmbeddedStoreSettings)
+    with closing(EmbeddedStore(it.settings.store)) as store:
+        fields = {"rssi_dbm": "near"}
+        store.write([Point("lorawan_uplink", {"device_eui": "A" * 16}, fields, time.time_ns())])
+    it.send(3)
+    result = it.run()
+    told = metadata(result)
+    assert (told["uplinks_refused"], told["points_rejected"], told["dead_letters"]) == (0, 3, 3)
+    assert it.dead_letters() == {"store_field_type_conflict": 3}
+    (few,) = (c for c in result.get_asset_check_evaluations() if c.check_name == FEW_DEAD_LETTERS)
+    assert not few.passed
+    assert few.description == "3 of 3 uplinks were refused: 3 store_field_type_conflict"
 
 
 def test_what_comes_while_the_run_goes_on_is_stored_too_and_its_devices_are_shown(
@@ -127,6 +149,53 @@ def test_a_hub_out_of_reach_fails_the_run_and_says_so(it: Telemetry) -> None:
     assert "no answer within 2 s" in failure_text(result)
     assert result.get_asset_materialization_events() == []
     it.hub.freeze(False)
+
+
+@contextmanager
+def taken_by_another(it: Telemetry, *partitions: str) -> Iterator[None]:
+    """Somebody reads these with an epoch that no run of ours reaches."""
+    assert it.settings.telemetry is not None
+    limits = BatchLimits(max_wait_seconds=0.1)
+    is_over = threading.Event()
+
+    def keep(readers: Sequence[PartitionReader]) -> None:
+        while not is_over.is_set():
+            for reader in readers:
+                reader.receive(limits)
+
+    with ExitStack() as opened:
+        stream = opened.enter_context(closing(open_stream(it.settings.telemetry.source)))
+        readers = [stream.open(name, None, 10**6) for name in partitions]
+        for reader in readers:
+            opened.enter_context(closing(reader))
+            reader.receive(limits)
+        thread = threading.Thread(target=keep, args=(readers,))
+        thread.start()
+        try:
+            yield
+        finally:
+            is_over.set()
+            thread.join()
+
+
+def test_a_run_that_others_shut_out_of_everything_fails_and_the_next_one_comes_later(
+    it: Telemetry,
+) -> None:
+    it.send(3)
+    ticks = Ticks(it)
+    with taken_by_another(it, "0", "1"):
+        result = it.run()
+    assert not result.success
+    assert "another reader has taken it" in failure_text(result)
+    assert ticks.tick()[1].startswith("The last run failed")
+
+
+def test_a_run_that_others_shut_out_of_one_partition_is_fine(it: Telemetry) -> None:
+    it.send(3)
+    with taken_by_another(it, "1"):
+        result = it.run()
+    assert result.success
+    assert len(it.stored()) == 3
 
 
 def test_a_store_out_of_reach_fails_the_run_and_moves_no_checkpoint(tmp_path: Path) -> None:

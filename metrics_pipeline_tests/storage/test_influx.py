@@ -216,12 +216,52 @@ def test_the_good_points_of_a_batch_are_kept(stub: InfluxStub, api_name: str, re
     assert len(kept(stub)) == 500
 
 
-def test_a_server_that_refuses_everything_is_not_asked_without_end(stub: InfluxStub) -> None:
+def test_of_many_bad_points_those_that_were_not_tried_alone_are_not_named(
+    stub: InfluxStub,
+) -> None:
     with opened(stub, "v2") as store, pytest.raises(PartialWrite) as caught:
-        store.write([poisoned(i) for i in range(4000)])
-    assert caught.value.accepted == 0
-    assert caught.value.rejected == {"store_rejected": 4000}
+        store.write([*polls(96), *(poisoned(i) for i in range(4000))])
+    assert caught.value.accepted <= 96
+    assert caught.value.rejected == {"store_rejected": 4096 - caught.value.accepted}
+    assert 0 < len(caught.value.refused) < MAX_SPLITS
     assert len(stub.requests) <= 2 * MAX_SPLITS + 1
+
+
+HTTPS_EXPECTED = (
+    b"<html><center><h1>400 Bad Request</h1></center>"
+    b"<center>The plain HTTP request was sent to HTTPS port</center></html>"
+)
+"""What nginx says."""
+
+
+@pytest.mark.parametrize("status", [400, 422])
+@pytest.mark.parametrize("count", [1, 2, 700])
+def test_who_refuses_everything_says_nothing_of_the_points(
+    stub: InfluxStub, api: str, status: int, count: int
+) -> None:
+    stub.faults.extend([Answer(status, HTTPS_EXPECTED)] * 2 * MAX_SPLITS * 2)
+    with opened(stub, api) as store, pytest.raises(StoreError) as caught:
+        store.write(polls(count))
+    assert type(caught.value) is StoreError
+    assert f"HTTP {status}: " in str(caught.value)
+    assert "sent to HTTPS port" in str(caught.value)
+    assert len(stub.requests) <= 2 * MAX_SPLITS + 1
+
+
+def test_a_refusal_of_all_that_names_a_conflict_of_types_is_about_the_points(
+    stub: InfluxStub,
+) -> None:
+    told = json.dumps({"message": "field type conflict"}).encode()
+    stub.faults.extend([Answer(400, told)] * 5)
+    with opened(stub, "v2") as store, pytest.raises(PartialWrite) as caught:
+        store.write(polls(3))
+    assert caught.value.rejected == {"field_type_conflict": 3}
+
+
+def test_one_point_is_refused_where_the_server_itself_says_so(stub: InfluxStub) -> None:
+    with opened(stub, "v2") as store, pytest.raises(PartialWrite) as caught:
+        store.write([poisoned(1)])
+    assert caught.value.rejected == {"store_rejected": 1}
 
 
 def test_a_measurement_that_is_not_in_the_catalogue_is_refused(stub: InfluxStub, api: str) -> None:

@@ -675,10 +675,36 @@ def test_which_points_influxdb_refused_is_found_out_where_it_only_counts_them(
         part = writer_to(store, operational, world).append(points, names_refused=True)
     found = {int(each.point.tags["device_eui"]) for each in part.refused}
     assert part.rejected == {"field_type_conflict": len(clashing)}
-    assert found >= clashing
-    # As many as that are not looked for one by one.
-    assert found == clashing or len(clashing) == 34
+    assert found == clashing
     assert len(stored_uplinks(engine.read("lorawan_uplink"))) == 101 - len(clashing)
+
+
+def test_every_good_point_among_many_bad_ones_is_stored(
+    influx_writer: Writer, stub: InfluxStub
+) -> None:
+    bad = [uplink(f"{POISON.decode()}{n}", rssi_dbm=1.0) for n in range(300)]
+    good = [uplink(f"{n}", rssi_dbm=1.0) for n in range(100)]
+    part = influx_writer.append([*good[:50], *bad, *good[50:]], names_refused=True)
+    assert {id(each.point) for each in part.refused} == set(map(id, bad))
+    assert (part.written.total(), part.rejected.total()) == (100, 300)
+    assert len(written_lines(stub)) == 100
+
+
+def test_a_search_that_does_not_find_what_was_refused_blames_no_point(
+    engine: Influxdb1EngineShim,
+    operational: OperationalDatabase,
+    world: World,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("metrics_pipeline.storage.writer.MAX_SEARCH_WRITES", 3)
+    settings = influx_settings(engine, "v2", token={"env": "ENGINE_TOKEN"})
+    fields = [{"snr_db": 1.0}, {"rssi_dbm": 1.0}, {"frequency_mhz": 1.0}]
+    with closing(InfluxStore(settings, CATALOG)) as store:
+        store.write([uplink("early", snr_db="loud", rssi_dbm="near")])
+        writer = writer_to(store, operational, world)
+        with pytest.raises(StoreUnavailable, match="not found out in 3 writes"):
+            writer.append([uplink(f"{n}", **fields[n % 3]) for n in range(30)], names_refused=True)
+    assert totals(operational) == {}
 
 
 @hypothesis_settings(max_examples=25, deadline=None)
