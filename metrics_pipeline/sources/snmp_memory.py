@@ -6,7 +6,7 @@ from collections.abc import Collection, Hashable, Iterable, Mapping
 from functools import cached_property, lru_cache
 from typing import Annotated, TypeVar
 
-from pydantic import BaseModel, Field, ValidationError
+from pydantic import BaseModel, Field
 
 from metrics_pipeline.core.devices import Miss
 from metrics_pipeline.sources.snmp_session import Index, Oid
@@ -87,13 +87,13 @@ class DeviceMemory(BaseModel, extra="forbid"):
     wraps: dict[Oid, int] = Field(default_factory=dict)
     """How often a clock went back to 0 because it was full."""
     polls: int = 0
-    """Polls since the tables were last discovered."""
+    """Counted from where the device was given to begin, so that those that are alike, or restart
+    together, are not in step: never set back."""
 
     def forget(self) -> None:
-        """Discover everything anew; only the clocks' wraps are kept."""
+        """Discover everything anew; only the clocks' wraps and the count of polls are kept."""
         self.found = Findings()
         self.before = {}
-        self.polls = 0
 
     def unlearn(self, metrics: Collection[str], tables: Collection[str] = ()) -> None:
         """Discover `metrics` anew, and what the rows of `tables` are called."""
@@ -126,13 +126,10 @@ class DeviceMemory(BaseModel, extra="forbid"):
 
     @classmethod
     def from_json(cls, stored: bytes) -> DeviceMemory:
-        """What was stored; a new device's memory if it cannot be read, which costs some walks."""
+        """What was stored; pydantic's ValidationError if it cannot be read."""
         found, _, rest = stored.partition(b"\n")
-        try:
-            memory = cls.model_validate_json(rest)
-            memory.found = _read_findings(found)
-        except ValidationError:
-            return cls()
+        memory = cls.model_validate_json(rest)
+        memory.found = _read_findings(found)
         return memory
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pydantic import ValidationError
 
 from metrics_pipeline.core.devices import (
     CPU_UTILIZATION,
@@ -199,6 +200,36 @@ def test_so_many_polls_after_a_discovery_comes_the_next() -> None:
     assert session.walks != []
 
 
+def test_devices_that_restart_together_are_not_discovered_together_ever_after() -> None:
+    fleet = [
+        (recorded("linux-centos7"), DeviceMemory(polls=begun))
+        for begun in range(1, REDISCOVER_AFTER, 8)
+    ]
+    for session, memory in fleet:
+        poll(session, memory)
+        session.variables[facts.SYS_UPTIME] = session.variables[facts.HR_SYSTEM_UPTIME] = 100
+        session.forget_requests()
+        poll(session, memory)
+        assert session.walks
+    rounds = [_discovered_and_looked(fleet) for _ in range(REDISCOVER_AFTER)]
+    assert sum(discovered for discovered, _ in rounds) == len(fleet)
+    assert max(discovered for discovered, _ in rounds) == 1
+    assert max(looked for _, looked in rounds) == len(fleet) / 3  # of 12 numbers, 3 are 8 apart
+
+
+def _discovered_and_looked(fleet: Sequence[tuple[RecordedSession, DeviceMemory]]) -> list[int]:
+    """How many of `fleet` are walked, and of how many the ports are looked at, in one poll each."""
+    for session, memory in fleet:
+        session.forget_requests()
+        poll(session, memory)
+    looked = [
+        any(oid.startswith(facts.IF_OPER_STATUS) for get in session.gets for oid in get)
+        or bool(session.walks)
+        for session, _ in fleet
+    ]
+    return [sum(bool(session.walks) for session, _ in fleet), sum(looked)]
+
+
 def test_a_way_of_another_version_is_discovered_anew() -> None:
     session, memory = known("windows-xp")
     memory.learn(CPU_UTILIZATION, Plan(way="an older way", asked={}), {})
@@ -231,8 +262,9 @@ def test_devices_that_are_alike_do_not_share_what_happens_to_one_of_them() -> No
         b"{}\n[]",
     ],
 )
-def test_a_memory_that_cannot_be_read_is_a_new_one(stored: bytes) -> None:
-    assert DeviceMemory.from_json(stored) == DeviceMemory()
+def test_a_memory_that_cannot_be_read_is_an_error(stored: bytes) -> None:
+    with pytest.raises(ValidationError):
+        DeviceMemory.from_json(stored)
 
 
 def test_a_port_that_goes_down_keeps_its_counter_in_the_sum_until_ports_are_looked_at() -> None:
