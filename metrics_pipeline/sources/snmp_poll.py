@@ -176,7 +176,7 @@ class _Poll:
     def _questions(self, metrics: Collection[str]) -> Sequence[Oid]:
         memory = self._memory
         looks, watched = self._looks_at_states(), tuple(memory.watched)
-        key, known = (looks, watched, *metrics), memory.found.questions
+        key, known = (looks, watched, *metrics), memory.kind.questions
         if key not in known:
             known[key] = _questions(memory.found, metrics, watched, looks=looks)
         return known[key]

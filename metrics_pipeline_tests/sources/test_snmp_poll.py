@@ -25,7 +25,7 @@ from metrics_pipeline.core.devices import (
 from metrics_pipeline.sources import snmp_facts as facts
 from metrics_pipeline.sources.snmp_engines.fast import FastEngine
 from metrics_pipeline.sources.snmp_engines.spec import Community, EngineSettings
-from metrics_pipeline.sources.snmp_memory import DeviceMemory, Plan
+from metrics_pipeline.sources.snmp_memory import SHARED_KIND_BYTES, DeviceMemory, Plan
 from metrics_pipeline.sources.snmp_poll import (
     LOOK_AFTER,
     RANGES,
@@ -247,6 +247,29 @@ def test_devices_that_are_alike_do_not_share_what_happens_to_one_of_them() -> No
     assert one.found.plans != twin.found.plans
     assert twin.found == DeviceMemory.from_json(stored).found == memory.found
     assert DeviceMemory.from_json(one.to_json()) == one
+
+
+def test_what_is_asked_of_devices_that_are_alike_is_worked_out_once() -> None:
+    session, memory = known("windows-xp")
+    stored = memory.to_json()
+    one, twin = DeviceMemory.from_json(stored), DeviceMemory.from_json(stored)
+    assert one.kind is twin.kind
+    poll(session, one)
+    asked = dict(one.kind.questions)
+    poll(session, twin)
+    assert twin.kind.questions == asked
+    assert stored.startswith(one.kind.to_json() + b"\n")
+
+
+def test_a_memory_that_is_large_is_not_kept_at_hand() -> None:
+    _, memory = known("windows-xp")
+    memory.learn_names("interfaces", {str(row): "a port" for row in range(SHARED_KIND_BYTES // 10)})
+    stored = memory.to_json()
+    assert len(memory.kind.to_json()) > SHARED_KIND_BYTES
+    one, twin = DeviceMemory.from_json(stored), DeviceMemory.from_json(stored)
+    assert one == twin == memory
+    assert one.kind is not twin.kind
+    assert one.to_json() == stored
 
 
 @pytest.mark.parametrize(
