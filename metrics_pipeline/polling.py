@@ -115,7 +115,7 @@ def _streams(
     """What readings come from at the same time: one for all devices, or one for each in flight."""
     order = random.sample(question.devices, len(question.devices))
     if isinstance(question.probe, AsksTogether):
-        return [_ask_together(question, order)]
+        return [_ask_together(question, order, budget_seconds)]
     waiting = iter(order)
     at_once = min(question.max_in_flight, len(order))
     return [_ask_in_turn(question, waiting, budget_seconds) for _ in range(at_once)]
@@ -139,14 +139,14 @@ def _collecting_seldom() -> Iterator[None]:
 
 
 async def _ask_together(
-    question: Question, devices: Sequence[Device]
+    question: Question, devices: Sequence[Device], budget_seconds: float
 ) -> AsyncIterator[DeviceReading]:
     """A reading of each device; those of a probe that fails itself have that for a reason."""
     left = {device.id: device for device in devices}
     probe = question.probe
     assert isinstance(probe, AsksTogether)
     try:
-        async for reading in probe.sweep(devices, question.metrics):
+        async for reading in probe.sweep(devices, question.metrics, budget_seconds):
             left.pop(reading.device_id, None)
             yield reading
     except Exception as error:

@@ -189,11 +189,13 @@ class TogetherProbe(OddProbe):
     def __init__(self, breaks_after: int) -> None:
         super().__init__(lambda _: 0)
         self._breaks_after = breaks_after
+        self.budgets_seconds: list[float] = []
 
     async def sweep(
-        self, devices: Iterable[Device], metrics: Collection[str]
+        self, devices: Iterable[Device], metrics: Collection[str], budget_seconds: float
     ) -> AsyncIterator[DeviceReading]:
         """All of them, in the order given."""
+        self.budgets_seconds.append(budget_seconds)
         for at, device in enumerate(devices):
             if at == self._breaks_after:
                 raise KeyError("x")
@@ -204,6 +206,7 @@ class TogetherProbe(OddProbe):
 def test_a_probe_that_asks_all_together_is_left_to_it() -> None:
     probe = TogetherProbe(breaks_after=1000)
     assert len(run(probe, 300)) == 300
+    assert probe.budgets_seconds == [BUDGET_SECONDS]
     assert probe.order != sorted(probe.order, key=lambda name: int(name[1:]))
     assert probe.most_in_flight == 0
 

@@ -8,6 +8,7 @@ the reply: a poller that is busy does not make the network look slow.
 from __future__ import annotations
 
 import asyncio
+import math
 import os
 import secrets
 import socket
@@ -72,6 +73,8 @@ class Echo:
     address: Address
     on_end: Callable[[Echo], None]
     trace: Trace | None = None
+    budget_seconds: float = math.inf
+    """After so long from the first request, no other is sent: it ends with what it has."""
     rtts_ms: list[float] = field(default_factory=list)
     lost: int = 0
     rejection: Rejection | None = None
@@ -239,7 +242,8 @@ class EchoRequests:
         """The next request, if there is to be one."""
         answered = len(echo.rtts_ms)
         wanted = self._limits.packets if answered else self._limits.tries
-        if answered + echo.lost >= wanted:
+        echo.took_seconds = (time.monotonic_ns() - echo.first_sent_ns) / 1e9
+        if answered + echo.lost >= wanted or echo.took_seconds >= echo.budget_seconds:
             self._end(echo)
         else:
             self.ask(echo)

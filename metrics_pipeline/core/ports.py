@@ -89,9 +89,13 @@ class AsksTogether(Protocol):
     """A probe that asks many devices for less than one by one, and bounds how long each takes."""
 
     def sweep(
-        self, devices: Iterable[Device], metrics: Collection[str]
+        self, devices: Iterable[Device], metrics: Collection[str], budget_seconds: float
     ) -> AsyncIterator[DeviceReading]:
-        """A reading of each of `devices`, as soon as it is known."""
+        """A reading of each of `devices`, as soon as it is known.
+
+        No device is asked anything new when it has taken `budget_seconds`: its reading is made of
+        what has come by then.
+        """
         ...
 
 

@@ -10,7 +10,9 @@ it, and Miss.TIMEOUT where there is no way or no host; `detail` says who said wh
 this machine itself cannot send to (no route, a broadcast address) is Miss.REFUSED too. Unprivileged
 sockets are not told of ICMP errors: there everything that does not answer is Miss.TIMEOUT.
 
-A device whose name has no address has no status, for nobody asked it: both metrics are missing.
+A device whose name has no address has no status, for nobody asked it: both metrics are missing. So
+it is with a name that the resolver did not come to within the budget of a sweep: devices that have
+addresses do not wait for it.
 """
 
 from __future__ import annotations
@@ -19,6 +21,7 @@ import asyncio
 import logging
 import socket
 import statistics
+import time
 from collections import deque
 from collections.abc import AsyncIterator, Collection, Iterable
 from dataclasses import replace
@@ -34,7 +37,7 @@ from metrics_pipeline.access.host_addresses import (
     literal_address,
 )
 from metrics_pipeline.access.icmp_socket import IcmpSocket
-from metrics_pipeline.core.devices import PING_METRICS, Device, DeviceReading, Miss
+from metrics_pipeline.core.devices import Device, DeviceReading, Miss
 from metrics_pipeline.core.errors import ConfigurationError
 from metrics_pipeline.core.ports import Trace
 from metrics_pipeline.sources.reachability import read_down, read_not_asked, read_up
@@ -98,6 +101,8 @@ class Ping:
 
     def __init__(self, settings: PingSettings) -> None:
         self._settings = settings
+        self._tries_seconds = settings.tries * settings.timeout_seconds
+        """What a device is given after any look-up: no lost packet shall make it seem down."""
 
     async def __aenter__(self) -> Self:
         """Open the sockets. ConfigurationError when this process may have none."""
@@ -144,18 +149,25 @@ class Ping:
         return _timed(device, metrics, echo)
 
     async def sweep(
-        self, devices: Iterable[Device], metrics: Collection[str] = PING_METRICS
+        self, devices: Iterable[Device], metrics: Collection[str], budget_seconds: float
     ) -> AsyncIterator[DeviceReading]:
-        """Ping all `devices` and give each one's reading as soon as it is known."""
+        """Ping all `devices` and give each one's reading as soon as it is known.
+
+        Names are looked up for `budget_seconds` at most, and each device is asked for as long. One
+        that was looked up late has what is left of it, but all its tries.
+        """
         batch = _Batch(self._requests, metrics)
         named: list[Device] = []
         for device in devices:
             address = literal_address(device.address)
             if address is not None and address.family in self._sockets:
-                batch.ask(device, address)
+                batch.ask(device, address, budget_seconds)
             else:
                 named.append(device)
-        looking_up = [asyncio.create_task(self._ask_by_name(batch, device)) for device in named]
+        looking_up = [
+            asyncio.create_task(self._ask_by_name(batch, device, budget_seconds))
+            for device in named
+        ]
         batch.expected += len(named)
         try:
             async for reading in batch.readings():
@@ -166,15 +178,20 @@ class Ping:
             batch.forget()
             await asyncio.gather(*looking_up, return_exceptions=True)
 
-    async def _ask_by_name(self, batch: _Batch, device: Device) -> None:
+    async def _ask_by_name(self, batch: _Batch, device: Device, budget_seconds: float) -> None:
+        began = time.monotonic()
         try:
-            address = await self._find_address(device, None)
+            async with asyncio.timeout(budget_seconds):
+                address = await self._find_address(device, None)
+        except TimeoutError:
+            address = f"it was not looked up within its {budget_seconds:g} s"
         finally:
             batch.expect_one_less()
         if isinstance(address, str):
             batch.add(read_not_asked(device, batch.metrics, address))
         else:
-            batch.ask(device, address)
+            left_seconds = budget_seconds - (time.monotonic() - began)
+            batch.ask(device, address, max(left_seconds, min(budget_seconds, self._tries_seconds)))
 
     async def _find_address(self, device: Device, trace: Trace | None) -> Address | str:
         """The address to ask, or why there is none."""
@@ -201,8 +218,8 @@ class _Batch:
         self._done: deque[DeviceReading] = deque()
         self._changed = asyncio.Event()
 
-    def ask(self, device: Device, address: Address) -> None:
-        echo = Echo(address, self._take)
+    def ask(self, device: Device, address: Address, budget_seconds: float) -> None:
+        echo = Echo(address, self._take, budget_seconds=budget_seconds)
         self._asked[echo] = device
         self._requests.ask(echo)
 

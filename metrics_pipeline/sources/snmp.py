@@ -13,6 +13,8 @@ import zlib
 from collections.abc import Collection, Mapping, Sequence
 from typing import Self
 
+from pydantic import ValidationError
+
 from metrics_pipeline.access.host_addresses import HostAddresses, NameNotFound
 from metrics_pipeline.access.secrets import SecretReference
 from metrics_pipeline.access.snmp_messages import VERSION_1, VERSION_2C
@@ -117,8 +119,7 @@ class Snmp:
         metrics: Collection[str],
         trace: Trace | None,
     ) -> DeviceReading:
-        known = self._memories.get(device.id)
-        memory = _new_memory(device) if known is None else DeviceMemory.from_json(known)
+        memory = self._recall(device)
         try:
             async with self._engine.session(address, credential) as session:
                 asked: SnmpSession = session if trace is None else _TracedSession(session, trace)
@@ -133,6 +134,14 @@ class Snmp:
             details=polled.details,
         )
 
+    def _recall(self, device: Device) -> DeviceMemory:
+        """What is known of `device`; nothing if it cannot be read, as after an upgrade perhaps."""
+        known = self._memories.get(device.id)
+        try:
+            return _new_memory(device) if known is None else DeviceMemory.from_json(known)
+        except ValidationError:
+            return _new_memory(device)
+
     def _credential(self, name: str) -> Community | User:
         resolved = self._resolved.get(name)
         if resolved is None:
@@ -145,7 +154,7 @@ class Snmp:
 
 
 def _new_memory(device: Device) -> DeviceMemory:
-    """Of a device that is new; its first discovery is of a length of its own.
+    """Of a device that is new; its polls are counted from a number of its own.
 
     Otherwise a fleet that was listed at once would be discovered anew at once, again and again.
     """

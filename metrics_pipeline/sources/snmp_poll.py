@@ -4,7 +4,8 @@ The first poll asks who the device is, walks the tables its vendor has, and reme
 the metrics need. Later polls are one `get` of those cells, with a few that tell whether the
 memory still holds: a cell that is gone, a table that changed its size, another sysObjectID or a
 restart have the metrics concerned discovered anew, and so has every REDISCOVER_AFTER-th poll.
-Which interfaces are up is looked at in between, at every LOOK_AFTER-th.
+Which interfaces are up is looked at in between, at every LOOK_AFTER-th. Both are counted from where
+the memory's count began, whatever has been discovered since.
 
 Traffic is the sum over the physical interfaces that were up when they were last looked at: one that
 goes down keeps its counter in the sum until then, since a sum that falls looks like a reset.
@@ -142,7 +143,7 @@ class _Poll:
 
     async def ask(self, metrics: Collection[str]) -> None:
         """The one request (or few) for all that is known to be needed."""
-        if self._memory.polls >= REDISCOVER_AFTER:
+        if self._memory.polls % REDISCOVER_AFTER == 0:
             self._memory.forget()
         try:
             await self._answers.ask(self._questions(metrics))
@@ -175,7 +176,7 @@ class _Poll:
     def _questions(self, metrics: Collection[str]) -> Sequence[Oid]:
         memory = self._memory
         looks, watched = self._looks_at_states(), tuple(memory.watched)
-        key, known = (looks, watched, *metrics), memory.found.questions
+        key, known = (looks, watched, *metrics), memory.kind.questions
         if key not in known:
             known[key] = _questions(memory.found, metrics, watched, looks=looks)
         return known[key]

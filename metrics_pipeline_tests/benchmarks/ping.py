@@ -29,6 +29,7 @@ from metrics_pipeline_tests.benchmarks.interleaved import measure_cpu_seconds
 from metrics_pipeline_tests.servers import require
 
 SETTINGS = PingSettings()
+BUDGET_SECONDS = 60.0
 
 
 def make_devices(count: int) -> list[Device]:
@@ -42,7 +43,8 @@ def sweep(devices: Sequence[Device]) -> int:
 
     async def ask() -> int:
         async with Ping(SETTINGS) as ping:
-            return sum([reading.is_up async for reading in ping.sweep(devices)])
+            found = ping.sweep(devices, PING_METRICS, BUDGET_SECONDS)
+            return sum([reading.is_up async for reading in found])
 
     return asyncio.run(ask())
 

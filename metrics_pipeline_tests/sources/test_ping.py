@@ -39,6 +39,7 @@ from metrics_pipeline_tests.private_network import (
 
 QUICK = PingSettings(timeout_seconds=0.1)
 HOST = "127.9.0.1"
+BUDGET_SECONDS = 60.0
 
 
 def device(address: str) -> Device:
@@ -50,8 +51,10 @@ def devices(count: int) -> list[Device]:
     return [device(f"127.1.{i // 250}.{i % 250 + 1}") for i in range(count)]
 
 
-async def swept(ping: Ping, polled: Sequence[Device]) -> dict[str, DeviceReading]:
-    readings = [reading async for reading in ping.sweep(polled)]
+async def swept(
+    ping: Ping, polled: Sequence[Device], budget_seconds: float = BUDGET_SECONDS
+) -> dict[str, DeviceReading]:
+    readings = [reading async for reading in ping.sweep(polled, PING_METRICS, budget_seconds)]
     assert len(readings) == len(polled)
     return {reading.device_id: reading for reading in readings}
 
@@ -68,6 +71,7 @@ def ping_scripted(
     behaviour: dict[str, Behaviour],
     settings: PingSettings = QUICK,
     also: Callable[[ScriptedHosts, Ping], Coroutine[Any, Any, None]] | None = None,
+    budget_seconds: float = BUDGET_SECONDS,
 ) -> tuple[dict[str, DeviceReading], ScriptedHosts]:
     """One sweep of the hosts of `behaviour`, after what `also` does."""
 
@@ -78,7 +82,8 @@ def ping_scripted(
             async with Ping(settings) as ping:
                 if also is not None:
                     await also(hosts, ping)
-                return await swept(ping, [device(address) for address in behaviour]), hosts
+                polled = [device(address) for address in behaviour]
+                return await swept(ping, polled, budget_seconds), hosts
 
     return run_in_private_network(scenario, ScriptedHosts.SYSCTLS)
 
@@ -423,7 +428,8 @@ def test_a_sweep_that_is_left_early_waits_for_no_name(monkeypatch: pytest.Monkey
 
     async def scenario() -> int:
         async with Ping(PingSettings(resolve_timeout_seconds=60)) as ping:
-            sweep = ping.sweep([device("127.0.0.1"), device("slow.example")])
+            polled = [device("127.0.0.1"), device("slow.example")]
+            sweep = ping.sweep(polled, PING_METRICS, BUDGET_SECONDS)
             assert (await anext(sweep)).is_up
             await sweep.aclose()  # type: ignore[attr-defined]
             left = len(asyncio.all_tasks()) - 1
@@ -433,10 +439,75 @@ def test_a_sweep_that_is_left_early_waits_for_no_name(monkeypatch: pytest.Monkey
     assert run_in_private_network(scenario) == 0
 
 
+def test_a_slow_resolver_and_many_names_cost_no_device_with_an_address_its_status(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    looked_up: list[str] = []
+
+    def take_a_while(host: str, *_arguments: object, **_options: object) -> list[Any]:
+        looked_up.append(host)
+        time.sleep(0.1)
+        return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", ("127.0.0.1", 0))]
+
+    monkeypatch.setattr(socket, "getaddrinfo", take_a_while)
+    named = [device(f"host{n}.example") for n in range(2000)]
+
+    async def scenario() -> tuple[dict[str, DeviceReading], int]:
+        async with Ping(QUICK) as ping:
+            readings = await swept(ping, [*named, *devices(300)], budget_seconds=1.5)
+            return readings, len(looked_up)
+
+    readings, count = run_in_private_network(scenario)
+    assert all(readings[each.id].values[PING_STATUS] == 1.0 for each in devices(300))
+    late = [readings[each.id] for each in named if not readings[each.id].is_up]
+    assert {reading.reason for reading in late} == {Miss.RESOLVE}
+    assert all(reading.values == {} and "within its 1.5 s" in reading.detail for reading in late)
+    assert len(late) >= len(named) - count
+    assert count < len(named)  # all would have taken eight budgets
+
+
+def test_packets_that_are_lost_are_waited_for_no_longer_than_the_budget() -> None:
+    settings = PingSettings(timeout_seconds=0.05, packets=20)
+    once_then_never = in_turn(answer, *[nothing] * 19)
+    readings, hosts = ping_scripted({HOST: once_then_never}, settings, budget_seconds=0.12)
+    assert readings[HOST].is_up
+    assert readings[HOST].values[PING_RTT] > 0
+    assert readings[HOST].took_seconds >= 0.12
+    assert 2 <= len(hosts.requests[HOST]) <= 4
+
+
+def test_tries_end_with_the_budget_as_well_and_the_device_is_down() -> None:
+    settings = PingSettings(timeout_seconds=0.05, tries=10)
+    readings, hosts = ping_scripted({HOST: nothing}, settings, budget_seconds=0.12)
+    assert readings[HOST].values == {PING_STATUS: 0.0}
+    assert readings[HOST].detail == f"no reply from {HOST} to {len(hosts.requests[HOST])} requests"
+    assert 1 <= len(hosts.requests[HOST]) <= 3
+
+
+def test_who_was_looked_up_late_has_all_its_tries(monkeypatch: pytest.MonkeyPatch) -> None:
+    def take_a_while(*_arguments: object, **_options: object) -> list[Any]:
+        time.sleep(1.0)
+        return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (HOST, 0))]
+
+    monkeypatch.setattr(socket, "getaddrinfo", take_a_while)
+
+    async def scenario() -> DeviceReading:
+        hosts = ScriptedHosts()
+        hosts.behaviour[HOST] = in_turn(nothing, answer)
+        settings = PingSettings(timeout_seconds=1.0, tries=2)
+        with hosts.listening():
+            async with Ping(settings) as ping:
+                late = device("late.example")
+                return (await swept(ping, [late], budget_seconds=2.0))[late.id]
+
+    assert run_in_private_network(scenario, ScriptedHosts.SYSCTLS).is_up
+
+
 def test_a_sweep_that_is_left_early_leaves_nothing_in_flight() -> None:
     async def scenario() -> int:
         async with Ping(PingSettings(timeout_seconds=60)) as ping:
-            sweep = ping.sweep([device("127.255.255.255"), *devices(20)])
+            polled = [device("127.255.255.255"), *devices(20)]
+            sweep = ping.sweep(polled, PING_METRICS, BUDGET_SECONDS)
             await anext(sweep)
             await sweep.aclose()  # type: ignore[attr-defined]
             return len(ping._requests._in_flight)

@@ -15,6 +15,7 @@ from metrics_pipeline.access.snmp_messages import VERSION_2C
 from metrics_pipeline.core.devices import CPU_UTILIZATION, HOST_METRICS, UPTIME, Device, Miss
 from metrics_pipeline.sources.snmp import Snmp, resolve
 from metrics_pipeline.sources.snmp_engines.spec import Community
+from metrics_pipeline.sources.snmp_memory import DeviceMemory
 from metrics_pipeline.sources.snmp_settings import (
     SnmpCommunity,
     SnmpCredential,
@@ -95,20 +96,24 @@ def test_a_device_gives_its_metrics_over_every_version_and_both_engines(
 
 
 @pytest.mark.parametrize("known", [b"not JSON", b"{}", b'{"plans": 7}'])
-def test_a_memory_that_cannot_be_read_is_forgotten(
+def test_a_memory_that_cannot_be_read_is_as_none(
     agent: int, credentials: Mapping[str, SnmpCredential], known: bytes
 ) -> None:
-    snmp = Snmp(SnmpSettings(), credentials)
-    snmp.load_memories({"d1": known, "somebody else": b"{}"})
+    fresh, upgraded = (Snmp(SnmpSettings(), credentials) for _ in range(2))
+    upgraded.load_memories({"d1": known, "d2": known, "somebody else": b"{}"})
 
-    async def run() -> bool:
+    async def counts(snmp: Snmp) -> list[int]:
         async with snmp:
-            return UPTIME in (await snmp.poll(device(agent), [UPTIME])).values
+            for name in ("d1", "d2"):
+                one = replace(device(agent), id=name)
+                assert UPTIME in (await snmp.poll(one, [UPTIME])).values
+        kept = snmp.dump_memories()
+        return [DeviceMemory.from_json(kept[name]).polls for name in ("d1", "d2")]
 
-    assert asyncio.run(run())
-    kept = snmp.dump_memories()
-    assert kept["d1"].startswith(b'{"watched":')
-    assert kept["somebody else"] == b"{}"
+    begun = asyncio.run(counts(upgraded))
+    assert begun == asyncio.run(counts(fresh))
+    assert begun[0] != begun[1]  # else all would be discovered in step from then on
+    assert upgraded.dump_memories()["somebody else"] == b"{}"
 
 
 def test_a_probe_can_be_entered_for_one_sweep_after_another(

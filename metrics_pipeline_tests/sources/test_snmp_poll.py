@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pydantic import ValidationError
 
 from metrics_pipeline.core.devices import (
     CPU_UTILIZATION,
@@ -24,7 +25,7 @@ from metrics_pipeline.core.devices import (
 from metrics_pipeline.sources import snmp_facts as facts
 from metrics_pipeline.sources.snmp_engines.fast import FastEngine
 from metrics_pipeline.sources.snmp_engines.spec import Community, EngineSettings
-from metrics_pipeline.sources.snmp_memory import DeviceMemory, Plan
+from metrics_pipeline.sources.snmp_memory import SHARED_KIND_BYTES, DeviceMemory, Plan
 from metrics_pipeline.sources.snmp_poll import (
     LOOK_AFTER,
     RANGES,
@@ -199,6 +200,36 @@ def test_so_many_polls_after_a_discovery_comes_the_next() -> None:
     assert session.walks != []
 
 
+def test_devices_that_restart_together_are_not_discovered_together_ever_after() -> None:
+    fleet = [
+        (recorded("linux-centos7"), DeviceMemory(polls=begun))
+        for begun in range(1, REDISCOVER_AFTER, 8)
+    ]
+    for session, memory in fleet:
+        poll(session, memory)
+        session.variables[facts.SYS_UPTIME] = session.variables[facts.HR_SYSTEM_UPTIME] = 100
+        session.forget_requests()
+        poll(session, memory)
+        assert session.walks
+    rounds = [_discovered_and_looked(fleet) for _ in range(REDISCOVER_AFTER)]
+    assert sum(discovered for discovered, _ in rounds) == len(fleet)
+    assert max(discovered for discovered, _ in rounds) == 1
+    assert max(looked for _, looked in rounds) == len(fleet) / 3  # of 12 numbers, 3 are 8 apart
+
+
+def _discovered_and_looked(fleet: Sequence[tuple[RecordedSession, DeviceMemory]]) -> list[int]:
+    """How many of `fleet` are walked, and of how many the ports are looked at, in one poll each."""
+    for session, memory in fleet:
+        session.forget_requests()
+        poll(session, memory)
+    looked = [
+        any(oid.startswith(facts.IF_OPER_STATUS) for get in session.gets for oid in get)
+        or bool(session.walks)
+        for session, _ in fleet
+    ]
+    return [sum(bool(session.walks) for session, _ in fleet), sum(looked)]
+
+
 def test_a_way_of_another_version_is_discovered_anew() -> None:
     session, memory = known("windows-xp")
     memory.learn(CPU_UTILIZATION, Plan(way="an older way", asked={}), {})
@@ -218,6 +249,29 @@ def test_devices_that_are_alike_do_not_share_what_happens_to_one_of_them() -> No
     assert DeviceMemory.from_json(one.to_json()) == one
 
 
+def test_what_is_asked_of_devices_that_are_alike_is_worked_out_once() -> None:
+    session, memory = known("windows-xp")
+    stored = memory.to_json()
+    one, twin = DeviceMemory.from_json(stored), DeviceMemory.from_json(stored)
+    assert one.kind is twin.kind
+    poll(session, one)
+    asked = dict(one.kind.questions)
+    poll(session, twin)
+    assert twin.kind.questions == asked
+    assert stored.startswith(one.kind.to_json() + b"\n")
+
+
+def test_a_memory_that_is_large_is_not_kept_at_hand() -> None:
+    _, memory = known("windows-xp")
+    memory.learn_names("interfaces", {str(row): "a port" for row in range(SHARED_KIND_BYTES // 10)})
+    stored = memory.to_json()
+    assert len(memory.kind.to_json()) > SHARED_KIND_BYTES
+    one, twin = DeviceMemory.from_json(stored), DeviceMemory.from_json(stored)
+    assert one == twin == memory
+    assert one.kind is not twin.kind
+    assert one.to_json() == stored
+
+
 @pytest.mark.parametrize(
     "stored",
     [
@@ -231,8 +285,9 @@ def test_devices_that_are_alike_do_not_share_what_happens_to_one_of_them() -> No
         b"{}\n[]",
     ],
 )
-def test_a_memory_that_cannot_be_read_is_a_new_one(stored: bytes) -> None:
-    assert DeviceMemory.from_json(stored) == DeviceMemory()
+def test_a_memory_that_cannot_be_read_is_an_error(stored: bytes) -> None:
+    with pytest.raises(ValidationError):
+        DeviceMemory.from_json(stored)
 
 
 def test_a_port_that_goes_down_keeps_its_counter_in_the_sum_until_ports_are_looked_at() -> None:
