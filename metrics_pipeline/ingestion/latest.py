@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import threading
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 
 from metrics_pipeline.core.catalog import LORAWAN_DEVICES
 from metrics_pipeline.core.lorawan_devices import LorawanDevices
@@ -15,6 +15,9 @@ from metrics_pipeline.storage.snapshots import Packing
 from metrics_pipeline.storage.writer import Writer
 
 ROWS_AT_ONCE = 1000
+LOOK_SECONDS, TIMES_LOOKED = 0.5, 6
+"""So often it is looked whether an earlier run has shown what it stored: it notices with its next
+micro-batch."""
 SEQUENCE_NUMBER = "sequence_number"
 
 
@@ -37,20 +40,32 @@ class LatestDevices:
         self._is_restored = False
         self._devices = LorawanDevices()
 
-    def begin(self, checkpoints: Mapping[str, Checkpoint]) -> None:
-        """From where partitions are read: a run that died may have stored more than it showed.
+    def begin(self, checkpoints: Mapping[str, Checkpoint], wait: Callable[[float], object]) -> None:
+        """From where partitions are read, which are claimed by now.
 
-        To be called when they are claimed: an earlier run publishes until it notices that. The
-        first time it reads what is published; StoreError when that fails.
+        The first time it reads what is published; StoreError when that fails. An earlier run that
+        is still there publishes all that it has stored once it notices the claim: that is waited
+        for. One that died may have stored more than it showed.
         """
         stored = {name: each.position.sequence_number for name, each in checkpoints.items()}
         with self._lock:
             if not self._is_restored:
-                self._devices = LorawanDevices(self._restored())
+                self._restore(stored, wait)
                 self._is_restored = True
-            if any(number > self._numbers.get(name, -1) for name, number in stored.items()):
+            if self._is_behind(stored):
                 self._devices.forget_gaps()
             self._numbers |= stored
+
+    def _restore(self, stored: Mapping[str, int], wait: Callable[[float], object]) -> None:
+        self._devices = LorawanDevices(self._restored())
+        for _ in range(TIMES_LOOKED):
+            if not self._is_behind(stored):
+                return
+            wait(LOOK_SECONDS)
+            self._devices = LorawanDevices(self._restored())
+
+    def _is_behind(self, stored: Mapping[str, int]) -> bool:
+        return any(number > self._numbers.get(name, -1) for name, number in stored.items())
 
     def take(self, partition: str, points: Iterable[Point], last_number: int) -> None:
         """Uplinks that are stored, in their order, up to the event of `last_number`."""

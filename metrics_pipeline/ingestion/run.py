@@ -110,7 +110,7 @@ class _Ingestion:
             if window.seconds >= self._ask_at:
                 self._ask()
                 self._ask_at = window.seconds + ASK_SECONDS
-            if window.seconds >= self._publish_at:
+            if window.seconds >= self._publish_at or self._count_taken() > self._taken:
                 began = window.seconds
                 self._publish()
                 took = window.seconds - began
@@ -151,7 +151,8 @@ class _Ingestion:
             return 0
         epoch = checkpoints.claim(keys.values())
         found = checkpoints.find_all(*hub)
-        self._work.devices.begin({name: found[name] for name in keys if name in found})
+        begun = {name: found[name] for name in keys if name in found}
+        self._work.devices.begin(begun, self._work.window.wait)
         for name, key in keys.items():
             state, checkpoint = self._states[name], found.get(name)
             partition = PartitionIngestion(self._work, key, state, checkpoint, epoch)
@@ -175,23 +176,26 @@ class _Ingestion:
             _warn(error)
 
     def _publish(self) -> None:
-        """Not when all partitions are another's: that one's rows are newer."""
-        if all(partition.is_taken for partition in self._partitions.values()):
-            return
-        if not self._is_taken_over():
+        """Not for some time after partitions were taken: a later run's rows are newer.
+
+        But at that moment once more: the later run waits for what this one has stored last.
+        """
+        now, taken = self._work.window.seconds, self._count_taken()
+        if taken > self._taken:
+            self._taken = taken
+            self._is_ours_after = now + TAKE_OVER_SECONDS
+            is_ours = True
+        else:
+            is_ours = now >= self._is_ours_after
+        if is_ours:
             try:
                 self._work.devices.publish(self._work.clock_ns())
             except StoreError as error:
                 _warn(error)  # it is tried again when it is due again
         self._tell(self.report())
 
-    def _is_taken_over(self) -> bool:
-        """Whether a later run of ours may just be taking one partition after the other."""
-        now, before = self._work.window.seconds, self._taken
-        self._taken = sum(partition.is_taken for partition in self._partitions.values())
-        if self._taken > before:
-            self._is_ours_after = now + TAKE_OVER_SECONDS
-        return now < self._is_ours_after
+    def _count_taken(self) -> int:
+        return sum(partition.is_taken for partition in self._partitions.values())
 
 
 def _warn(error: MetricsPipelineError) -> None:
