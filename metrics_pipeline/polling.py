@@ -7,7 +7,6 @@ makes a probe fail in a way nobody thought of is one reading with a reason, like
 from __future__ import annotations
 
 import asyncio
-import gc
 import logging
 import time
 from collections import deque
@@ -20,10 +19,10 @@ from collections.abc import (
     Iterator,
     Sequence,
 )
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from random import Random
 
+from metrics_pipeline.access.garbage_collection import collecting_seldom
 from metrics_pipeline.core.devices import Device, DeviceReading, Miss
 from metrics_pipeline.core.ports import AsksTogether, DeviceProbe
 
@@ -32,9 +31,6 @@ PROGRESS_SECONDS = 10.0
 """A line in a run's log is a row of Dagster's database, so there are few."""
 READINGS_AT_HAND = 1000
 """So many wait to be taken; then the polls wait."""
-COLLECTED_AFTER = 100_000
-"""New objects after which the garbage collector looks for cycles, rather than Python's 700: a sweep
-makes many objects that stay, and no cycles."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +57,7 @@ async def sweep(
     """
     left = {d.id: (question, d) for question in questions for d in question.devices}
     streams = [s for question in questions for s in _streams(question, budget_seconds, random)]
-    with _collecting_seldom():
+    with collecting_seldom():
         async for reading in _merge(streams):
             left.pop(reading.device_id, None)
             yield reading
@@ -119,23 +115,6 @@ def _streams(
     waiting = iter(order)
     at_once = min(question.max_in_flight, len(order))
     return [_ask_in_turn(question, waiting, budget_seconds) for _ in range(at_once)]
-
-
-@contextmanager
-def _collecting_seldom() -> Iterator[None]:
-    """Look for cycles less often, and among new objects alone: it took an eighth of a sweep.
-
-    Of sweeps that overlap, the last to end may leave the collector as another had set it.
-    """
-    first, *others = gc.get_threshold()
-    if first:  # else somebody has switched it off
-        gc.set_threshold(max(first, COLLECTED_AFTER), *others)
-    gc.freeze()
-    try:
-        yield
-    finally:
-        gc.unfreeze()
-        gc.set_threshold(first, *others)
 
 
 async def _ask_together(

@@ -10,10 +10,10 @@ from typing import Self
 
 import pytest
 
+from metrics_pipeline.access.garbage_collection import COLLECTED_AFTER
 from metrics_pipeline.core.devices import UPTIME, Device, DeviceReading, Miss
 from metrics_pipeline.core.ports import DeviceProbe, Trace
 from metrics_pipeline.polling import (
-    COLLECTED_AFTER,
     PROGRESS_SECONDS,
     READINGS_AT_HAND,
     Question,

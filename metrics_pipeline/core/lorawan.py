@@ -15,10 +15,10 @@ import codecs
 import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from enum import StrEnum
 from functools import lru_cache
-from typing import Any
+from typing import Any, NamedTuple
 from zlib import crc32
 
 from metrics_pipeline.core.catalog import LORAWAN_UPLINK
@@ -99,8 +99,7 @@ class Rules:
     limits: Limits = field(default_factory=Limits)
 
 
-@dataclass(frozen=True, slots=True)
-class Decoded:
+class Decoded(NamedTuple):
     """What became of one event: `refused` counts by reason, `altered` what was cut or unusable.
 
     There is a dead letter if anything was refused, except what is no uplink at all.
@@ -146,6 +145,7 @@ def uplink_time_ns(event: RawEvent, place: int = 0) -> int:
     return accepted_ns + number_ns + (_slot(event.partition) + place) * NS_BETWEEN_UPLINKS
 
 
+@lru_cache(SLOTS)
 def _slot(partition: str) -> int:
     """A number below SLOTS that stays this partition's: hubs number theirs from 0."""
     if partition.isascii() and partition.isdigit():
@@ -190,7 +190,8 @@ def _refused(
     reason = next(iter(refused))
     told = errors[0].detail if errors else "an array holds too many"
     detail = f"{missing} of {count} uplinks refused: {told}"
-    return replace(decoded, refused=refused, dead_letter=dead_letter(event, reason, detail))
+    letter = dead_letter(event, reason, detail)
+    return decoded._replace(refused=refused, dead_letter=letter)
 
 
 def dead_letter(event: RawEvent, reason: str, detail: str) -> DeadLetter:

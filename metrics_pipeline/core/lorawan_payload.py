@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from math import isfinite
@@ -22,8 +22,8 @@ from metrics_pipeline.core.points import FieldValue
 Path = tuple[str, ...]
 """Where a leaf was: the keys of objects and the places in arrays that lead to it."""
 
-_Leaf = tuple[Path, str, str, FieldValue]
-"""The path to the object or array, the key in it, the word of the type, and the value."""
+_Leaf = tuple[Path, str, type, FieldValue]
+"""The path to the object or array, the key in it, the type that JSON gave it, and the value."""
 
 SURELY_FINITE = 2**1000
 _NAMES = 4096
@@ -82,12 +82,13 @@ class Leaves:
         longest, most, names = self._limits.key_characters, self._limits.fields, _names(path)
         for key, value in children:
             short = key if len(key) <= longest else key[:longest]
-            word = TYPE_WORDS.get(type(value))
-            if word is not None and len(found) < most:
-                leaf = fit(value)
-                fields[names[word].get(short) or _remember(names[word], path, short, word)] = leaf
-                found.append((path, short, word, leaf))
-            elif word is not None:
+            kind = type(value)
+            known = names.get(kind)
+            if known is not None and len(found) < most:
+                leaf = fit(value, kind)
+                fields[known.get(short) or _remember(known, path, short, kind)] = leaf
+                found.append((path, short, kind, leaf))
+            elif known is not None:
                 self.cut["too_many_fields"] = 1
                 return
             elif value is not None:
@@ -95,13 +96,12 @@ class Leaves:
                 if "too_many_fields" in self.cut:
                     return
 
-    def _fit(self, value: Any) -> Any:
+    def _fit(self, value: Any, kind: type) -> Any:
         # Called for every leaf: what is usual is told without a call.
-        kind = type(value)
-        if kind is float:
-            return value if isfinite(value) else finite(value)
         if kind is int:
             return float(value) if -SURELY_FINITE < value < SURELY_FINITE else finite(value)
+        if kind is float:
+            return value if isfinite(value) else finite(value)
         if kind is bool or (value.isascii() and len(value) <= self._limits.text_characters):
             return value
         return self.as_text(value)
@@ -141,13 +141,14 @@ def _children(value: dict[str, Any] | list[Any]) -> Iterable[tuple[str, Any]]:
 
 
 @lru_cache(_PATHS)
-def _names(path: Path) -> dict[str, dict[str, str]]:  # noqa: ARG001  (a place of its own)
-    """Names of leaves at `path` by the word of their type and their key, as far as remembered."""
-    return {word: {} for word in TYPE_WORDS.values()}
+def _names(path: Path) -> Mapping[type, dict[str, str]]:  # noqa: ARG001  (a place of its own)
+    """Names of leaves at `path` by their type and their key, as far as remembered."""
+    by_word: dict[str, dict[str, str]] = {word: {} for word in TYPE_WORDS.values()}
+    return {kind: by_word[word] for kind, word in TYPE_WORDS.items()}
 
 
-def _remember(names: dict[str, str], path: Path, key: str, word: str) -> str:
-    name = _name(path, key, word)
+def _remember(names: dict[str, str], path: Path, key: str, kind: type) -> str:
+    name = _name(path, key, TYPE_WORDS[kind])
     if len(names) < _NAMES_AT_A_PATH:
         names[key] = name
     return name
@@ -166,7 +167,8 @@ def _distinct(leaves: Iterable[_Leaf]) -> dict[str, FieldValue]:
     """
     fields: dict[str, FieldValue] = {}
     numbers: Counter[str] = Counter()
-    for path, key, word, value in sorted(leaves, key=lambda leaf: (len(leaf[0]), *leaf[:2])):
+    for path, key, kind, value in sorted(leaves, key=lambda leaf: (len(leaf[0]), *leaf[:2])):
+        word = TYPE_WORDS[kind]
         name = first = _name(path, key, word)
         while name in fields:
             numbers[first] += 1

@@ -12,7 +12,7 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
+from typing import Any, NamedTuple
 
 from metrics_pipeline.core.catalog import EXTRA, PAYLOAD
 from metrics_pipeline.core.errors import InvalidPoint
@@ -42,8 +42,7 @@ _GATEWAYS = 4096
 _PAYLOAD_PATH, _EXTRA_PATH = (PAYLOAD.rstrip("_"),), (EXTRA.rstrip("_"),)
 
 
-@dataclass(frozen=True, slots=True)
-class Uplink:
+class Uplink(NamedTuple):
     """Tags and fields of one point, and how often something of it was cut off or unusable."""
 
     tags: Mapping[str, str]
@@ -129,10 +128,10 @@ _Reader = Callable[[Any, _Draft], bool]
 
 def _number(field: str) -> _Reader:
     def read(value: Any, draft: _Draft) -> bool:
-        is_number = type(value) is float or type(value) is int
-        if is_number:
-            draft.fields[field] = finite(value)
-        return is_number
+        if type(value) is not float and type(value) is not int:
+            return False
+        draft.fields[field] = finite(value)
+        return True
 
     return read
 

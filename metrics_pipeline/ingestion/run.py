@@ -6,6 +6,7 @@ import logging
 import threading
 from collections.abc import Callable, Iterable, Mapping
 
+from metrics_pipeline.access.garbage_collection import collecting_seldom
 from metrics_pipeline.access.system_timing import SYSTEM_TIMING
 from metrics_pipeline.core.backoff import Timing
 from metrics_pipeline.core.errors import MetricsPipelineError, SourceError, StoreError
@@ -40,6 +41,7 @@ LAST_BATCH_SECONDS = 1.5
 Tell = Callable[[IngestionReport], None]
 
 
+@collecting_seldom()
 def ingest(
     stream: EventStream,
     stores: Stores,

@@ -7,9 +7,9 @@ import sqlite3
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from dataclasses import field as dataclass_field
+from functools import lru_cache
 from json.encoder import encode_basestring_ascii as _quoted
 from math import isfinite
-from typing import NamedTuple
 
 from metrics_pipeline.core.catalog import ValueType
 from metrics_pipeline.core.errors import InvalidPoint, RefusedPoint
@@ -31,10 +31,15 @@ UPSERT_POINT = (
 SERIES_AT_ONCE = 500
 """So many are looked up by one statement; SQLite before 3.32 takes 999 parameters at most."""
 
+_TAGS = 16_384
+"""So many series are known by their tags without another look at these."""
 
-class _Field(NamedTuple):
+
+@dataclass(slots=True)
+class _Field:
     key: str
     """How it begins in the JSON object of a point: `"12":`."""
+
     value_type: str
     kind: type
 
@@ -142,7 +147,7 @@ def sort_out(
     rows: list[Row] = []
     kept: list[Point] = []
     refused: list[RefusedPoint] = []
-    tags = [_tags_json(point.tags) for point in points]
+    tags = [_tags_json(*point.tags.items()) for point in points]
     _find_all_series(catalogue, points, tags)
     for point, its_tags in zip(points, tags, strict=True):
         try:
@@ -174,8 +179,9 @@ def _row(catalogue: Catalogue, point: Point, tags: str) -> Row:
     return measurement.number, point.time_ns, catalogue.series(measurement, tags), fields
 
 
-def _tags_json(tags: Mapping[str, str]) -> str:
-    pairs = [f"{_quoted(key)}:{_quoted(value)}" for key, value in sorted(tags.items()) if value]
+@lru_cache(_TAGS)
+def _tags_json(*tags: tuple[str, str]) -> str:
+    pairs = [f"{_quoted(key)}:{_quoted(value)}" for key, value in sorted(tags) if value]
     return f"{{{','.join(pairs)}}}"
 
 
@@ -186,13 +192,14 @@ def _usual_json(known: Mapping[str, _Field], fields: Mapping[str, FieldValue]) -
         field, kind = known.get(name), type(value)
         if field is None or kind is not field.kind:
             return None
-        is_number = isfinite(value) if kind is float else kind is int and value in INT64  # type: ignore[arg-type]
-        if is_number:
-            pairs.append(field.key + repr(value))
-        elif kind is bool:
-            pairs.append(field.key + ("true" if value else "false"))
+        if kind is float and isfinite(value):  # type: ignore[arg-type]
+            pairs.append(f"{field.key}{value!r}")
         elif isinstance(value, str) and value.isascii():
             pairs.append(field.key + _quoted(value))
+        elif kind is bool:
+            pairs.append(field.key + ("true" if value else "false"))
+        elif kind is int and value in INT64:
+            pairs.append(f"{field.key}{value!r}")
         else:
             return None
     return f"{{{','.join(pairs)}}}"

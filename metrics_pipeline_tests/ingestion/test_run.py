@@ -14,6 +14,7 @@ from typing import Any, cast
 
 import pytest
 
+from metrics_pipeline.access.garbage_collection import COLLECTED_AFTER
 from metrics_pipeline.access.secrets import SecretReference
 from metrics_pipeline.core.catalog import EVENTHUB_LOST_EVENTS, LORAWAN_DEVICES
 from metrics_pipeline.core.errors import (
@@ -123,6 +124,20 @@ def test_the_report_counts_what_was_read(hub: EventHubServer, made: Pipeline) ->
     assert report.refused == {"not_json": 1, "invalid_eui": 1}
     assert report.dead_letters == report.refused
     assert (report.lag_events, report.lag_seconds, report.lost_events) == (0, 0.0, 0)
+
+
+def test_the_garbage_collector_is_left_as_it_was(hub: EventHubServer, made: Pipeline) -> None:
+    before = gc.get_threshold()
+    during: set[int] = set()
+
+    def look(report: IngestionReport) -> bool:
+        during.add(gc.get_threshold()[0])
+        return events(report) == 1
+
+    append(hub, range(1))
+    made.run(look)
+    assert during == {max(before[0], COLLECTED_AFTER)}
+    assert gc.get_threshold() == before
 
 
 def test_latest_values_are_published_while_the_run_goes_on(
