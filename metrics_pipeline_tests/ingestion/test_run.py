@@ -493,6 +493,29 @@ def test_what_an_earlier_run_publishes_until_it_is_shut_out_is_not_lost(
     assert {row.tags["device_eui"] for row in device_rows(made)} >= {"F" * 16, f"{3:016X}"}
 
 
+def test_a_run_that_takes_over_shows_what_the_one_before_had_stored_and_not_shown(
+    hub: EventHubServer, made: Pipeline, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seconds = "metrics_pipeline.ingestion.run.PUBLISH_SECONDS"
+    monkeypatch.setattr(seconds, 1000.0)
+    append(hub, range(5))
+
+    def is_over(report: IngestionReport) -> bool:
+        return all(each.is_taken for each in report.partitions.values())
+
+    first = threading.Thread(target=made.run, args=(is_over,))
+    first.start()
+    until(lambda: len(made.stored()) == 5)
+    append(hub, [5])
+    until(lambda: len(made.stored()) == 6)
+    assert device_rows(made) == []
+    monkeypatch.setattr(seconds, 0.1)
+    append(hub, [6])
+    made.run(has_stored(1))
+    first.join(ingesting.WAIT_SECONDS)
+    assert len(device_rows(made)) == 7
+
+
 @pytest.mark.parametrize(("take_over_seconds", "published"), [(1000.0, 1), (0.0, 3)])
 def test_while_a_later_run_may_be_taking_over_nothing_is_published(
     hub: EventHubServer,
