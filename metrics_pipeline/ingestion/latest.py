@@ -15,9 +15,8 @@ from metrics_pipeline.storage.snapshots import Packing
 from metrics_pipeline.storage.writer import Writer
 
 ROWS_AT_ONCE = 1000
-LOOK_SECONDS, TIMES_LOOKED = 0.5, 6
-"""So often it is looked whether an earlier run has shown what it stored: it notices with its next
-micro-batch."""
+LOOK_SECONDS = 0.5
+"""How often it is looked whether an earlier run has shown what it stored."""
 SEQUENCE_NUMBER = "sequence_number"
 
 
@@ -40,25 +39,35 @@ class LatestDevices:
         self._is_restored = False
         self._devices = LorawanDevices()
 
-    def begin(self, checkpoints: Mapping[str, Checkpoint], wait: Callable[[float], object]) -> None:
+    def begin(
+        self,
+        checkpoints: Mapping[str, Checkpoint],
+        wait: Callable[[float], object],
+        patience_seconds: float,
+    ) -> None:
         """From where partitions are read, which are claimed by now.
 
         The first time it reads what is published; StoreError when that fails. An earlier run that
         is still there publishes all that it has stored once it notices the claim: that is waited
-        for. One that died may have stored more than it showed.
+        for, `patience_seconds` at most. One that died may have stored more than it showed.
         """
         stored = {name: each.position.sequence_number for name, each in checkpoints.items()}
         with self._lock:
             if not self._is_restored:
-                self._restore(stored, wait)
+                self._restore(stored, wait, patience_seconds)
                 self._is_restored = True
             if self._is_behind(stored):
                 self._devices.forget_gaps()
             self._numbers |= stored
 
-    def _restore(self, stored: Mapping[str, int], wait: Callable[[float], object]) -> None:
+    def _restore(
+        self,
+        stored: Mapping[str, int],
+        wait: Callable[[float], object],
+        patience_seconds: float,
+    ) -> None:
         self._devices = LorawanDevices(self._restored())
-        for _ in range(TIMES_LOOKED):
+        for _ in range(round(patience_seconds / LOOK_SECONDS)):
             if not self._is_behind(stored):
                 return
             wait(LOOK_SECONDS)

@@ -52,6 +52,7 @@ def ingest(
     window_seconds: float,
     stop: threading.Event,
     devices_kept_days: float = DEVICES_KEPT_DAYS,
+    patience_seconds: float = 0.0,
     tell: Tell = lambda _report: None,
     timing: Timing = SYSTEM_TIMING,
 ) -> IngestionReport:
@@ -59,6 +60,7 @@ def ingest(
 
     While it goes on, the latest rows of all devices that sent within `devices_kept_days` are
     published as those of `asset` every few seconds, and then `tell` is given what was done so far.
+    Where an earlier run still goes on, its last rows are waited for, `patience_seconds` at most.
     What fails is tried again until the end of the window; a partition that cannot be read costs the
     others nothing and has an `error` in the report. It ends early when no partition is left to
     read. Raises SourceError when the hub does not say which partitions there are, and StoreError
@@ -69,7 +71,7 @@ def ingest(
     kept_ns = int(devices_kept_days * NS_PER_DAY)
     devices = LatestDevices(stores.writer, asset, kept_ns)
     work = Work(stream, stores, rules, limits, devices, window)
-    ingestion = _Ingestion(work, states, tell)
+    ingestion = _Ingestion(work, states, tell, patience_seconds)
     try:
         window.until_it_works(ingestion.begin, _warn)
         ingestion.look_after()
@@ -84,8 +86,15 @@ def ingest(
 class _Ingestion:
     """The partitions that are read, and when what is due."""
 
-    def __init__(self, work: Work, states: Mapping[str, PartitionState], tell: Tell) -> None:
+    def __init__(
+        self,
+        work: Work,
+        states: Mapping[str, PartitionState],
+        tell: Tell,
+        patience_seconds: float,
+    ) -> None:
         self._work = work
+        self._patience_seconds = patience_seconds
         self._states = dict(states)
         self._tell = tell
         self._partitions: dict[str, PartitionIngestion] = {}
@@ -154,7 +163,7 @@ class _Ingestion:
         epoch = checkpoints.claim(keys.values())
         found = checkpoints.find_all(*hub)
         begun = {name: found[name] for name in keys if name in found}
-        self._work.devices.begin(begun, self._work.window.wait)
+        self._work.devices.begin(begun, self._work.window.wait, self._patience_seconds)
         for name, key in keys.items():
             state, checkpoint = self._states[name], found.get(name)
             partition = PartitionIngestion(self._work, key, state, checkpoint, epoch)

@@ -176,8 +176,11 @@ def test_what_runs_print_is_where_the_webserver_looks() -> None:
 
 def test_the_store_makes_every_bucket_of_the_catalogue() -> None:
     environment = SERVICES["influxdb"]["environment"]
+    (script,) = (each for each in SERVICES["influxdb"]["volumes"] if "initdb.d" in each)
+    file = script.partition(":")[0]
+    made = re.findall(r"bucket create --name (\w+)", (DOCKER / file).read_text())
     buckets = {measurement.database for measurement in CATALOG.measurements.values()}
-    assert buckets == {environment["DOCKER_INFLUXDB_INIT_BUCKET"]}
+    assert buckets == {environment["DOCKER_INFLUXDB_INIT_BUCKET"], *made}
 
 
 def test_settings_load_and_read_their_secrets_from_the_files_that_are_made(

@@ -103,6 +103,7 @@ class Pipeline:
         until: Callable[[IngestionReport], bool] = lambda _report: False,
         *,
         window_seconds: float = WAIT_SECONDS,
+        patience_seconds: float = 0.0,
         meanwhile: Callable[[], None] = lambda: None,
     ) -> IngestionReport:
         """Ingest until the report says so; `meanwhile` is called in a thread of its own."""
@@ -119,6 +120,7 @@ class Pipeline:
                 *(stream, stores, self.rules, self.limits),
                 asset=ASSET,
                 window_seconds=window_seconds,
+                patience_seconds=patience_seconds,
                 stop=stop,
                 tell=tell,
             )

@@ -12,9 +12,10 @@ from collections.abc import Callable, Iterator
 import dagster as dg
 
 from metrics_pipeline.core.errors import MetricsPipelineError
-from metrics_pipeline.core.telemetry_assets import DEVICES, GROUP, UPLINKS
+from metrics_pipeline.core.telemetry_assets import DEVICES, GROUP, JOB, UPLINKS
 from metrics_pipeline.ingestion import IngestionReport, Stores, ingest
 from metrics_pipeline.orchestration.failures import failure
+from metrics_pipeline.orchestration.in_flight import find_in_flight
 from metrics_pipeline.orchestration.resources import WRITER
 from metrics_pipeline.orchestration.telemetry_report import (
     CHECKS,
@@ -29,6 +30,9 @@ from metrics_pipeline.settings import Settings, TelemetrySettings
 from metrics_pipeline.telemetry_connections import open_telemetry
 
 HUB = dg.AssetKey(["event_hub", "uplinks"])
+PATIENCE_SECONDS = 3.0
+"""A run that is taken over notices that with its next micro-batch, and then shows its last rows."""
+
 TELL_EVERY_SECONDS = 30.0
 """A line of the log is a row in Dagster's database."""
 
@@ -87,8 +91,14 @@ def _ingest(
             window_seconds=telemetry.window_seconds,
             stop=threading.Event(),
             devices_kept_days=telemetry.devices_kept_days,
+            patience_seconds=PATIENCE_SECONDS if _is_beside_another(context) else 0.0,
             tell=_telling(context.log.info, longest),
         )
+
+
+def _is_beside_another(context: dg.AssetExecutionContext) -> bool:
+    key = dg.AssetKey.from_user_string(UPLINKS)
+    return len(find_in_flight(context.instance, JOB, [key])) > 1
 
 
 def _telling(say: Callable[[str], None], longest: LongestLag) -> Callable[[IngestionReport], None]:
