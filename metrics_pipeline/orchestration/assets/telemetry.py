@@ -97,8 +97,7 @@ def _ingest(
 
 
 def _is_beside_another(context: dg.AssetExecutionContext) -> bool:
-    key = dg.AssetKey.from_user_string(UPLINKS)
-    return len(find_in_flight(context.instance, JOB, [key])) > 1
+    return len(find_in_flight(context.instance, JOB, [context.asset_key])) > 1
 
 
 def _telling(say: Callable[[str], None], longest: LongestLag) -> Callable[[IngestionReport], None]:
