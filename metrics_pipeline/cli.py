@@ -10,7 +10,9 @@ import logging
 import os
 import sys
 from collections.abc import Sequence
+from importlib import import_module
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from metrics_pipeline import __version__
 from metrics_pipeline.access.environment import (
@@ -21,7 +23,12 @@ from metrics_pipeline.access.environment import (
 )
 from metrics_pipeline.core.errors import ConfigurationError, MetricsPipelineError
 from metrics_pipeline.devices_cli import add_devices
+from metrics_pipeline.events_cli import add_events
 from metrics_pipeline.telemetry_cli import add_telemetry
+
+if TYPE_CHECKING:
+    from metrics_pipeline.orchestration.instance_findings import Evaluated
+    from metrics_pipeline.settings import Settings
 
 MAX_PORT = 65535
 
@@ -61,10 +68,16 @@ def build_parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     _add_run(commands)
     _add_check(commands)
+    _add_doctor(commands)
+    _add_rewind(commands)
     _add_exporter(commands)
+    _add_gateway(commands)
+    _add_worker(commands)
     _add_simulate(commands)
     add_devices(commands, _add)
     add_telemetry(commands, _add)
+    add_events(commands, _add)
+    _add_dashboards(commands)
     return parser
 
 
@@ -100,6 +113,12 @@ def _port(given: str) -> int:
     raise argparse.ArgumentTypeError(f"expected a number from 0 to {MAX_PORT}, got {given!r}")
 
 
+def _number(given: str) -> int:
+    if given.isascii() and given.isdigit() and int(given) > 0:
+        return int(given)
+    raise argparse.ArgumentTypeError(f"expected a number above 0, got {given!r}")
+
+
 def _seconds(given: str) -> float:
     try:
         seconds = float(given)
@@ -119,6 +138,7 @@ def _add_run(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
     parser.add_argument(
         "--exporter-port", type=_port, metavar="PORT", help="default: the settings'"
     )
+    parser.add_argument("--gateway-port", type=_port, metavar="PORT", help="default: the settings'")
     parser.add_argument(
         "--no-simulator", action="store_true", help="do not start the simulated IoT Hub"
     )
@@ -135,15 +155,80 @@ def _add_check(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     parser.set_defaults(command=_check)
 
 
+def _add_doctor(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    about = "Say what is wrong with what runs, and what to do."
+    parser = _add(commands, "doctor", about, "doctor --settings fleet.yaml")
+    parser.add_argument("--json", action="store_true", help="for programs")
+    parser.add_argument(
+        "--workspace",
+        type=Path,
+        metavar="FILE",
+        help="the daemon's workspace file (default: workspace.yaml in DAGSTER_HOME)",
+    )
+    for name in ("exporter", "gateway"):
+        parser.add_argument(
+            f"--{name}-url", metavar="URL", help=f"where the {name} is, if not as the settings say"
+        )
+    parser.set_defaults(command=_doctor)
+
+
+def _add_rewind(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    about = "Let schedules go on after the clock was set back."
+    _add(commands, "rewind", about, "rewind").set_defaults(command=_rewind)
+
+
 def _add_exporter(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     parser = _add(commands, "exporter", "Serve /metrics to Prometheus.", "exporter --port 9464")
     parser.add_argument("--port", type=_port, metavar="PORT", help="default: the settings'")
+    parser.add_argument(
+        "--dagster-url", metavar="URL", help="Dagster's UI, if the settings do not say where it is"
+    )
     parser.set_defaults(command=_exporter)
+
+
+def _add_gateway(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    about = "Take the telemetry of robots over WebSocket."
+    parser = _add(commands, "gateway", about, "gateway --port 8765")
+    parser.add_argument("--port", type=_port, metavar="PORT", help="default: the settings'")
+    parser.set_defaults(command=_gateway)
+
+
+def _add_worker(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    about = "Poll devices for runs of other machines (polling.workers)."
+    parser = _add(commands, "worker", about, "worker --at-once 4")
+    parser.add_argument(
+        "--at-once",
+        type=_number,
+        default=4,
+        metavar="N",
+        help="so many polls at a time, in a process each (default 4)",
+    )
+    parser.add_argument("--name", metavar="NAME", help="what it is called; default: celery")
+    parser.set_defaults(command=_worker)
 
 
 def _add_simulate(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     parser = _add(commands, "simulate", "Run the simulated IoT Hub of the settings.", "simulate")
+    parser.add_argument(
+        "--gateway-port", type=_port, metavar="PORT", help="to which its robots send"
+    )
     parser.set_defaults(command=_simulate)
+
+
+def _add_dashboards(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    about, example = "Write the Grafana dashboards as files.", "dashboards export dashboards"
+    actions = _add(commands, "dashboards", about, example).add_subparsers(
+        required=True, metavar="ACTION"
+    )
+    parser = _add(
+        actions,
+        "export",
+        "Write each dashboard into a JSON file of DIR, for Grafana's provisioning or its import.",
+        example,
+        below=True,
+    )
+    parser.add_argument("folder", type=Path, metavar="DIR", help="made if it is not there")
+    parser.set_defaults(command=_export_dashboards)
 
 
 def _export_choices(options: argparse.Namespace) -> None:
@@ -186,6 +271,7 @@ def _run(options: argparse.Namespace) -> int:
             exporter_port=settings.exporter.port
             if options.exporter_port is None
             else options.exporter_port,
+            gateway_port=_gateway_port(settings, options.gateway_port),
         )
         # Else a run would have to do it, and would be ended before it has.
         upgrade_store(settings.store, _tell)
@@ -195,6 +281,13 @@ def _run(options: argparse.Namespace) -> int:
             with_simulator=not options.no_simulator,
             for_seconds=options.for_seconds,
         )
+
+
+def _gateway_port(settings: Settings, given: int | None) -> int:
+    """0, any free one, where there is no gateway."""
+    if settings.gateway is None:
+        return 0
+    return settings.gateway.port if given is None else given
 
 
 def _check(_options: argparse.Namespace) -> int:
@@ -208,19 +301,101 @@ def _check(_options: argparse.Namespace) -> int:
     return 0 if all(finding.is_well for finding in findings) else 1
 
 
+def _doctor(options: argparse.Namespace) -> int:
+    from metrics_pipeline.doctor.examination import (
+        Whereabouts,
+        examine,
+        find_home,
+        is_well,
+        render,
+        render_json,
+    )
+
+    home = find_home()
+    os.environ["DAGSTER_HOME"] = str(home)
+    where = Whereabouts(
+        home,
+        options.workspace or home / "workspace.yaml",
+        options.exporter_url,
+        options.gateway_url,
+    )
+    findings = examine(*_load_definitions(), where)
+    print(render_json(findings) if options.json else render(findings))
+    return 0 if is_well(findings) else 1
+
+
+def _rewind(_options: argparse.Namespace) -> int:
+    from metrics_pipeline.doctor.examination import find_home
+    from metrics_pipeline.orchestration.clock_rewind import rewind
+
+    os.environ["DAGSTER_HOME"] = str(find_home())
+    names = rewind()
+    print("\n".join(names) or "Nothing is of the future.")
+    return 0
+
+
+def _load_definitions() -> tuple[Settings | ConfigurationError, Evaluated | None]:
+    """The settings and what they have evaluated; of settings that are wrong, what is wrong."""
+    from metrics_pipeline.definitions import build_definitions
+    from metrics_pipeline.orchestration.instance_findings import what_is_evaluated
+    from metrics_pipeline.settings_file import load_settings
+
+    try:
+        settings = load_settings()
+    except ConfigurationError as error:
+        return error, None
+    return settings, what_is_evaluated(build_definitions(settings))
+
+
 def _exporter(options: argparse.Namespace) -> int:
     from metrics_pipeline.exporter.serve import serve
     from metrics_pipeline.settings_file import load_settings
 
     settings = load_settings()
     _choose_dagster_home()
-    serve(settings, options.port)
+    serve(settings, options.port, options.dagster_url)
     return 0
 
 
-def _simulate(_options: argparse.Namespace) -> int:
+def _gateway(options: argparse.Namespace) -> int:
+    from metrics_pipeline.gateway.serve import serve
+    from metrics_pipeline.settings_file import load_settings
+
+    serve(load_settings(), options.port)
+    return 0
+
+
+def _worker(options: argparse.Namespace) -> int:
+    from metrics_pipeline.settings_file import load_settings
+
+    settings = load_settings()
+    workers = settings.sweeps.workers
+    if not settings.polls_devices or workers is None:
+        raise ConfigurationError(
+            "polling.workers",
+            "there is no such section, or no device is polled",
+            "Set polling.enabled, and polling.workers.broker.",
+        )
+    _choose_dagster_home()
+    from metrics_pipeline.orchestration.celery_polls import work
+
+    # Before the processes that poll are forked: they share it.
+    import_module("metrics_pipeline.definitions")
+    work(settings, workers, options.at_once, options.name)
+    return 0
+
+
+def _simulate(options: argparse.Namespace) -> int:
     from metrics_pipeline.settings_file import load_settings
     from metrics_pipeline.stack.simulate import simulate
 
-    simulate(load_settings())
+    simulate(load_settings(), options.gateway_port)
+    return 0
+
+
+def _export_dashboards(options: argparse.Namespace) -> int:
+    from metrics_pipeline.dashboards.export import export
+
+    for path in export(options.folder):
+        print(path)
     return 0

@@ -1,14 +1,16 @@
 """`metrics-pipeline check`: tries everything the settings name, and says what to do about it.
 
 Reads every source that is used, lists the devices that are polled, opens what polls them, reads the
-secrets they need, asks the event hub how far it goes, asks the store, takes the write lock of the
-operational database, and opens the Dagster instance. Polls no device, reads no event, and stores no
-point; but a file of the embedded store that is of an earlier version is changed.
+secrets they need, asks Redis how many polls wait for workers, asks the event hub how far it goes,
+asks the store, looks at the spool, takes the write lock of the operational database, and opens the
+Dagster instance. Polls no device, reads no event, and stores no point, and runs every query of the
+SQL sets once; but a file of the embedded store that is of an earlier version is changed.
 """
 
 from __future__ import annotations
 
 import asyncio
+import os
 import textwrap
 import time
 from collections import Counter
@@ -18,9 +20,13 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+import redis
 from pydantic import BaseModel
 
+from metrics_pipeline.access.database import DatabaseSettings
 from metrics_pipeline.access.environment import settings_file
+from metrics_pipeline.access.one_line import first_line
+from metrics_pipeline.access.redis_address import read_redis_url
 from metrics_pipeline.access.secrets import SecretReference
 from metrics_pipeline.core.catalog import Metric
 from metrics_pipeline.core.devices import Device
@@ -29,25 +35,39 @@ from metrics_pipeline.core.errors import (
     CredentialRefused,
     MetricsPipelineError,
     SourceError,
+    StoreError,
 )
 from metrics_pipeline.core.ports import Reading
 from metrics_pipeline.core.telemetry import PartitionState
 from metrics_pipeline.core.telemetry_backlog import MOVE_IT, ahead_in_words, look
+from metrics_pipeline.events.open import open_transport
+from metrics_pipeline.events.settings import TransportSettings
 from metrics_pipeline.exporter.instance_reader import InstanceReader
+from metrics_pipeline.gateway.tokens import Tokens
 from metrics_pipeline.orchestration.poll_list import PollList, list_devices
-from metrics_pipeline.settings import Settings
+from metrics_pipeline.settings import GatewaySettings, Settings, WorkersSettings
+from metrics_pipeline.settings_file import INFLUXDB_TOKEN, INFLUXDB_URL
 from metrics_pipeline.sources.inventory import Inventory, InventorySettings
 from metrics_pipeline.sources.probe_registry import PROBES
 from metrics_pipeline.sources.registry import SOURCES
 from metrics_pipeline.sources.service_health import ServiceHealth
 from metrics_pipeline.sources.spec import SourceSpec
+from metrics_pipeline.sources.sql_metrics import SqlMetrics
+from metrics_pipeline.sources.sql_rights import find_excess
 from metrics_pipeline.storage.open import open_store, upgrade_store
 from metrics_pipeline.storage.operational import OperationalDatabase
+from metrics_pipeline.storage.spool import Spool
+from metrics_pipeline.storage.spool_state import SpoolWatch
 from metrics_pipeline.telemetry_connections import TelemetryConnections, open_telemetry
 
 TEXT_COLUMNS = 76
 NAME_COLUMNS = 22
 MAX_EXAMPLES = 5
+SPOOL_NEARLY_FULL = 0.8
+"""As the alert SpoolNearlyFull."""
+QUEUES = ("dagster", *(f"dagster\x06\x16{priority}" for priority in (3, 6, 9)))
+"""Of Dagster's Celery executor: in kombu 5.7 a list of Redis for each step of priority."""
+BROKER_FIX = "Check that Redis runs, its address, and user and password in it."
 INSTANCE_FIX = "Check the folder DAGSTER_HOME, or DAGSTER_POSTGRES_URL, if Dagster uses PostgreSQL."
 
 
@@ -73,11 +93,16 @@ def check_everything(settings: Settings, tell: Callable[[str], None]) -> list[Fi
         *_check_simulator(settings),
         *(finding for spec in used for finding in _check_source(spec, settings)),
         *_check_polling(settings),
+        *_check_workers(settings),
         *_check_telemetry(settings),
+        *_check_sql(settings),
         *_check_services(settings),
+        *_check_gateway(settings),
         store,
+        *_check_spool(settings),
         _attempt("operational database", lambda: _check_operational(settings)),
-        _attempt("Dagster instance", _check_instance, INSTANCE_FIX),
+        *_check_events(settings.events.transport),
+        _attempt("Dagster instance", lambda: _check_instance(settings), INSTANCE_FIX),
         _check_exposure(settings),
     ]
 
@@ -165,6 +190,21 @@ def _check_polling(settings: Settings) -> Iterator[Finding]:
     for name in _probes_used(settings, devices):
         yield _attempt(f"{name} probe", partial(_check_probe, settings, name))
         yield from _check_credentials(settings, name, devices)
+
+
+def _check_workers(settings: Settings) -> Iterator[Finding]:
+    """Nothing where runs poll themselves. What hands polls out is asked how many there are."""
+    workers = settings.sweeps.workers
+    if settings.polls_devices and workers is not None:
+        yield _attempt("workers", partial(_ask_broker, workers), BROKER_FIX)
+
+
+def _ask_broker(workers: WorkersSettings) -> str:
+    url = read_redis_url(workers.broker)
+    with redis.Redis.from_url(url, socket_timeout=5, socket_connect_timeout=5) as client:
+        waiting = sum(client.llen(f"{workers.key_prefix}{queue}") for queue in QUEUES)
+        taken = client.hlen(f"{workers.key_prefix}unacked")
+        return f"Redis answers ({workers.broker}): {waiting} polls wait, {taken} go on"
 
 
 def _list_devices(settings: Settings) -> PollList:
@@ -298,12 +338,38 @@ def _check_checkpoints(opened: TelemetryConnections, states: Mapping[str, Partit
     return f"{checkpoints.name}: {waiting} events are not stored yet{gone}"
 
 
+def _check_sql(settings: Settings) -> Iterator[Finding]:
+    """Every query of every set once. Nothing where there are none."""
+    for sql_set in settings.sql.loaded if settings.sql is not None else ():
+        assert settings.sql is not None
+        name = f"SQL {sql_set.name}"
+        database = settings.sql.database_of(sql_set)
+        with closing(SqlMetrics(sql_set, database)) as metrics:
+            reading = metrics.read(time.time_ns())
+            is_answered = bool(metrics.answered)
+        values = sum(len(point.fields) for point in reading.points)
+        if wrong := "\n".join(_tell(reading.failures)):
+            yield Finding(name, False, wrong)
+        if is_answered or not wrong:
+            says = f"{sql_set.file}: {len(reading.points)} points with {values} values"
+            yield Finding(name, True, says + _tell_excess(database))
+
+
+def _tell_excess(database: DatabaseSettings) -> str:
+    """A line about a role that may do more than a set needs."""
+    excess = find_excess(database)
+    advice = "give the set one that may only read (docs/sql-metrics.md)"
+    return f"\nthe role in {database.url} {excess}: {advice}" if excess else ""
+
+
 def _check_services(settings: Settings) -> Iterator[Finding]:
     """Each service by itself; nothing where there is none."""
     platform = settings.platform
     if not platform.services:
         return
-    with closing(ServiceHealth(platform.services, platform.ca_file)) as source:
+    with closing(
+        ServiceHealth(platform.services, platform.ca_file, platform.sample_every_seconds)
+    ) as source:
         reading = source.read(time.time_ns())
     for point in reading.points:
         service = point.tags["service"]
@@ -312,30 +378,76 @@ def _check_services(settings: Settings) -> Iterator[Finding]:
         yield Finding(f"service {service}", not wrong, "\n".join(_tell(wrong)) or values)
 
 
+def _check_gateway(settings: Settings) -> Iterator[Finding]:
+    """Its tokens, and who reaches it. Nothing where there is none; no port is opened."""
+    gateway = settings.gateway
+    if gateway is None:
+        return
+    yield _attempt("gateway tokens", partial(_check_tokens, gateway))
+    address = f"{gateway.host}:{gateway.port}"
+    if gateway.is_public and gateway.tls is None:
+        says = f"{address} takes tokens that everybody on the way can read; set gateway.tls, or "
+        yield Finding("gateway", True, f"{says}have a proxy in front of it that ends TLS")
+    else:
+        yield Finding("gateway", True, f"will listen on {address}")
+
+
+def _check_tokens(gateway: GatewaySettings) -> str:
+    tokens = Tokens(gateway)
+    tokens.load()
+    return tokens.in_words(time.time())
+
+
 def _attempt(name: str, check: Callable[[], str], fix: str = "") -> Finding:
     try:
         return Finding(name, True, check())
     except MetricsPipelineError as error:
         return Finding(name, False, str(error))
     except Exception as error:  # noqa: BLE001 (Dagster's storages raise their drivers' errors)
-        return Finding(name, False, f"{_first_line(error)}. {fix}")
-
-
-def _first_line(error: BaseException) -> str:
-    """Of the error that began it: SQL, parameters and traces come on the lines below."""
-    while error.__cause__ is not None:
-        error = error.__cause__
-    lines = str(error).strip().splitlines() or [type(error).__name__]
-    return lines[0].rstrip(" .")
+        return Finding(name, False, f"{first_line(error)}. {fix}")
 
 
 def _check_store(settings: Settings, tell: Callable[[str], None]) -> str:
     upgrade_store(settings.store, tell)
     store = open_store(settings.store, settings.catalog())
     try:
-        return store.check()
+        return f"{store.check()}{_unused_influxdb(settings)}"
     finally:
         store.close()
+
+
+def _unused_influxdb(settings: Settings) -> str:
+    """What to say of variables that name an InfluxDB that the settings do not."""
+    given = [f"${name}" for name in (INFLUXDB_URL, INFLUXDB_TOKEN) if os.environ.get(name)]
+    if not given or settings.store.kind == "influxdb":
+        return ""
+    return f"\n{', '.join(given)}: not used, as store.kind is {settings.store.kind}"
+
+
+def _check_spool(settings: Settings) -> Iterator[Finding]:
+    """Nothing where there is none. One file is made and taken away again."""
+    if settings.spool is None:
+        return
+    spool = Spool(settings.spool)
+    try:
+        spool.check()
+        state = SpoolWatch(settings.spool).look()
+    except (StoreError, OSError) as error:
+        yield Finding("spool", False, str(error))
+        return
+    says = (
+        f"{spool.directory}: {state.points} points wait, {state.size_bytes} of "
+        f"{state.limit_bytes} bytes are taken"
+    )
+    if state.damaged:
+        says += (
+            f"\n{state.damaged} damaged pieces were set aside ({spool.directory}/*.damaged): see "
+            "docs/runbooks/alerts/SpoolDamaged.md, and remove them"
+        )
+    is_roomy = state.size_bytes < SPOOL_NEARLY_FULL * state.limit_bytes
+    if not is_roomy:
+        says += "\nit is nearly full: bring the time-series store back, or raise spool.max_bytes"
+    yield Finding("spool", is_roomy and not state.damaged, says)
 
 
 def _check_operational(settings: Settings) -> str:
@@ -347,8 +459,15 @@ def _check_operational(settings: Settings) -> str:
         database.close()
 
 
-def _check_instance() -> str:
-    reader = InstanceReader([])
+def _check_events(transport: TransportSettings | None) -> Iterator[Finding]:
+    """Nothing where events go nowhere; none is sent."""
+    if transport is not None:
+        with closing(open_transport(transport)) as opened:
+            yield _attempt("events", opened.check)
+
+
+def _check_instance(settings: Settings) -> str:
+    reader = InstanceReader([], OperationalDatabase(settings.operational_database))
     try:
         state = reader.read()
         return f"{reader.where}; {len(state.heartbeats)} daemons known, {state.queue_length} queued"

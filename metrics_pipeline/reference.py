@@ -20,7 +20,13 @@ from metrics_pipeline.core.catalog import (
     StoredMetric,
 )
 from metrics_pipeline.settings import Settings
-from metrics_pipeline.settings_file import HEALTH_URLS
+from metrics_pipeline.settings_file import (
+    COLLECTION_INTERVAL,
+    HEALTH_URLS,
+    INFLUXDB_TOKEN,
+    INFLUXDB_URL,
+)
+from metrics_pipeline.sources.sql_sets import SHIPPED, load_sql_set
 
 GENERATED = "<!-- Made by `make docs`; changes belong into the code. -->"
 ANY_NAME = "NAME"
@@ -40,6 +46,14 @@ def metrics_page() -> str:
             "| Prometheus | type | unit | measurement.field | value | tags | meaning |",
             "|---|---|---|---|---|---|---|",
             *(_metric_row(metric) for metric in CATALOG),
+            "",
+            "## From the SQL sets that ship",
+            "",
+            "Where the settings use them (`sql.sets`). Yours may have any others: sql-metrics.md.",
+            "",
+            "| Prometheus | type | unit | measurement.field | value | tags | meaning |",
+            "|---|---|---|---|---|---|---|",
+            *(_metric_row(each) for name in SHIPPED for each in load_sql_set(name).metrics),
             "",
             "## Stored only",
             "",
@@ -102,8 +116,12 @@ def _environment() -> list[str]:
         "|---|---|",
         "| `METRICS_PIPELINE_SETTINGS` | the settings file; without it the one that ships |",
         "| `METRICS_PIPELINE_STATE_DIR` | the state directory; without it `.state` |",
-        "| `INFLUXDB_URL` | wins over `store.url`, where the store is InfluxDB |",
+        "| `PG_HOST` | with it, `PG_PORT`, `PG_DB`, `PG_USER` and `PG_PASS` (the password) |",
+        "| | they win over parts of `sql.databases.postgres.url`; the set `postgres` is made |",
+        f"| `{INFLUXDB_URL}` | wins over `store.url`, where the store is InfluxDB |",
+        f"| `{INFLUXDB_TOKEN}` | its API token, which wins over `store.token` |",
         *_health_urls(),
+        f"| `{COLLECTION_INTERVAL}` | wins over `platform.sample_every_seconds` |",
         "| `DAGSTER_HOME` | Dagster's folder, with `dagster.yaml` in it; `run` sets it |",
         "| `DAGSTER_POSTGRES_URL` | keeps Dagster's runs and events in PostgreSQL, not in SQLite |",
         "| `DAGSTER_POSTGRES_URL_FILE` | the same, as the path of a file that holds the URL |",
@@ -176,8 +194,11 @@ def _sections(
         if target["title"] != "SecretReference":
             yield (key if len(sections) == 1 else f"{key}[{_kind(target)}]"), target
     for target in targets:
-        if isinstance(values := target.get("additionalProperties"), dict):
-            yield from _sections(values, schema, f"{key}.{ANY_NAME}")
+        # The latter where the names have to have a form.
+        some = [target.get("additionalProperties"), *target.get("patternProperties", {}).values()]
+        for values in some:
+            if isinstance(values, dict):
+                yield from _sections(values, schema, f"{key}.{ANY_NAME}")
 
 
 def _kind(target: Mapping[str, Any]) -> str:

@@ -13,6 +13,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import (
     AfterValidator,
+    AwareDatetime,
     BaseModel,
     ConfigDict,
     Field,
@@ -32,6 +33,8 @@ from metrics_pipeline.core.catalog import (
     DEVICE_UP,
     FLEET_METRICS,
     LORAWAN_DEVICE_METRICS,
+    ROBOT_LAST_MESSAGE,
+    ROBOT_METRIC_LIST,
     SERVICE_COUNTERS,
     Catalog,
     Metric,
@@ -56,10 +59,19 @@ from metrics_pipeline.core.fleet import (
 from metrics_pipeline.core.lorawan import Rules
 from metrics_pipeline.core.lorawan_devices import DEVICES_KEPT_DAYS
 from metrics_pipeline.core.lorawan_payload import Limits
+from metrics_pipeline.core.maintenance_assets import JOB as RETENTION_JOB
 from metrics_pipeline.core.ports import DeviceProbe
+from metrics_pipeline.core.robots import ROBOT_ID_RULE, is_robot_pattern
 from metrics_pipeline.core.telemetry import BatchLimits
 from metrics_pipeline.core.telemetry_assets import JOB as TELEMETRY_JOB
+from metrics_pipeline.events.settings import EventsSettings
 from metrics_pipeline.sources.event_hub_settings import EventHubSettings
+from metrics_pipeline.sources.pipeline_health_settings import (
+    LAST_SUCCESS_AGE,
+    MEASUREMENT,
+    HealthSettings,
+    find_health_queries,
+)
 from metrics_pipeline.sources.probe_registry import METRICS_PROTOCOLS, PROBES, ProbeSpec
 from metrics_pipeline.sources.registry import SOURCES
 from metrics_pipeline.sources.service_health_settings import (
@@ -68,14 +80,25 @@ from metrics_pipeline.sources.service_health_settings import (
     check_counters,
     counters_of,
 )
+from metrics_pipeline.sources.sql_sets import SqlSet, extend_catalog
+from metrics_pipeline.sources.sql_settings import SqlSettings
 from metrics_pipeline.storage.checkpoints import CheckpointSettings, DatabaseCheckpointSettings
 from metrics_pipeline.storage.dead_letters import DeadLetterSettings
 from metrics_pipeline.storage.embedded import EmbeddedStoreSettings
 from metrics_pipeline.storage.influx import InfluxStoreSettings
+from metrics_pipeline.storage.spool import SpoolSettings
 
 DEVICE_FAMILIES = tuple(
-    metric.family.name for metric in (DEVICE_UP, *DEVICE_METRIC_LIST, *LORAWAN_DEVICE_METRICS)
+    metric.family.name
+    for metric in (
+        DEVICE_UP,
+        *DEVICE_METRIC_LIST,
+        *LORAWAN_DEVICE_METRICS,
+        *ROBOT_METRIC_LIST,
+        ROBOT_LAST_MESSAGE,
+    )
 )
+LOOPBACK_HOSTS = ("127.0.0.1", "::1", "localhost")
 CADENCES_MINUTES = (1, 2, 3, 4, 5, 6, 10, 12, 15, 20, 30)
 STATUS_CADENCES_SECONDS = (10, 20, 30, 60, 100, 150, 300)
 
@@ -142,7 +165,7 @@ class BasicAuthSettings(BaseModel, frozen=True, extra="forbid"):
 
 
 class ExporterSettings(BaseModel, frozen=True, extra="forbid"):
-    """The page that Prometheus scrapes."""
+    """The page that Prometheus scrapes, and the status page."""
 
     host: str = Field(
         default="127.0.0.1", description="Address to listen on; 0.0.0.0 is everybody."
@@ -163,7 +186,12 @@ class ExporterSettings(BaseModel, frozen=True, extra="forbid"):
     )
     tls: TlsSettings | None = Field(default=None, description="Serve HTTPS.")
     basic_auth: BasicAuthSettings | None = Field(
-        default=None, description="Ask for a user and a password on /metrics."
+        default=None, description="Ask for a user and a password on /metrics and the status page."
+    )
+    dagster_url: str | None = Field(
+        default=None,
+        pattern=r"^https?://[^\s/@]+(/[^\s?#]*)?$",
+        description="Where people reach Dagster's UI, for links on the status page; null is none.",
     )
 
     @field_validator("device_metrics")
@@ -183,7 +211,153 @@ class ExporterSettings(BaseModel, frozen=True, extra="forbid"):
     @property
     def is_public(self) -> bool:
         """Whether other machines can reach it."""
-        return self.host not in ("127.0.0.1", "::1", "localhost")
+        return self.host not in LOOPBACK_HOSTS
+
+
+class RobotTokenSettings(BaseModel, frozen=True, extra="forbid"):
+    """A token, which whoever shows it may use for some robots: `Authorization: Bearer …`."""
+
+    token: SecretReference = Field(
+        description="Where it is; at least 16 characters. Looked at again every 5 s, so that it "
+        "can be changed while robots are connected."
+    )
+    robots: tuple[str, ...] = Field(
+        default=("*",),
+        min_length=1,
+        description="The ids it is for; one that ends in * is for all that begin so.",
+    )
+    rights: tuple[Literal["send", "read"], ...] = Field(
+        default=("send", "read"),
+        min_length=1,
+        description="What it is for: to send as a robot, and to read a robot's latest values.",
+    )
+    expires_at: AwareDatetime | None = Field(
+        default=None,
+        description="Until when it is good, `2027-01-01T00:00:00Z`; then who is connected with it "
+        "is sent away. null is for ever.",
+    )
+
+    @field_validator("robots")
+    @classmethod
+    def _check_robots(cls, patterns: tuple[str, ...]) -> tuple[str, ...]:
+        wrong = [each for each in patterns if not is_robot_pattern(each)]
+        if wrong:
+            raise ValueError(
+                f"no robot can be called {', '.join(wrong)}: an id has {ROBOT_ID_RULE}"
+            )
+        return patterns
+
+
+class GatewaySettings(BaseModel, frozen=True, extra="forbid"):
+    """Where robots send their telemetry over WebSocket, and what each may."""
+
+    host: str = Field(
+        default="127.0.0.1", description="Address to listen on; 0.0.0.0 is everybody."
+    )
+    port: int = Field(default=8765, ge=0, le=65535, description="Port to listen on; 0 is any free.")
+    tls: TlsSettings | None = Field(default=None, description="Serve wss and https.")
+    tokens: dict[str, RobotTokenSettings] = Field(
+        default={}, description="Tokens, by a name of your choice, which is what logs call them."
+    )
+    robot_tokens_file: StatePath | None = Field(
+        default=None,
+        description="A file with a token for each of many robots, a line each: `robot-7 TOKEN`, "
+        "and the time at which it expires behind it, if it does. Looked at again every 5 s.",
+    )
+    allowed_origins: tuple[str, ...] = Field(
+        default=(),
+        description="Web pages that may connect, `https://console.example.net`. Robots send no "
+        "Origin; whoever does and is not named here is refused.",
+    )
+    max_connections: int = Field(
+        default=5000, ge=1, le=100_000, description="Robots that may be connected at once."
+    )
+    max_robots: int = Field(
+        default=20_000,
+        ge=1,
+        le=1_000_000,
+        description="Robots that may be known at once, connected or not; one more is told to come "
+        "later (status 503). Each is known for robots_kept_days, and is some series of metrics.",
+    )
+    connects_per_second: float = Field(
+        default=500.0,
+        gt=0,
+        description="So many may connect in a second, four seconds' worth at once; others are told "
+        "to come later (status 429).",
+    )
+    message_bytes: int = Field(
+        default=16_384, ge=256, le=1_048_576, description="The largest message."
+    )
+    messages_per_second: float = Field(
+        default=20.0,
+        ge=1,
+        description="A robot's messages are read no faster, but for ten seconds' worth at once: "
+        "who sends more has to wait.",
+    )
+    max_unacknowledged: int = Field(
+        default=100,
+        ge=1,
+        le=10_000,
+        description="Of one robot no more messages are taken before one of them is acknowledged.",
+    )
+    queue_messages: int = Field(
+        default=20_000,
+        ge=1,
+        le=1_000_000,
+        description="Of all robots no more are taken while they wait for the store; a message "
+        "takes 1 KB.",
+    )
+    batch_messages: int = Field(
+        default=1000, ge=1, le=20_000, description="Messages that are stored together at most."
+    )
+    batch_wait_seconds: float = Field(
+        default=0.1, ge=0, le=5, description="So long messages are gathered before they are stored."
+    )
+    ping_seconds: float = Field(
+        default=20.0, gt=0, le=3600, description="Seconds between two pings to a robot."
+    )
+    pong_seconds: float = Field(
+        default=20.0,
+        gt=0,
+        le=3600,
+        description="A robot of which nothing comes for so long after a ping is gone.",
+    )
+    send_seconds: float = Field(
+        default=10.0,
+        gt=0,
+        le=600,
+        description="A robot that does not read what it is told for so long is sent away.",
+    )
+    handshake_seconds: float = Field(
+        default=10.0, gt=0, le=600, description="What a request may take to come in whole."
+    )
+    publish_seconds: float = Field(
+        default=3.0, ge=0.1, le=60, description="Seconds between two looks of the exporter at it."
+    )
+    report_every_seconds: int = Field(
+        default=60,
+        ge=10,
+        le=3600,
+        description="Dagster is told of what came this often at most: each time is a row of its "
+        "event log.",
+    )
+    robots_kept_days: float = Field(
+        default=30.0,
+        gt=0,
+        le=3650,
+        description="Days after its last message for which a robot is shown.",
+    )
+
+    @model_validator(mode="after")
+    def _check_tokens(self) -> GatewaySettings:
+        if not self.tokens and self.robot_tokens_file is None:
+            raise ValueError("tokens: give at least one, or robot_tokens_file")
+        return self
+
+    @property
+    def is_public(self) -> bool:
+        """Whether other machines can reach it."""
+        return self.host not in LOOPBACK_HOSTS
 
 
 class SimulatorSettings(BaseModel, frozen=True, extra="forbid"):
@@ -215,6 +389,24 @@ class SimulatorSettings(BaseModel, frozen=True, extra="forbid"):
     )
     lorawan_devices: int = Field(
         default=20, ge=0, le=10_000, description="How many send a frame in every step."
+    )
+    robots: int = Field(
+        default=10,
+        ge=0,
+        le=10_000,
+        description="How many robots send to the gateway, where there is one on loopback that "
+        "takes their token.",
+    )
+    robot_token_file: StatePath = Field(
+        default=Path("simulator/robot_token"),
+        validate_default=True,
+        description="Where it writes the token of its robots, once.",
+    )
+    platform_database_file: StatePath | None = Field(
+        default=Path("simulator/platform.sqlite"),
+        validate_default=True,
+        description="The SQLite file in which it keeps the tables of a platform and of a scraper, "
+        "which change; null is no such file.",
     )
     step_seconds: float = Field(
         default=5.0, gt=0, le=3600, description="Seconds between two changes of what is simulated."
@@ -277,6 +469,29 @@ class DeviceTypeSettings(BaseModel, frozen=True, extra="forbid"):
 AS_ALL_OTHERS = DeviceTypeSettings()
 
 
+class WorkersSettings(BaseModel, frozen=True, extra="forbid"):
+    """Workers of Celery, on any machine, that poll what runs hand to them."""
+
+    broker: SecretReference = Field(
+        description="Where the address is of the Redis or Valkey that hands the polls out, "
+        "`redis://user:password@host:6379/0`, or `rediss://…` with TLS. Whoever may write there "
+        "can have the workers run what they like."
+    )
+    key_prefix: str = Field(
+        default="metrics_pipeline:polls:",
+        min_length=1,
+        max_length=512,
+        description="What its keys begin with; another for each installation that shares a Redis.",
+    )
+    lost_after_seconds: float = Field(
+        default=30.0,
+        ge=1,
+        le=600,
+        description="What a worker has taken that is silent for so long, another one polls. The "
+        "clocks of their machines must not differ by nearly as much.",
+    )
+
+
 class SweepSettings(BaseModel, frozen=True, extra="forbid"):
     """How all devices of the inventory are polled, whatever their protocol."""
 
@@ -312,7 +527,12 @@ class SweepSettings(BaseModel, frozen=True, extra="forbid"):
         ge=1,
         le=100,
         description="Into how many runs each poll is divided: static partitions in Dagster, for "
-        "several processors, or with a run launcher several machines. 1 is none.",
+        "several processors, or with workers or a run launcher several machines. 1 is none.",
+    )
+    workers: WorkersSettings | None = Field(
+        default=None,
+        description="Polls are handed to workers (`metrics-pipeline worker`), by Dagster's Celery "
+        "executor; null is that each run polls in its own process.",
     )
     missed_answers: int = Field(
         default=2,
@@ -421,7 +641,7 @@ class BatchSettings(BaseModel, frozen=True, extra="forbid"):
     """A micro-batch of one partition: it is stored when the first of these is reached."""
 
     max_events: int = Field(
-        default=2000, ge=1, le=20_000, description="Events; 2,000 uplinks take about 10 MB."
+        default=4000, ge=1, le=20_000, description="Events; 4,000 uplinks take about 20 MB."
     )
     max_bytes: int = Field(
         default=4_000_000,
@@ -513,7 +733,7 @@ class TelemetrySettings(BaseModel, frozen=True, extra="forbid"):
 
 
 class PlatformSettings(BaseModel, frozen=True, extra="forbid"):
-    """The services whose health is watched."""
+    """What is sampled on a grid, whose slots are the multiples of an interval since the epoch."""
 
     services: Annotated[dict[ServiceName, ServiceSettings], AfterValidator(check_counters)] = Field(
         default={},
@@ -528,12 +748,77 @@ class PlatformSettings(BaseModel, frozen=True, extra="forbid"):
         "usual.",
     )
 
+    sample_every_seconds: int = Field(
+        default=5, ge=1, le=3600, description="Seconds between two samples of services."
+    )
+    report_every_seconds: int = Field(
+        default=300,
+        ge=10,
+        le=3600,
+        description="Dagster is told of the samples of each asset this often at most: each time "
+        "is a row of its event log.",
+    )
+    warn_missed_share: float = Field(
+        default=0.1,
+        gt=0,
+        le=1,
+        description="More than this share of slots without a sample, of those of one report, is "
+        "a warning.",
+    )
+
     def named_counters(self) -> tuple[Metric, ...]:
         """The counters that are not known, but named here."""
         known = {metric.field for metric in SERVICE_COUNTERS}
         fields = [counters_of(name, service) for name, service in self.services.items()]
         others = {field for each in fields for field in each if field not in known}
         return tuple(service_counter(field) for field in sorted(others))
+
+
+Days = Annotated[float, Field(gt=0, le=36_500)]
+
+
+class RetentionSettings(BaseModel, frozen=True, extra="forbid"):
+    """For how long what is stored is kept; once an hour what is older is deleted.
+
+    Of each asset and partition the newest materialization and observation stays, with its run, and
+    so does what is in flight.
+    """
+
+    successful_runs_days: Days = Field(
+        default=1,
+        ge=0.05,
+        description="Days for which Dagster keeps a run that succeeded, and outcomes of checks.",
+    )
+    failed_runs_days: Days = Field(
+        default=14, ge=0.05, description="Days for a run that failed or was canceled."
+    )
+    runless_events_days: Days = Field(
+        default=7,
+        ge=0.05,
+        description="Days for events that belong to no run: reports of samples, and freshness.",
+    )
+    skipped_ticks_days: Days = Field(
+        default=0.5,
+        ge=0.01,
+        description="Days for ticks of schedules and sensors that asked for nothing.",
+    )
+    ticks_days: Days = Field(default=7, ge=0.05, description="Days for all other ticks.")
+    points_days: Days | None = Field(
+        default=90,
+        ge=0.05,
+        description="Days for points in the embedded store; null is for ever. InfluxDB has a "
+        "retention of its own, with the bucket.",
+    )
+    dead_letters_days: Days | None = Field(
+        default=30, ge=0.05, description="Days for dead letters; null is until the table is full."
+    )
+    budget_seconds: float = Field(
+        default=60,
+        ge=1,
+        le=600,
+        description="Seconds in an hour for each kind of what is old; what is left is deleted the "
+        "next time, and a check warns.",
+    )
 
 
 class Settings(BaseModel, frozen=True, extra="forbid"):
@@ -552,8 +837,21 @@ class Settings(BaseModel, frozen=True, extra="forbid"):
     telemetry: TelemetrySettings | None = Field(
         default=None, description="Uplinks of LoRaWAN devices; absent means they are not read."
     )
+    gateway: GatewaySettings | None = Field(
+        default=None, description="Telemetry of robots; absent means there is no gateway."
+    )
+    sql: SqlSettings | None = Field(
+        default=None, description="Metrics that are defined in SQL; absent means there are none."
+    )
+    health: HealthSettings = Field(
+        default=HealthSettings(),
+        description="How well the pipeline does that the SQL set scrape_pipeline reads.",
+    )
     platform: PlatformSettings = Field(
-        default=PlatformSettings(), description="Which services are asked for their health."
+        default=PlatformSettings(), description="How services and databases are sampled."
+    )
+    events: EventsSettings = Field(
+        default=EventsSettings(), description="Whom collections and robots are told to."
     )
     store: Annotated[EmbeddedStoreSettings | InfluxStoreSettings, Field(discriminator="kind")] = (
         Field(
@@ -562,10 +860,19 @@ class Settings(BaseModel, frozen=True, extra="forbid"):
             description="The time-series store that keeps the history.",
         )
     )
+    spool: SpoolSettings | None = Field(
+        default={},
+        validate_default=True,
+        description="Where polls, counts and samples wait while the store is down; null is no such "
+        "place, and their runs fail.",
+    )
     operational_database: DatabaseSettings = Field(
         default={"url": "sqlite:///operational.sqlite"},
         validate_default=True,
         description="Where the latest values are; shared by runs and exporters.",
+    )
+    retention: RetentionSettings = Field(
+        default=RetentionSettings(), description="For how long what is stored is kept."
     )
     exporter: ExporterSettings = Field(
         default=ExporterSettings(),
@@ -581,8 +888,15 @@ class Settings(BaseModel, frozen=True, extra="forbid"):
         return section
 
     def catalog(self) -> Catalog:
-        """The catalogue with the metrics that are named here."""
-        return CATALOG.extended(self.platform.named_counters())
+        """Every metric there is with these settings: the product's own, and those of SQL sets."""
+        named = CATALOG.extended(self.platform.named_counters())
+        return named if self.sql is None else extend_catalog(named, self.sql.loaded)
+
+    def judged_set(self) -> SqlSet | None:
+        """The SQL set that the health score is made of, if there is one that can be judged."""
+        sets = () if self.sql is None else self.sql.loaded
+        named = (each for each in sets if each.name == self.health.sql_set)
+        return next((s for s in named if LAST_SUCCESS_AGE in find_health_queries(s)), None)
 
     @property
     def sweeps(self) -> SweepSettings:
@@ -600,7 +914,8 @@ class Settings(BaseModel, frozen=True, extra="forbid"):
         fleet = (JOB,) if self.fleet is not None else ()
         metrics = (METRICS_JOB,) if self.sweeps.metrics_by else ()
         polls = (STATUS_JOB, *metrics) if self.polls_devices else ()
-        return (*fleet, *polls, *((TELEMETRY_JOB,) if self.telemetry is not None else ()))
+        telemetry = (TELEMETRY_JOB,) if self.telemetry is not None else ()
+        return (*fleet, *polls, *telemetry, RETENTION_JOB)
 
     def build_probe(self, name: str) -> DeviceProbe:
         """The probe called `name`, with its credentials; opens nothing yet."""
@@ -629,6 +944,15 @@ class Settings(BaseModel, frozen=True, extra="forbid"):
             return ()
         counted = (asset.without(fleet.without) for asset in self._all_fleet_assets(fleet))
         return tuple(asset for asset in counted if asset.metrics)
+
+    def fetched_sources(self) -> frozenset[str]:
+        """What runs read and measure: the names of sources, and of kinds of queries."""
+        names = {name for asset in self.fleet_assets() for name in asset.asked}
+        swept: set[str] = set()
+        if self.polls_devices:
+            names.add("inventory")
+            swept = {STATUS, *map(metrics_asset, self.sweeps.metrics_by)}
+        return frozenset({*names, *swept, *(SOURCES[name].query_type for name in names)})
 
     def _all_fleet_assets(self, fleet: FleetSettings) -> tuple[FleetAsset, ...]:
         devices = (device_counts(fleet.provider), edge_device_counts(fleet.provider))
@@ -667,6 +991,22 @@ class Settings(BaseModel, frozen=True, extra="forbid"):
                 f"(deadline_seconds of each), so {self.fleet.max_runtime_seconds} is too short"
             )
         return self
+
+    @model_validator(mode="after")
+    def _check_health(self) -> Settings:
+        """Who asks for a score has to name a set that gives one."""
+        if "health" not in self.model_fields_set or self.judged_set() is not None:
+            return self
+        known = () if self.sql is None else tuple(self.sql.sets)
+        if self.health.sql_set not in known:
+            raise ValueError(
+                f"health.sql_set: expected one of sql.sets ({', '.join(known) or 'there are none'})"
+                f", got {self.health.sql_set!r}"
+            )
+        raise ValueError(
+            f"health.sql_set: no query of {self.health.sql_set} has the measurement {MEASUREMENT}, "
+            f"no tags and the field {LAST_SUCCESS_AGE}; take those of the shipped scrape_pipeline"
+        )
 
     def _require_source(self, key: str, name: str, metric: Metric) -> None:
         able = sorted(spec.name for spec in SOURCES.values() if metric in spec.answers)

@@ -17,7 +17,6 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from itertools import groupby
 
-from metrics_pipeline.core.catalog import CATALOG
 from metrics_pipeline.core.lorawan import Reason
 from metrics_pipeline.core.telemetry import Checkpoint, PartitionKey
 from metrics_pipeline.core.validation import NS_PER_SECOND
@@ -81,7 +80,9 @@ def replay(options: argparse.Namespace) -> int:
 def _replaying(opened: TelemetryConnections, consumer_group: str | None = None) -> Iterator[Replay]:
     settings = opened.settings
     with (
-        closing(open_writer(settings.store, settings.operational_database, CATALOG)) as writer,
+        closing(
+            open_writer(settings.store, settings.operational_database, settings.catalog())
+        ) as writer,
         closing(open_stream(opened.telemetry.source, consumer_group)) as stream,
     ):
         yield Replay(

@@ -1,10 +1,13 @@
 """Fixtures every part of the suite shares, and how its files are dealt out to xdist's workers."""
 
+import gc
 import os
 import signal
 from pathlib import Path
 
 import pytest
+from alembic.config import Config
+from alembic.script import ScriptDirectory
 from hypothesis import settings
 
 from metrics_pipeline_tests.postgresql import postgresql, postgresql_server
@@ -21,34 +24,63 @@ MOST_WORKERS = 8
 """Of `-n auto`: the longest file takes more than an eighth of the time of all."""
 
 LONGEST_FILES = (
+    "topology/test_kills.py",
     "test_end_to_end.py",
     "stack/test_cycle.py",
     "stack/test_telemetry_outages.py",
+    "test_secrets_stay_secret.py",
     "orchestration/test_devices.py",
+    "test_preflight.py",
+    "orchestration/test_retention.py",
     "sources/test_ssh.py",
-    "docker/test_commands.py",
-    "benchmarks/test_fleet_runs.py",
+    "orchestration/test_celery_polls.py",
+    "stack/test_sampling.py",
+    "test_telemetry_cli.py",
+    "test_sampling.py",
+    "test_platform_sources.py",
+    "docker/test_kubernetes_runs.py",
+    "orchestration/test_platform_sensor.py",
+    "orchestration/test_run_events.py",
+    "test_devices_cli.py",
+    "benchmarks/test_events.py",
+    "orchestration/test_instance_storage.py",
+    "test_events_cli.py",
+    "benchmarks/test_dashboards.py",
     "sources/test_snmp_poll.py",
+    "orchestration/test_telemetry.py",
+    "benchmarks/test_gateway.py",
     "storage/test_blob_checkpoints.py",
     "ingestion/test_sudden_death.py",
-    "test_devices_cli.py",
+    "benchmarks/test_exporter.py",
     "orchestration/test_device_details.py",
-    "test_preflight.py",
-    "benchmarks/test_snmp.py",
-    "benchmarks/test_telemetry.py",
+    "orchestration/test_fleet.py",
+    "benchmarks/test_fleet_runs.py",
     "simulators/test_event_hub_faults.py",
     "simulators/test_event_hub_consumers.py",
+    "benchmarks/test_instrumentation.py",
+    "orchestration/test_in_flight.py",
+    "test_cli.py",
+    "benchmarks/test_telemetry.py",
     "storage/test_dead_letters.py",
     "storage/test_checkpoints.py",
+    "benchmarks/test_snmp.py",
     "sources/test_winrm.py",
     "storage/test_writer.py",
+    "benchmarks/test_platform_sample.py",
     "sources/test_snmp_tables.py",
 )
-"""They take 20 s and more (`--durations=0`) and begin first: begun last, one worker runs alone."""
+"""They take 20 s and more (`--durations=0`) and begin first: begun last, one worker runs alone.
+
+The first five are whole stacks, which want the cores; most of the next wait. A file of one or two
+tests has its worker take the one after it as well: not two long ones of these in a row.
+"""
 
 # Machines are shared: how long an example takes says nothing.
 settings.register_profile("shared machines", deadline=None)
 settings.load_profile("shared machines")
+
+# What is imported stays: each worker imports everything, and would walk through it again and again.
+gc.disable()
 
 # For child processes too.
 os.environ["KRB5_CONFIG"] = str(Path(__file__).with_name("krb5.conf"))
@@ -59,11 +91,37 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+def read_migrations_once() -> None:
+    """Let Dagster's migrations be read once by each of these processes.
+
+    It reads all of them (90 modules) two to nine times for each instance that is made, half a
+    second of a core, to find which is the last.
+    """
+    read, known = ScriptDirectory.from_config, dict[tuple[str, str | None], ScriptDirectory]()
+
+    def from_config(config: Config) -> ScriptDirectory:
+        key = str(config.config_file_name), config.get_main_option("script_location")
+        if key not in known:
+            known[key] = read(config)
+        return known[key]
+
+    ScriptDirectory.from_config = from_config  # type: ignore[method-assign]
+
+
+read_migrations_once()
+
+
 def pytest_xdist_auto_num_workers() -> int | None:
     """How many workers `-n auto` is; with None xdist itself looks at the environment."""
     if "PYTEST_XDIST_AUTO_NUM_WORKERS" in os.environ:
         return None
     return min(WORKERS_PER_CORE * len(os.sched_getaffinity(0)), MOST_WORKERS)
+
+
+def pytest_collection_finish() -> None:
+    """From now on garbage is collected as ever, but not looked for in what was imported."""
+    gc.freeze()
+    gc.enable()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -12,7 +12,7 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-LOCK = Path(__file__).parents[1] / "constraints.txt"
+LOCK = Path(__file__).parents[1] / "constraints-image.txt"
 
 
 @dataclass(frozen=True, slots=True)

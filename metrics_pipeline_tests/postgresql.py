@@ -18,7 +18,7 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -116,6 +116,16 @@ class PostgresqlServer:
         except subprocess.TimeoutExpired:
             self.process.send_signal(signal.SIGQUIT)
             self.process.wait(STOPPED_WITHIN_SECONDS)
+        self.process = None
+
+    def kill(self) -> None:
+        """SIGKILL for it and all its children at once, as for a container."""
+        assert self.process is not None
+        children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text()
+        for pid in (self.process.pid, *map(int, children.split())):
+            with suppress(ProcessLookupError):  # a connection may have ended meanwhile
+                os.kill(pid, signal.SIGKILL)
+        self.process.wait()
         self.process = None
 
     @contextmanager

@@ -17,6 +17,8 @@ import httpx
 import pytest
 
 from metrics_pipeline.stack.layout import find_free_port
+from metrics_pipeline.stack.webserver_client import TRUST
+from metrics_pipeline_tests.graphql import ask
 
 READY = "from now on the schedules count"
 READY_WITHIN_SECONDS = 300.0
@@ -45,7 +47,11 @@ class RunningStack:
 
     def page(self) -> str:
         """The exporter's page."""
-        return httpx.get(f"http://127.0.0.1:{self.exporter_port}/metrics").text
+        return httpx.get(f"http://127.0.0.1:{self.exporter_port}/metrics", verify=TRUST).text
+
+    def status_page(self) -> str:
+        """The exporter's page for people."""
+        return httpx.get(f"http://127.0.0.1:{self.exporter_port}/", verify=TRUST).text
 
     def gauge(self, name: str) -> float | None:
         """The value of a series of the page, or None if it is not there."""
@@ -54,11 +60,7 @@ class RunningStack:
 
     def ask(self, query: str, **variables: Any) -> dict[str, Any]:
         """The `data` of a GraphQL answer."""
-        body = {"query": query, "variables": variables}
-        answer = httpx.post(f"{self.webserver_url}/graphql", json=body, timeout=30).json()
-        assert "errors" not in answer, answer
-        data: dict[str, Any] = answer["data"]
-        return data
+        return ask(self.webserver_url, query, **variables)
 
     def wait_until(self, condition: Callable[[], bool], what: str, within_seconds: float) -> None:
         """Return once `condition` holds; fail with the output if it does not in time."""
@@ -80,7 +82,7 @@ def running_stack(
 ) -> Iterator[RunningStack]:
     """Run `command` with free ports in ARGS style options; ended with SIGINT at the latest."""
     ports = find_free_port(), find_free_port()
-    options = f"--webserver-port {ports[0]} --exporter-port {ports[1]}"
+    options = f"--webserver-port {ports[0]} --exporter-port {ports[1]} --gateway-port 0"
     process = subprocess.Popen(
         [part.replace("PORTS", options) for part in command],
         cwd=folder,

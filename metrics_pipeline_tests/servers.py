@@ -11,13 +11,14 @@ import shutil
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import httpx
 import pytest
+import yaml
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -25,11 +26,11 @@ from cryptography.hazmat.primitives.asymmetric import ec
 REQUIRE_REAL_SERVERS = "METRICS_PIPELINE_REQUIRE_REAL_SERVERS"
 """Environment variable: with 1, a server that is not installed fails the test (as in CI)."""
 
-PLAIN_HTTP = httpx.Client(verify=False)
+PLAIN_HTTP = httpx.Client(verify=False, timeout=30)
 """For http:// alone: loading the system's certificates would take longer than the request."""
 atexit.register(PLAIN_HTTP.close)
 
-START_SECONDS = 30.0
+START_SECONDS = 120.0
 STOP_SECONDS = 10.0
 LOG_TAIL_CHARACTERS = 2000
 
@@ -110,6 +111,29 @@ def victoria_metrics(folder: Path) -> Iterator[str]:
     ]
     with running(argv) as pid:
         yield answering_url(pid, "/health")
+
+
+@contextmanager
+def prometheus(folder: Path, config: Mapping[str, Any], *options: str) -> Iterator[str]:
+    """Prometheus with `config` and its data in `folder`; gives its URL."""
+    file = folder / "prometheus.yml"
+    file.write_text(yaml.safe_dump(config))
+    argv = [
+        require("prometheus"),
+        f"--config.file={file}",
+        f"--storage.tsdb.path={folder / 'data'}",
+        "--web.listen-address=127.0.0.1:0",
+        *options,
+    ]
+    with running(argv) as pid:
+        yield answering_url(pid, "/-/ready")
+
+
+@contextmanager
+def prometheus_over_blocks(folder: Path) -> Iterator[str]:
+    """Prometheus that scrapes nothing, and has the blocks in `folder`/data, however old."""
+    with prometheus(folder, {}, "--storage.tsdb.retention.time=100y") as url:
+        yield url
 
 
 def self_signed(folder: Path, *hosts: str) -> Path:

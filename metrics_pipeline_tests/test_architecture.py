@@ -19,6 +19,7 @@ from metrics_pipeline_tests.conftest import LONGEST_FILES
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "metrics_pipeline"
 MODULES = sorted(PACKAGE.rglob("*.py"))
+IMAGE_EXTRAS = ["build", "blob", "celery", "kubernetes"]
 MEDIAN_LINES, NINTH_DECILE_LINES, MAX_LINES = 9, 25, 50
 FORBIDDEN_TEXT = re.compile(
     r"pypi\.org|pythonhosted\.org|npmjs\.org|deb\.debian\.org|/work/main|/root/|TODO|FIXME|XXX"
@@ -108,7 +109,11 @@ def versions(lock: str) -> dict[str, str]:
 
 @pytest.mark.parametrize(
     ("lock", "extras"),
-    [("constraints.txt", ["build"]), ("constraints-test.txt", ["build", "blob", "test"])],
+    [
+        ("constraints.txt", ["build"]),
+        ("constraints-image.txt", IMAGE_EXTRAS),
+        ("constraints-test.txt", [*IMAGE_EXTRAS, "test"]),
+    ],
 )
 def test_the_lock_holds_what_the_project_asks_for(lock: str, extras: list[str]) -> None:
     text = (ROOT / lock).read_text()
@@ -123,11 +128,23 @@ def test_the_lock_holds_what_the_project_asks_for(lock: str, extras: list[str]) 
     assert text.count("==") <= text.count("--hash=sha256:")
 
 
+def test_the_locks_agree() -> None:
+    """What is tested is what `make run` and the image have."""
+    small, image, test = (versions(f"constraints{n}.txt") for n in ("", "-image", "-test"))
+    assert small.items() <= image.items() <= test.items()
+
+
 def test_the_locks_of_kerberos_agree_with_the_others() -> None:
     locked, kerberos = versions("constraints.txt"), versions("constraints-kerberos.txt")
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
-    build = versions("constraints-kerberos-build.txt")
     assert {name: locked.get(name, version) for name, version in kerberos.items()} == kerberos
     assert {"gssapi", "krb5"} <= set(kerberos)
-    for requirement in map(Requirement, project["dependency-groups"]["kerberos-build"]):
-        assert requirement.specifier.contains(build[requirement.name]), requirement
+
+
+@pytest.mark.parametrize("group", ["kerberos-build", "installer"])
+def test_the_lock_of_a_group_holds_what_it_asks_for(group: str) -> None:
+    lock = f"constraints-{group}.txt"
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    for requirement in map(Requirement, project["dependency-groups"][group]):
+        assert requirement.specifier.contains(versions(lock)[requirement.name]), requirement
+    text = (ROOT / lock).read_text()
+    assert text.count("==") <= text.count("--hash=sha256:")

@@ -14,8 +14,31 @@ from metrics_pipeline import __version__
 from metrics_pipeline.access.environment import SETTINGS_VARIABLE, STATE_DIR_VARIABLE
 from metrics_pipeline.cli import main
 
-SUBCOMMANDS = ("run", "check", "exporter", "simulate", "devices", "telemetry")
-ACTIONS = ("run", "check", "exporter", "simulate", "devices list", "telemetry dead-letters")
+SUBCOMMANDS = (
+    "run",
+    "check",
+    "doctor",
+    "rewind",
+    "exporter",
+    "gateway",
+    "worker",
+    "simulate",
+    "devices",
+    "telemetry",
+    "events",
+    "dashboards",
+)
+ACTIONS = (
+    "run",
+    "check",
+    "exporter",
+    "gateway",
+    "worker",
+    "simulate",
+    "devices list",
+    "telemetry dead-letters",
+    "events follow",
+)
 
 
 @pytest.fixture(autouse=True)
@@ -86,6 +109,8 @@ def test_the_version_is_told(capsys: pytest.CaptureFixture[str]) -> None:
         ["run", "--for", "ever"],
         ["run", "--for", "-5"],
         ["run", "--for", "nan"],
+        ["worker", "--at-once", "0"],
+        ["worker", "--at-once", "many"],
     ],
 )
 def test_wrong_usage_is_status_2_and_says_what_is_wrong(

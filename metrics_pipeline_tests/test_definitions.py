@@ -49,7 +49,7 @@ def describe(definitions: dg.Definitions) -> dict[str, Any]:
         },
         "sensors": {
             sensor.name: {
-                "job": sensor.job_name,
+                "job": next((target.job_name for target in sensor.targets), None),
                 "minimum_interval_seconds": sensor.minimum_interval_seconds,
                 "default_status": sensor.default_status.value,
             }

@@ -11,6 +11,18 @@ from pathlib import Path
 import pytest
 
 from metrics_pipeline.core.catalog import FLEET_METRICS
+from metrics_pipeline_tests.alert_rules.rule_files import ALERTS, families, rules, terms
+from metrics_pipeline_tests.alert_rules.running_prometheus import (
+    alerts,
+    all_are_healthy,
+    loaded_rules,
+    names,
+    series,
+    shipped_prometheus,
+    target_is_up,
+)
+from metrics_pipeline_tests.dashboards.exported import queries
+from metrics_pipeline_tests.dashboards.live import has_data, used_names, values_of_variables
 from metrics_pipeline_tests.running_stack import (
     READY,
     READY_WITHIN_SECONDS,
@@ -21,7 +33,49 @@ from metrics_pipeline_tests.running_stack import (
 from metrics_pipeline_tests.servers import require
 
 ROOT = Path(__file__).parents[1]
+CYCLE_SECONDS = 300
+"""Of the schedules. A tick that finds the first run still on its way is skipped."""
+
 LINEAGE = "/locations/metrics_pipeline/asset-groups/{group}/lineage"
+
+PIPELINE_NAMES = (
+    "fetch_latency_seconds_bucket",
+    "fetch_latency_seconds_sum",
+    "fetch_latency_seconds_count",
+    "artifacts_total",
+    "review_rate_percent",
+    "database_queries_total",
+    "scrape_runs",
+    "scrape_run_duration_seconds",
+    "scrape_artifacts",
+    "scrape_artifact_body_bytes",
+    "price_changes_24h",
+    "price_average_24h",
+    "variants_updated_24h",
+    "pipeline_health_score",
+    "pipeline_health_component",
+)
+
+NOT_WITH_MAKE_RUN = {
+    "metrics_pipeline_dead_letters_total",  # only after the first one
+    "metrics_pipeline_spool_oldest_timestamp_seconds",  # only while something waits
+    "postgres_connections",
+    "postgres_healthy",
+    "postgres_max_connections",
+}
+"""Metrics of alert rules that a stack without PostgreSQL need not show."""
+
+EMPTY_BY_NATURE = {
+    "postgres_": "there is no PostgreSQL: metrics_pipeline_tests/topology has one",
+    "metrics_pipeline_spool_oldest_timestamp_seconds": "only while something waits in the spool",
+    "metrics_pipeline_dead_letters_": "only after the first dead letter",
+    "metrics_pipeline_points_rejected_total": "only after the first point that was refused",
+    "metrics_pipeline_exporter_series_dropped": "only where a family has too many series",
+    'success="false"': "only after the first query that failed",
+    '(device_ping_rtt_ms{job="$job"}) and on': "the worst devices need not be ones that are pinged",
+    'status=~"success|failure"}[24h]': "only after a run ended since it is scraped",
+}
+"""What a query has in it that need not give data with `make run`, and why."""
 
 CHROMIUM_OPTIONS = (
     "--headless",
@@ -73,10 +127,72 @@ def stack(checkout: Path, ready_seconds: list[float]) -> Iterator[RunningStack]:
         yield running
 
 
+@pytest.fixture(scope="module")
+def scraping(stack: RunningStack, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A Prometheus with the shipped configuration and rules that scrapes it; its URL."""
+    folder = tmp_path_factory.mktemp("prometheus")
+    with shipped_prometheus(folder, f"127.0.0.1:{stack.exporter_port}", "1s") as url:
+        yield url
+
+
+def is_empty_by_nature(expression: str) -> bool:
+    return any(part in expression for part in EMPTY_BY_NATURE)
+
+
 def test_every_gauge_is_there_after_the_first_count(stack: RunningStack) -> None:
     gauges = {metric.family.name: stack.gauge(metric.family.name) for metric in FLEET_METRICS}
     assert None not in gauges.values(), stack.output
     assert gauges["iot_hub_portal_device_count"] > 0  # type: ignore[operator]
+
+
+def test_every_name_of_the_contract_about_pipelines_is_on_the_page(stack: RunningStack) -> None:
+    def missing() -> set[str]:
+        shown = {line.partition("{")[0].partition(" ")[0] for line in stack.page().splitlines()}
+        return set(PIPELINE_NAMES) - shown
+
+    stack.wait_until(lambda: not missing(), f"the page has {PIPELINE_NAMES}", 120)
+
+
+def test_the_alert_rules_find_what_they_are_about(stack: RunningStack, scraping: str) -> None:
+    used = {name for rule in rules() for name in terms(rule["expr"]).metrics} & set(families())
+    wanted = used - NOT_WITH_MAKE_RUN
+    stack.wait_until(lambda: target_is_up(scraping), "Prometheus scrapes it", 60)
+    stack.wait_until(lambda: wanted <= names(scraping), f"Prometheus has {wanted}", 120)
+    stack.wait_until(lambda: all_are_healthy(scraping), "every rule was evaluated", 60)
+    assert len(loaded_rules(scraping)) == len(list(rules()))
+    assert {"job", "exported_job"} <= series(scraping)["metrics_pipeline_runs_total"]
+
+
+def test_every_name_on_a_dashboard_is_on_the_page(stack: RunningStack, scraping: str) -> None:
+    recorded = {rule["record"] for rule in rules() if "record" in rule}
+
+    def missing() -> set[str]:
+        shown = {line.partition("{")[0].partition(" ")[0] for line in stack.page().splitlines()}
+        return {name for name in used_names() - shown - recorded if not is_empty_by_nature(name)}
+
+    stack.wait_until(lambda: not missing(), "the page has every name on a dashboard", 420)
+
+
+def test_every_variable_of_a_dashboard_has_values(stack: RunningStack, scraping: str) -> None:
+    def have_values() -> bool:
+        found = values_of_variables(scraping)
+        return set(found) == {"job", "device", "roaster"} and all(found.values())
+
+    stack.wait_until(have_values, "every variable has values", 120)
+
+
+def test_every_panel_has_data(stack: RunningStack, scraping: str) -> None:
+    """But for what is empty by nature, which Prometheus only has to understand."""
+    silent = list(queries())
+
+    def is_rest_empty_by_nature() -> bool:
+        values = values_of_variables(scraping)
+        silent[:] = [query for query in silent if not has_data(scraping, query, values)]
+        missing = [each.panel for each in silent if not is_empty_by_nature(each.expression)]
+        print("without data:", missing)
+        return not missing
+
+    stack.wait_until(is_rest_empty_by_nature, "every panel has data", 120)
 
 
 def test_it_tells_what_is_where(stack: RunningStack) -> None:
@@ -86,27 +202,38 @@ def test_it_tells_what_is_where(stack: RunningStack) -> None:
         assert metric.family.name in stack.output
 
 
+def test_the_status_page_says_what_was_collected_and_links_to_this_dagster(
+    stack: RunningStack,
+) -> None:
+    status = f"http://127.0.0.1:{stack.exporter_port}"
+    assert f"status      {status}" in stack.output
+    text = stack.status_page()
+    assert f'href="{stack.webserver_url}/' in text
+    for asset in ("fleet/device_counts", "devices/device_status", "telemetry/lorawan_uplinks"):
+        assert asset in text
+
+
 def test_the_schedule_runs_from_the_start(stack: RunningStack) -> None:
     data = stack.ask("""{ schedulesOrError(repositorySelector: {
         repositoryLocationName: "metrics_pipeline", repositoryName: "__repository__"}) {
         ... on Schedules { results { name cronSchedule scheduleState { status } } } } }""")
     found = {row["name"]: row for row in data["schedulesOrError"]["results"]}
-    assert sorted(found) == [
-        "device_metrics_every_5_minutes",
-        "device_status_every_5_minutes",
-        "fleet_every_5_minutes",
-    ]
-    for row in found.values():
-        assert row["cronSchedule"] == "*/5 * * * *"
-        assert row["scheduleState"]["status"] == "RUNNING"
+    assert {name: row["cronSchedule"] for name, row in found.items()} == {
+        "device_metrics_every_5_minutes": "*/5 * * * *",
+        "device_status_every_5_minutes": "*/5 * * * *",
+        "fleet_every_5_minutes": "*/5 * * * *",
+        "retention_every_60_minutes": "37 * * * *",
+    }
+    assert {row["scheduleState"]["status"] for row in found.values()} == {"RUNNING"}
 
 
-def test_the_sensor_of_telemetry_runs_from_the_start(stack: RunningStack) -> None:
+def test_the_sensors_run_from_the_start(stack: RunningStack) -> None:
     data = stack.ask("""{ sensorsOrError(repositorySelector: {
         repositoryLocationName: "metrics_pipeline", repositoryName: "__repository__"}) {
         ... on Sensors { results { name sensorState { status } } } } }""")
     assert data["sensorsOrError"]["results"] == [
-        {"name": "telemetry_backlog", "sensorState": {"status": "RUNNING"}}
+        {"name": name, "sensorState": {"status": "RUNNING"}}
+        for name in ("platform_samples", "robot_metrics", "run_failures", "telemetry_backlog")
     ]
 
 
@@ -117,7 +244,7 @@ def test_devices_go_up_and_down_in_the_gauges(stack: RunningStack) -> None:
 
     stack.wait_until(lambda: len(states()) == 60, "every device has a status", 120)
     before = states()
-    stack.wait_until(lambda: states() != before, "a device changed", 180)
+    stack.wait_until(lambda: states() != before, "a device changed", CYCLE_SECONDS + 60)
     metrics = ("device_cpu_utilization_percent{", "device_network_receive_bytes_total{")
 
     def is_shown() -> bool:
@@ -138,6 +265,20 @@ def test_lorawan_devices_that_send_are_in_the_gauges(stack: RunningStack) -> Non
     stack.wait_until(lambda: devices().isdisjoint(before), "every one has sent again", 120)
     for name in ("lorawan_device_rssi_dbm", "metrics_pipeline_eventhub_lag_seconds"):
         assert f"{name}{{" in stack.page()
+
+
+def test_services_and_figures_from_sql_are_in_the_gauges(stack: RunningStack) -> None:
+    names = (
+        'service_healthy{service="ingest"}',
+        "service_jobs_pending{",
+        "platform_devices_online ",
+        'scrape_runs{status="',
+        "price_average_24h ",
+        'metrics_pipeline_sample_slots_total{outcome="sampled",source="service_health"}',
+    )
+    stack.wait_until(lambda: all(name in stack.page() for name in names), "all are shown", 120)
+    before = stack.gauge(names[-1]) or 0.0
+    stack.wait_until(lambda: (stack.gauge(names[-1]) or 0.0) > before, "sampling goes on", 60)
 
 
 def test_a_run_of_telemetry_that_is_cancelled_ends_and_the_sensor_launches_the_next(
@@ -200,6 +341,17 @@ def test_the_lineage_page_shows_the_assets(stack: RunningStack, tmp_path: Path) 
         assert name in text
 
 
+def test_no_alert_about_the_product_itself_fires(stack: RunningStack, scraping: str) -> None:
+    """What is simulated fails now and then, and alerts say so."""
+    about_the_simulated = {
+        *("DeviceDown", "ManyDevicesDown", "ServiceDown", "HealthScoreLow", "DeadLetters"),
+        *("FleetConnectivityDrop", "FailedDeploymentsRising"),
+    }
+    assert about_the_simulated <= ALERTS.keys()
+    firing = {each["labels"]["alertname"] for each in alerts(scraping) if each["state"] == "firing"}
+    assert firing <= about_the_simulated
+
+
 def test_ctrl_c_ends_every_process(stack: RunningStack, checkout: Path) -> None:
     stack.interrupt()
     assert "all processes have ended" in stack.output
@@ -208,7 +360,8 @@ def test_ctrl_c_ends_every_process(stack: RunningStack, checkout: Path) -> None:
 
 def test_with_a_time_given_it_ends_by_itself(checkout: Path, ready_seconds: list[float]) -> None:
     environment = {"METRICS_PIPELINE_STATE_DIR": "", "METRICS_PIPELINE_SETTINGS": ""}
-    given = 3 * max(ready_seconds, default=30.0)
+    # What was counted before is shown from the start: alone, it has to count in this time.
+    given = max(ready_seconds, default=90.0)
     options = f"ARGS=PORTS --for {given:.0f}"
     with running_stack(["make", "run", options], checkout, environment) as running:
         assert running.process.wait(given + READY_WITHIN_SECONDS) == 0, running.output

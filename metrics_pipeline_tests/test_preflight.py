@@ -47,10 +47,14 @@ NAMES = [
     "settings",
     "azure_iot_hub",
     "time-series store",
+    "spool",
     "operational database",
     "Dagster instance",
     "exporter",
 ]
+
+
+INFLUXDB = ("INFLUXDB_URL", "INFLUXDB_TOKEN")
 
 
 @pytest.fixture(autouse=True)
@@ -59,7 +63,7 @@ def state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     folder = tmp_path / "state"
     monkeypatch.setenv(STATE_DIR_VARIABLE, str(folder))
     # Set, so that what `main` sets ends with the test; empty is as good as not set.
-    for name in (SETTINGS_VARIABLE, "DAGSTER_HOME", "DAGSTER_POSTGRES_URL", "INFLUXDB_URL"):
+    for name in (SETTINGS_VARIABLE, "DAGSTER_HOME", "DAGSTER_POSTGRES_URL", *INFLUXDB):
         monkeypatch.setenv(name, "")
     monkeypatch.setenv("DATABASE_PASSWORD", PASSWORD)
     return folder
@@ -141,8 +145,11 @@ def test_the_settings_that_ship_work_with_the_simulator_and_fail_without_it(
     assert status == 0
     polled = ["devices", "tcp probe", "snmp probe", "snmp credentials"]
     polled += ["ssh probe", "ssh credentials", "winrm probe", "event hub", "checkpoints"]
+    polled += ["SQL platform", "SQL scrape_pipeline"]
     services = [f"service {name}" for name in ("ingest", "evaluator", "dispatcher", "delivery")]
-    assert list(found) == [NAMES[0], NAMES[1], "inventory", *polled, *services, *NAMES[2:]]
+    robots = ["gateway tokens", "gateway"]
+    stores, rest = [*NAMES[2:5], "events"], NAMES[5:]
+    assert list(found) == [*NAMES[:2], "inventory", *polled, *services, *robots, *stores, *rest]
     assert all(len(findings) == 1 for findings in found.values())
     counts = found["azure_iot_hub"][0]
     assert counts.startswith("ok device_count ")
@@ -153,8 +160,10 @@ def test_the_settings_that_ship_work_with_the_simulator_and_fail_without_it(
     assert re.search(r"[1-9]\d* events are not stored yet$", found["checkpoints"][0])
     assert found["service evaluator"][0].startswith("ok healthy 1, rules_evaluated ")
     assert f"{state}/embedded.sqlite" in found["time-series store"][0]
+    assert f"{state}/spool: 0 points wait, 0 of 500000000 bytes" in found["spool"][0]
     assert f"{state}/operational.sqlite can be written" in found["operational database"][0]
     assert f"{state}/dagster (ConsolidatedSqlite)" in found["Dagster instance"][0]
+    assert f"{state}/events.jsonl can be written" in found["events"][0]
     assert found["exporter"] == ["ok will listen on 127.0.0.1:9464"]
 
     assert main(["check"]) == 1
@@ -245,6 +254,20 @@ def test_a_store_whose_folder_cannot_be_written_is_told(
     assert f"embedded store {state}/a_file/x.sqlite: cannot be created" in text
 
 
+def test_variables_of_an_influxdb_that_is_not_used_are_told(
+    state: Path,
+    hub: IotHubSimulator,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    for name in INFLUXDB:
+        monkeypatch.setenv(name, "http://influxdb:8086")
+    status, found = check(state, capsys, hub.connection_string)
+    assert status == 0
+    (text,) = found["time-series store"]
+    assert text.endswith("$INFLUXDB_URL, $INFLUXDB_TOKEN: not used, as store.kind is embedded")
+
+
 def test_a_store_of_an_earlier_version_is_changed_and_that_is_told(
     state: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -310,6 +333,28 @@ def test_a_page_that_everybody_can_read_is_pointed_out_and_no_failure(
         (
             "ok 0.0.0.0:9464 can be read by everybody who reaches this machine; set exporter.tls "
             "and exporter.basic_auth, or keep it behind a firewall"
+        )
+    ]
+
+
+def test_tokens_of_the_gateway_are_read_and_what_is_public_without_tls_is_pointed_out(
+    state: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    state.mkdir()
+    (state / "token").write_text(f"{PASSWORD}-and-more-of-it")
+    tokens = {"all": {"token": {"file": "token"}, "expires_at": "2020-01-01T00:00:00Z"}}
+    gateway: dict[str, Any] = {"host": "0.0.0.0", "tokens": tokens}
+    status, found = check(state, capsys, "", sources={}, fleet=None, gateway=gateway)
+    assert status == 0
+    assert found["gateway tokens"] == ["ok 1 shared, 0 of single robots; expired: all"]
+    assert found["gateway"][0].startswith("ok 0.0.0.0:8765 takes tokens that everybody on the way")
+    (state / "token").unlink()
+    status, found = check(state, capsys, "", sources={}, fleet=None, gateway=gateway)
+    assert status == 1
+    assert found["gateway tokens"] == [
+        (
+            f"FAIL file {state}/token: cannot be read (FileNotFoundError). Create it, or make it "
+            "readable."
         )
     ]
 
@@ -577,3 +622,57 @@ def test_events_that_wait_and_those_that_are_gone_are_counted(
     assert status == 0
     assert found["event hub"][0].endswith("2 partitions, 5 events are kept")
     assert found["checkpoints"][0].endswith("5 events are not stored yet")
+
+
+# --- SQL sets -------------------------------------------------------------------------------------
+
+
+def test_every_query_of_the_sql_sets_is_tried(
+    state: Path, hub: IotHubSimulator, capsys: pytest.CaptureFixture[str]
+) -> None:
+    state.mkdir()
+    with closing(sqlite3.connect(state / "platform.sqlite")) as database:
+        database.executescript(
+            "CREATE TABLE device_state (status); CREATE TABLE delivery_jobs (status);"
+            "INSERT INTO device_state VALUES ('ONLINE');"
+        )
+    sql = {
+        "databases": {"platform": {"url": "sqlite:///platform.sqlite"}},
+        "sets": {"platform": {}},
+    }
+    status, found = check(state, capsys, hub.connection_string, sql=sql)
+    assert status == 1
+    wrong, well = found["SQL platform"]
+    assert wrong.startswith("FAIL reading alerts: no such table: fleet_alert. Create the table")
+    assert well.endswith("1 points with 3 values")
+
+
+def test_a_database_that_answers_nothing_is_told_once(
+    state: Path, hub: IotHubSimulator, capsys: pytest.CaptureFixture[str]
+) -> None:
+    url = f"postgresql://metrics@127.0.0.1:{find_free_port()}/shop"
+    sql = {"databases": {"shop": {"url": url}}, "sets": {"postgres": {"database": "shop"}}}
+    status, found = check(state, capsys, hub.connection_string, sql=sql)
+    assert status == 1
+    (wrong,) = found["SQL postgres"]
+    assert wrong.startswith("FAIL reading postgresql://")
+
+
+def test_a_place_for_events_that_is_away_is_told_without_its_password(
+    state: Path, hub: IotHubSimulator, capsys: pytest.CaptureFixture[str]
+) -> None:
+    state.mkdir()
+    transport = {"kind": "redis_stream", "url": {"file": "redis_url"}}
+    for url, says in (
+        (f"redis://:{PASSWORD}@127.0.0.1:1/0", "Check that Redis runs"),
+        (f"http://:{PASSWORD}@127.0.0.1:1/0", "it is no address of Redis"),
+    ):
+        (state / "redis_url").write_text(url)
+        sections = {"events": {"transport": transport}}
+        status, found = check(state, capsys, hub.connection_string, **sections)
+        assert status == 1
+        assert list(failing(found)) == ["events"]
+        assert says in found["events"][0]
+    (state / "redis_url").unlink()
+    _, found = check(state, capsys, hub.connection_string, events={"transport": transport})
+    assert re.match(r"FAIL file .*redis_url: cannot be read .*Create it", found["events"][0])

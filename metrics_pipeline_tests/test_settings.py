@@ -36,8 +36,13 @@ REPLACES: Mapping[str, tuple[str, ...]] = {
     "core": (),
     "source": ("source",),
     "checkpoints": (),
+    "robot_tokens_file": (),
+    "fleet": (),
+    "health": (),
     "billing": (),
+    "transport": ("transport",),
     "kind": ("kind", "path"),
+    "retention": (),
     "tls": (),
 }
 """By its first key, the keys beside an example that it stands for."""
@@ -96,6 +101,27 @@ def test_a_metric_of_devices_that_there_is_not_is_refused_by_name() -> None:
     with pytest.raises(ValidationError, match="device_mood") as caught:
         ExporterSettings(device_metrics=("device_up", "device_mood"))
     assert "expected some of device_up, device_cpu_utilization_percent" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("url", "is_taken"),
+    [
+        ("http://127.0.0.1:3000", True),
+        ("https://dagster.example.net/ui/", True),
+        ("javascript:alert(1)", False),
+        ("https://me:secret@dagster.example.net", False),
+        ("https://dagster.example.net/?a=b", False),
+        ("https://dagster.example.net\n", False),
+        ("dagster.example.net", False),
+    ],
+)
+def test_the_address_of_dagster_is_one_that_may_be_linked_to(url: str, is_taken: bool) -> None:
+    given = {"version": 1, "sources": {}, "exporter": {"dagster_url": url}}
+    if is_taken:
+        assert Settings.model_validate(given).exporter.dagster_url == url
+    else:
+        with pytest.raises(ValueError, match="dagster_url"):
+            Settings.model_validate(given)
 
 
 def test_the_exporter_binds_to_loopback_unless_told_otherwise() -> None:

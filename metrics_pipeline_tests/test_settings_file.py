@@ -34,7 +34,13 @@ store:
 
 @pytest.fixture(autouse=True)
 def _no_variables(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("INFLUXDB_URL", *HEALTH_URLS, SETTINGS_VARIABLE, STATE_DIR_VARIABLE):
+    for name in (
+        "INFLUXDB_URL",
+        "INFLUXDB_TOKEN",
+        *HEALTH_URLS,
+        SETTINGS_VARIABLE,
+        STATE_DIR_VARIABLE,
+    ):
         monkeypatch.delenv(name, raising=False)
 
 
@@ -92,7 +98,11 @@ MISTAKES: Mapping[str, tuple[str | bytes, str]] = {
         "version: 1\nsources: {}\nexporter:\n  tls:\n    key_file: x\n",
         "line 4: exporter.tls: the key 'certificate_file' is missing",
     ),
-    "another version": ("version: 2\nsources: {}\n", "line 1: version: expected 1, got 2"),
+    "version of before": ("version: 0\nsources: {}\n", "line 1: version: expected 1, got 0"),
+    "later version": (
+        "version: 2\nsorces: {}\n",
+        "settings.yaml: it is of version 2 of the settings, and this release knows 1. Upgrade",
+    ),
     "repeated key": (
         "version: 1\nsources: {}\nexporter:\n  port: 1\n  port: 2\n",
         "settings.yaml:5: port is given twice",
@@ -201,7 +211,7 @@ def test_a_mistake_is_told_with_its_place_and_what_was_expected(
 
 
 def test_all_mistakes_are_told_at_once(tmp_path: Path) -> None:
-    told = complaint(tmp_path, "version: 2\nsources: {}\nexporter:\n  port: -1\n  hots: x\n")
+    told = complaint(tmp_path, "version: 0\nsources: {}\nexporter:\n  port: -1\n  hots: x\n")
     assert "3 mistakes:\n" in told
     assert "line 1: version" in told
     assert "line 4: exporter.port" in told
@@ -308,6 +318,27 @@ def test_influxdb_url_in_the_environment_wins_over_the_file(
     assert url_of(load(tmp_path, INFLUXDB + line)) == "http://environment:8086"
 
 
+@pytest.mark.parametrize("line", ["", "  url: http://file:8086\n"])
+def test_a_token_in_the_environment_is_the_one_that_is_used(
+    line: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("INFLUXDB_URL", "http://environment:8086")
+    monkeypatch.setenv("INFLUXDB_TOKEN", "from-the-environment")
+    without = INFLUXDB.replace("  token: {env: INFLUXDB_TOKEN}\n", "")
+    for text in (without, without + "  token: {file: token}\n"):
+        store = load(tmp_path, text + line).store
+        assert isinstance(store, InfluxStoreSettings)
+        assert store.token is not None
+        assert store.token.read() == "from-the-environment"
+
+
+def test_without_a_token_in_the_environment_the_settings_name_it(tmp_path: Path) -> None:
+    text = INFLUXDB.replace("{env: INFLUXDB_TOKEN}", "{file: token}")
+    store = load(tmp_path, text + "  url: http://file:8086\n").store
+    assert isinstance(store, InfluxStoreSettings)
+    assert str(store.token).startswith("file ")
+
+
 def test_influxdb_url_does_not_touch_another_kind_of_store(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -389,6 +420,22 @@ def test_a_health_url_does_not_hide_that_the_file_is_wrong(
     assert "platform" in complaint(tmp_path, content)
 
 
+def test_the_interval_in_the_environment_wins_over_the_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("METRICS_COLLECTION_INTERVAL", "7")
+    content = "version: 1\nsources: {}\nplatform: {sample_every_seconds: 9}\n"
+    assert load(tmp_path, content).platform.sample_every_seconds == 7
+
+
+def test_a_wrong_interval_is_told_as_the_environments_mistake(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("METRICS_COLLECTION_INTERVAL", "often")
+    said = complaint(tmp_path, "version: 1\nsources: {}\n")
+    assert "environment variable METRICS_COLLECTION_INTERVAL" in said
+
+
 WORDS = [
     *("version", "sources", "fleet", "store", "exporter", "operational_database", "simulator"),
     *("platform", "services", "ingest", "url_from", "counters"),
@@ -452,3 +499,34 @@ def test_any_content_is_settings_or_a_configuration_error(
     file = tmp_path / "any.yaml"
     file.write_text(yaml.safe_dump(content, allow_unicode=True), encoding="utf-8")
     assert is_judged(file)
+
+
+@pytest.mark.parametrize(
+    ("events", "says"),
+    [
+        ("{transport: {kind: kafka}}", r"events\.transport.*redis_stream.*json_lines.*log"),
+        ("{transport: {kind: redis_stream}}", r"events\.transport.*url"),
+        ("{transport: {kind: json_lines, rotate_bytes: 10}}", r"rotate_bytes.*65536"),
+        ("{transport: {kind: redis_stream, url: {env: X}, stream: ''}}", r"stream"),
+        ("{queue_size: 0}", r"events\.queue_size.*1"),
+        ("{publish_metrics: sometimes}", r"events\.publish_metrics"),
+        ("{transports: {kind: log}}", r"transports"),
+    ],
+)
+def test_where_events_go_is_told_in_full_where_it_is_wrong(
+    events: str, says: str, tmp_path: Path
+) -> None:
+    file = tmp_path / "settings.yaml"
+    file.write_text(f"version: 1\nsources: {{}}\nevents: {events}\n")
+    with pytest.raises(ConfigurationError, match=f"(?s){says}"):
+        load_settings(file)
+
+
+def test_an_address_of_redis_given_as_a_value_is_refused_and_never_shown(tmp_path: Path) -> None:
+    file = tmp_path / "settings.yaml"
+    url = "redis://:hunter2@redis:6379/0"
+    transport = f"{{kind: redis_stream, url: '{url}'}}"
+    file.write_text(f"version: 1\nsources: {{}}\nevents: {{transport: {transport}}}\n")
+    with pytest.raises(ConfigurationError, match=r"give {env: NAME} or {file: PATH}") as caught:
+        load_settings(file)
+    assert "hunter2" not in str(caught.value)

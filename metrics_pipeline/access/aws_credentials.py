@@ -21,6 +21,7 @@ from pydantic import BaseModel, Field, field_validator, model_validator
 from metrics_pipeline.access.hosts import is_loopback
 from metrics_pipeline.access.secrets import SecretReference
 from metrics_pipeline.core.errors import CredentialRefused, SourceUnreachable
+from metrics_pipeline.core.redaction import SIGNATURES
 
 MODELS: Mapping[str, str] = {"iot": "iot", "greengrass": "greengrassv2"}
 """Signing name of a service → what botocore calls its model."""
@@ -219,5 +220,7 @@ class _Signature(httpx.Auth):
         logging.getLogger("botocore.auth").setLevel(logging.INFO)
         signed = AWSRequest(request.method, str(request.url), data=request.content)
         SigV4Auth(self._credentials, self._service, self._region).add_auth(signed)
+        for name in ("Authorization", "X-Amz-Security-Token"):
+            SIGNATURES.remember(signed.headers.get(name, ""))
         request.headers.update(dict(signed.headers.items()))
         yield request

@@ -26,6 +26,7 @@ from metrics_pipeline.access.hosts import is_host
 from metrics_pipeline.access.one_line import one_line
 from metrics_pipeline.access.secrets import SecretReference
 from metrics_pipeline.core.errors import CredentialRefused, SourceUnreachable
+from metrics_pipeline.core.redaction import SIGNATURES
 
 if TYPE_CHECKING:
     from azure.core.credentials import AccessToken, TokenCredential
@@ -145,7 +146,7 @@ def ask_entra_id(
     )
 
     try:
-        return credential.get_token(scope)
+        given = credential.get_token(scope)
     except ClientAuthenticationError as error:
         problem = f"Entra ID gives no token ({one_line(error)})"
         raise CredentialRefused(source, target, problem, fix) from error
@@ -153,6 +154,8 @@ def ask_entra_id(
         problem = f"Entra ID does not answer ({one_line(error)})"
         network = "Check the network to login.microsoftonline.com."
         raise SourceUnreachable(source, target, problem, network) from error
+    SIGNATURES.remember(given.token)
+    return given
 
 
 def entra_id_fix(role: str, target: str) -> str:
@@ -168,6 +171,7 @@ def sign(host: str, policy: str, key: bytes, expiry: int) -> str:
     resource = quote(host, safe="")
     digest = hmac.digest(key, f"{resource}\n{expiry}".encode(), hashlib.sha256)
     signature = quote(base64.b64encode(digest), safe="")
+    SIGNATURES.remember(signature)
     return (
         f"SharedAccessSignature sr={resource}&sig={signature}&se={expiry}"
         f"&{urlencode({'skn': policy}, quote_via=quote)}"

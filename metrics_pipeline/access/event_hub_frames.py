@@ -25,7 +25,10 @@ KEPT = b"iothub-"
 """What the names of the system properties begin with that are kept; the others say where it is."""
 
 _LIST8, _LIST32, _MAP8, _MAP32 = 0xC0, 0xD0, 0xC1, 0xD1
-_BINARY8, _BINARY32, _SYMBOL8 = 0xA0, 0xB0, 0xA3
+_BINARY8, _BINARY32, _SYMBOL8, _TEXT8 = 0xA0, 0xB0, 0xA3, 0xA1
+_INTEGERS8 = (0x81, 0x83)
+"""Integers of 8 bytes: long, and timestamp."""
+
 _TRUE, _BOOLEAN = 0x41, 0x56
 _UINT0, _SMALL_UINT, _UINT = 0x43, 0x52, 0x70
 _ANNOTATIONS, _DATA = 0x72, 0x75
@@ -117,15 +120,15 @@ def _event(
     if type(number) is not int or type(offset) is not str or type(enqueued) is not int:
         return None
     properties = {
-        property_name(name): value for name, value in annotations.items() if name.startswith(KEPT)
+        kept: value for name, value in annotations.items() if (kept := kept_name(name)) is not None
     }
     return RawEvent(partition, number, offset, enqueued * NS_PER_MS, body, properties)
 
 
 @lru_cache(256)
-def property_name(name: bytes) -> str:
-    """As text."""
-    return name.decode(errors="replace")
+def kept_name(name: bytes) -> str | None:
+    """As text, if it is of a system property that is kept."""
+    return name.decode(errors="replace") if name.startswith(KEPT) else None
 
 
 # --- encodings ------------------------------------------------------------------------------------
@@ -159,14 +162,26 @@ def _map(data: bytes, at: int) -> tuple[int, dict[bytes, SystemProperty]]:
         if data[at] != _SYMBOL8:
             raise Odd
         value = at + 2 + data[at + 1]
-        name = data[at + 2 : value]
-        read = _READERS.get(data[value])
-        if read is None:
-            raise Odd
-        at, found[name] = read(data, value)
+        name, code = data[at + 2 : value], data[value]
+        # Nearly all are these, and are read without a call.
+        if code == _TEXT8:
+            at = value + 2 + data[value + 1]
+            found[name] = data[value + 2 : at].decode()
+        elif code in _INTEGERS8:
+            at = value + 9
+            found[name] = int.from_bytes(data[value + 1 : at], "big", signed=True)
+        else:
+            at, found[name] = _read(data, value)
     if at != end:
         raise Odd
     return end, found
+
+
+def _read(data: bytes, at: int) -> tuple[int, SystemProperty]:
+    read = _READERS.get(data[at])
+    if read is None:
+        raise Odd
+    return read(data, at)
 
 
 def _binary(data: bytes, at: int) -> tuple[int, bytes]:
@@ -228,7 +243,7 @@ _READERS: Mapping[int, _Reader] = {
     0x71: _integer(4),
     0x81: _integer(8),
     0x83: _integer(8),
-    0xA1: _text8,
+    _TEXT8: _text8,
     0xB1: _text32,
 }
 """By the code of a value: null, booleans, int, long, timestamp (ms), text."""

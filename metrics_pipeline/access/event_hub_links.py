@@ -47,13 +47,12 @@ from metrics_pipeline.access.event_hub_errors import (
 from metrics_pipeline.access.event_hub_frames import (
     ENQUEUED_TIME,
     HEADER_BYTES,
-    KEPT,
     NS_PER_MS,
     OFFSET,
     SEQUENCE_NUMBER,
     find_event,
+    kept_name,
     known_annotations,
-    property_name,
     transfer_payload,
 )
 from metrics_pipeline.core.errors import CredentialRefused, MetricsPipelineError
@@ -419,9 +418,9 @@ def event_of(partition: str, message: Any) -> RawEvent:
         given = f"sequence number {number!r}, offset {offset!r}, enqueued time {enqueued!r}"
         raise ValueError(f"an event of partition {partition} has {given}")
     properties = {
-        property_name(name): _property(value)
+        kept: _property(value)
         for name, value in annotations.items()
-        if isinstance(name, bytes) and name.startswith(KEPT)
+        if isinstance(name, bytes) and (kept := kept_name(name)) is not None
     }
     time_ns = enqueued * NS_PER_MS
     return RawEvent(partition, number, offset, time_ns, _body(message), properties)

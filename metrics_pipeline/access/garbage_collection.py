@@ -6,7 +6,7 @@ import gc
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-COLLECTED_AFTER = 100_000
+COLLECTED_AFTER = 500_000
 """New objects after which the garbage collector looks for cycles, rather than Python's 700."""
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import socket
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
 
@@ -50,8 +50,11 @@ class HostAddresses:
     a thousand names may be waiting for a few threads, and only a resolver that stands still is ill.
     """
 
-    def __init__(self, timeout_seconds: float) -> None:
+    def __init__(
+        self, timeout_seconds: float, seconds_now: Callable[[], float] = time.monotonic
+    ) -> None:
         self._timeout_seconds = timeout_seconds
+        self._seconds_now = seconds_now
         self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="look-up")
         self._asked: dict[str, asyncio.Future[tuple[Address, ...] | str]] = {}
         self._last_end_seconds = 0.0
@@ -75,15 +78,15 @@ class HostAddresses:
         return asked
 
     def _note_end(self, _asked: asyncio.Future[tuple[Address, ...] | str]) -> None:
-        self._last_end_seconds = time.monotonic()
+        self._last_end_seconds = self._seconds_now()
 
     async def _wait_for(
         self, asked: asyncio.Future[tuple[Address, ...] | str]
     ) -> tuple[Address, ...] | str:
-        began = time.monotonic()
+        began = self._seconds_now()
         while not asked.done():
             until = max(began, self._last_end_seconds) + self._timeout_seconds
-            left = until - time.monotonic()
+            left = until - self._seconds_now()
             if left <= 0:
                 return f"no answer from the resolver within {self._timeout_seconds:g} s"
             # Others may wait for the same name: giving up here does not cancel it for them.

@@ -8,6 +8,7 @@ from pydantic import BaseModel, Field, model_validator
 
 from metrics_pipeline.access.state_path import StatePath
 from metrics_pipeline.core.errors import ConfigurationError
+from metrics_pipeline.core.redaction import KNOWN
 
 
 class SecretReference(BaseModel, frozen=True, extra="forbid", hide_input_in_errors=True):
@@ -38,10 +39,14 @@ class SecretReference(BaseModel, frozen=True, extra="forbid", hide_input_in_erro
         return f"environment variable {self.env}" if self.env else f"file {self.file}"
 
     def read(self) -> str:
-        """The secret, without surrounding white space; ConfigurationError if it is not there."""
+        """The secret, without surrounding white space; ConfigurationError if it is not there.
+
+        From now on it is in no error's text, whoever repeats it.
+        """
         value = (os.environ.get(self.env, "") if self.env else self._read_file()).strip()
         if not value:
             raise ConfigurationError(str(self), "no secret is there", "Set it and try again.")
+        KNOWN.remember(value)
         return value
 
     def _read_file(self) -> str:

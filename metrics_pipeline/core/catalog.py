@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from metrics_pipeline.core import devices
-from metrics_pipeline.core.points import Point
+from metrics_pipeline.core.points import Point, Shape
 from metrics_pipeline.core.service_counters import HEALTHY, KNOWN_COUNTERS, WAITING
 
 
@@ -114,6 +114,12 @@ class OpenFields:
 
 AnyMetric = Metric | StoredMetric
 
+Range = tuple[str, float, float]
+"""A field, its least value, and its most."""
+
+UsualPoints = dict[Shape, tuple[Range, ...]]
+"""Points with these fields are fit to be stored as long as all values are in their ranges."""
+
 
 class Catalog:
     """The metrics that may be stored, found by measurement, field and selector.
@@ -139,7 +145,7 @@ class Catalog:
             m.measurement.name: m.measurement for m in (*stored, *self.open_fields)
         }
         self.shown_measurements = frozenset(m.measurement.name for m in self._shown)
-        self.usual_fields: dict[tuple[str, str], dict[tuple[str, type], tuple[float, ...]]] = {}
+        self.usual_points: dict[tuple[str, str], UsualPoints] = {}
         """What validation remembers, by measurement and selector; to tell quickly what is fit."""
 
     def __iter__(self) -> Iterator[Metric]:
@@ -442,6 +448,47 @@ LORAWAN_DEVICE_STATE = (
 )
 """What counting frames needs to know besides (`frame_counts.py`)."""
 
+# --- robots ---------------------------------------------------------------------------------
+
+ROBOT_METRICS = Measurement(
+    "robot_metrics",
+    database="network_metrics",
+    tags=("robot_id",),
+    # A robot that was out of reach sends later what it kept meanwhile.
+    max_age_days=31,
+)
+ROBOTS = Measurement("robots", database="network_metrics", tags=("robot_id",), max_age_days=3650)
+"""When each robot was last heard of, for the exporter."""
+
+ROBOT_LABELS = ("robot_id",)
+
+
+def _robot_metric(
+    field: str,
+    unit: str,
+    help_text: str,
+    maximum: float | None = None,
+    measurement: Measurement = ROBOT_METRICS,
+) -> Metric:
+    family = Family(f"robot_{field}", MetricType.GAUGE, help_text, ROBOT_LABELS)
+    return Metric(measurement, field, ValueType.FLOAT, unit, family, 0, maximum)
+
+
+ROBOT_METRIC_LIST = (
+    _robot_metric("cpu_usage", "%", "Share of the robot's processors in use.", maximum=100),
+    _robot_metric("memory_usage", "%", "Share of the robot's memory in use.", maximum=100),
+    _robot_metric("network_latency_ms", "ms", "Delay of the robot's network, as it measured it."),
+    _robot_metric("battery_percentage", "%", "Charge of the robot's battery.", maximum=100),
+)
+"""What a robot may say, in a message over WebSocket (docs/gateway.md)."""
+
+ROBOT_LAST_MESSAGE = _robot_metric(
+    "last_message_timestamp_seconds",
+    "s",
+    "The time of the robot's latest message, in seconds since the epoch.",
+    measurement=ROBOTS,
+)
+
 # --- the platform ---------------------------------------------------------------------------
 
 SERVICE_METRICS = Measurement("service_metrics", database="system_metrics", tags=("service",))
@@ -492,14 +539,17 @@ def _health_metric(component: str, family: Family) -> Metric:
 _HEALTH_SCORE = Family(
     "pipeline_health_score",
     MetricType.GAUGE,
-    "0 to 100: the mean of pipeline_health_component, weighted by health.weights of the settings; "
-    "a component without data is left out.",
+    "0 to 100: sum(weight * pipeline_health_component) / sum(weight), with the weights run_success "
+    "40, artifact_quality 30, freshness 20, review 10 unless health.weights says otherwise; a "
+    "component without data is left out of both sums.",
 )
 _HEALTH_COMPONENT = Family(
     "pipeline_health_component",
     MetricType.GAUGE,
-    "0 to 100: run_success, artifact_quality and review are shares of the last day in percent, "
-    "freshness falls from 100 to 0 with the age of the last successful run.",
+    "0 to 100: run_success is the share of the last day's runs that succeeded, artifact_quality "
+    "that of artifacts with status 2xx and a body, or 304, review that of those that nobody has to "
+    "look at; freshness falls from 100 to 0 while the last successful run ages from "
+    "health.fresh_seconds to health.stale_seconds.",
     ("component",),
 )
 HEALTH_COMPONENTS = ("run_success", "artifact_quality", "freshness", "review")
@@ -514,6 +564,8 @@ CATALOG = Catalog(
         DEVICE_UP,
         *DEVICE_METRIC_LIST,
         *LORAWAN_DEVICE_METRICS,
+        *ROBOT_METRIC_LIST,
+        ROBOT_LAST_MESSAGE,
         SERVICE_HEALTHY,
         *SERVICE_COUNTERS,
         *HEALTH_METRICS,
@@ -529,6 +581,25 @@ LAST_SUCCESS = Family(
     MetricType.GAUGE,
     "When the asset was last read and stored in full, in seconds since the epoch.",
     ("asset",),
+)
+LAST_UPDATE = Family(
+    "metrics_pipeline_last_update_timestamp_seconds",
+    MetricType.GAUGE,
+    "When anything of the asset was last stored, all of it or a part, in seconds since the epoch; "
+    "of telemetry/lorawan_uplinks when the hub was last asked how far it is.",
+    ("asset",),
+)
+ASSET_INTERVAL = Family(
+    "metrics_pipeline_asset_interval_seconds",
+    MetricType.GAUGE,
+    "How often the asset is to be read and stored in full, as the settings say.",
+    ("asset",),
+)
+SAMPLING_LEASE_END = Family(
+    "metrics_pipeline_sampling_lease_end_timestamp_seconds",
+    MetricType.GAUGE,
+    "When the lease of the code server that samples the platform ends, which it renews every few "
+    "seconds, in seconds since the epoch; 0 if it was given back.",
 )
 RUN_DURATION = Family(
     "metrics_pipeline_run_duration_seconds",
@@ -547,6 +618,38 @@ POINTS_WRITTEN = Family(
     MetricType.COUNTER,
     "Points the time-series store has acknowledged.",
     ("measurement",),
+)
+POINTS_SPOOLED = Family(
+    "metrics_pipeline_points_spooled_total",
+    MetricType.COUNTER,
+    "Points kept in the spool, since the time-series store did not take them for the moment.",
+    ("measurement",),
+)
+SPOOL_BYTES = Family(
+    "metrics_pipeline_spool_bytes",
+    MetricType.GAUGE,
+    "Size of the spool: of what waits in it for the time-series store, and of what was damaged.",
+)
+SPOOL_LIMIT_BYTES = Family(
+    "metrics_pipeline_spool_limit_bytes",
+    MetricType.GAUGE,
+    "What the spool may hold (spool.max_bytes); a write beyond it fails.",
+)
+SPOOL_POINTS = Family(
+    "metrics_pipeline_spool_points",
+    MetricType.GAUGE,
+    "Points that wait in the spool for the time-series store.",
+)
+SPOOL_OLDEST = Family(
+    "metrics_pipeline_spool_oldest_timestamp_seconds",
+    MetricType.GAUGE,
+    "When the oldest of what waits in the spool was kept, in seconds since the epoch; absent while "
+    "nothing waits.",
+)
+SPOOL_DAMAGED = Family(
+    "metrics_pipeline_spool_damaged_records",
+    MetricType.GAUGE,
+    "Pieces of the spool that could not be read and were set aside (files *.damaged).",
 )
 POINTS_REJECTED = Family(
     "metrics_pipeline_points_rejected_total",
@@ -586,6 +689,42 @@ EXPORTER_SERIES_DROPPED = Family(
     ("metric",),
 )
 
+PROCESS_CPU = Family(
+    "metrics_pipeline_process_cpu_seconds_total",
+    MetricType.COUNTER,
+    "CPU time of the product's processes on the exporter's machine, by what they are, since the "
+    "exporter started to look at them.",
+    ("process",),
+)
+PROCESS_MEMORY = Family(
+    "metrics_pipeline_process_resident_memory_bytes",
+    MetricType.GAUGE,
+    "Resident memory of the product's processes on the exporter's machine, by what they are.",
+    ("process",),
+)
+PROCESS_FILES = Family(
+    "metrics_pipeline_process_open_fds",
+    MetricType.GAUGE,
+    "Open file descriptors of the product's processes on the exporter's machine.",
+    ("process",),
+)
+DISK_FREE = Family(
+    "metrics_pipeline_state_disk_free_bytes",
+    MetricType.GAUGE,
+    "Room left on the file system of the state directory.",
+)
+DISK_SIZE = Family(
+    "metrics_pipeline_state_disk_size_bytes",
+    MetricType.GAUGE,
+    "Size of the file system of the state directory.",
+)
+DATABASE_SIZE = Family(
+    "metrics_pipeline_database_size_bytes",
+    MetricType.GAUGE,
+    "Size of the product's databases that are files: operational, store, dagster.",
+    ("database",),
+)
+
 EVENTHUB_LAG_EVENTS = Family(
     "metrics_pipeline_eventhub_lag_events",
     MetricType.GAUGE,
@@ -616,17 +755,58 @@ DEAD_LETTERS_DROPPED = Family(
     "Dead letters that were dropped because their table was full, by reason.",
     ("reason",),
 )
+SAMPLE_SLOTS = Family(
+    "metrics_pipeline_sample_slots_total",
+    MetricType.COUNTER,
+    "Slots of the sampling grid by what became of them: sampled, failed (asked in time, nothing "
+    "came), not_stored; missed_busy (it had not answered the last one yet), missed_late (the "
+    "machine was held up), missed_clock (the clock went forward), missed_stopped (nobody sampled).",
+    ("source", "outcome"),
+)
 
+ROBOTS_CONNECTED = Family(
+    "metrics_pipeline_robots_connected",
+    MetricType.GAUGE,
+    "Robots that are connected to the gateway; absent when the gateway has not said so lately.",
+)
+ROBOT_MESSAGES = Family(
+    "metrics_pipeline_robot_messages_total",
+    MetricType.COUNTER,
+    "Messages of robots by what became of them: stored, or why they were refused.",
+    ("outcome",),
+)
+ROBOT_CONNECTIONS = Family(
+    "metrics_pipeline_robot_connections_total",
+    MetricType.COUNTER,
+    "Connections of robots: established, ended_REASON, and refused_STATUS where the handshake was "
+    "answered with that status of HTTP.",
+    ("outcome",),
+)
+
+EVENTS_PUBLISHED = Family(
+    "metrics_pipeline_events_published_total",
+    MetricType.COUNTER,
+    "Lifecycle events that their transport has taken, of all processes.",
+)
+EVENTS_DROPPED = Family(
+    "metrics_pipeline_events_dropped_total",
+    MetricType.COUNTER,
+    "Lifecycle events that were lost, by reason: queue_full, not_sent (the transport was away when "
+    "the process ended), not_json, closed (they came while the process ended).",
+    ("reason",),
+)
 FETCH_LATENCY = Family(
     "fetch_latency_seconds",
     MetricType.HISTOGRAM,
-    "How long it took to read a source once, with everything that was asked for.",
+    "How long it took to read a source once, with everything that was asked for: the counts of an "
+    "asset, all services, an SQL set, the rows of the inventory, a sweep of devices.",
     ("source",),
 )
 ARTIFACTS = Family(
     "artifacts_total",
     MetricType.COUNTER,
-    "What was asked of a source, a count or a figure each, by whether it came (ok, failed).",
+    "What was asked of a source, by whether it came (ok, failed): counts, services, queries of an "
+    "SQL set, devices of a sweep.",
     ("source", "status"),
 )
 DATABASE_QUERIES = Family(
@@ -641,19 +821,40 @@ SELF_FAMILIES = (
     ARTIFACTS,
     DATABASE_QUERIES,
     LAST_SUCCESS,
+    LAST_UPDATE,
+    ASSET_INTERVAL,
+    SAMPLING_LEASE_END,
     RUN_DURATION,
     RUNS,
     POINTS_WRITTEN,
+    POINTS_SPOOLED,
     POINTS_REJECTED,
+    SPOOL_BYTES,
+    SPOOL_LIMIT_BYTES,
+    SPOOL_POINTS,
+    SPOOL_OLDEST,
+    SPOOL_DAMAGED,
     EVENTHUB_LAG_EVENTS,
     EVENTHUB_LAG_SECONDS,
     EVENTHUB_LOST_EVENTS,
     DEAD_LETTERS,
     DEAD_LETTERS_DROPPED,
+    SAMPLE_SLOTS,
+    ROBOTS_CONNECTED,
+    ROBOT_MESSAGES,
+    ROBOT_CONNECTIONS,
+    EVENTS_PUBLISHED,
+    EVENTS_DROPPED,
     DAEMON_HEARTBEAT,
     RUN_QUEUE_LENGTH,
     BUILD_INFO,
     EXPORTER_LAST_REFRESH,
     EXPORTER_REFRESH_FAILURES,
     EXPORTER_SERIES_DROPPED,
+    PROCESS_CPU,
+    PROCESS_MEMORY,
+    PROCESS_FILES,
+    DISK_FREE,
+    DISK_SIZE,
+    DATABASE_SIZE,
 )

@@ -13,9 +13,11 @@ MetricsPipelineError
 │   ├── StoreUnavailable       the store is down, locked, full or busy   after `retry_after_seconds`
 │   ├── CheckpointMoved        another reader has moved the checkpoint   never
 │   └── PartialWrite           some points were kept, some were refused  never
-└── InvalidPoint               one point is wrong; `reason` is a metric label
+├── InvalidPoint               one point is wrong; `reason` is a metric label
+└── InvalidMessage             one message of a robot is wrong; `reason` is a metric label
 
-A message says what was tried, on what, what came back, and what to do. It never holds a secret.
+A message says what was tried, on what, what came back, and what to do. It never holds a secret:
+what came back may repeat one, so all that is known as one is left out (`redaction.py`).
 """
 
 from __future__ import annotations
@@ -26,6 +28,7 @@ from types import MappingProxyType
 from typing import Self
 
 from metrics_pipeline.core.points import Point
+from metrics_pipeline.core.redaction import KNOWN
 from metrics_pipeline.core.telemetry import Checkpoint, PartitionKey
 
 REPLY_EXCERPT_BYTES = 200
@@ -34,6 +37,9 @@ REPLY_EXCERPT_BYTES = 200
 class MetricsPipelineError(Exception):
     """The root; catch it where a message is shown to a person."""
 
+    def __init__(self, text: str) -> None:
+        super().__init__(KNOWN.hide(text))
+
 
 class ConfigurationError(MetricsPipelineError):
     """A choice is wrong. `where` is the file and key, or the environment variable."""
@@ -41,7 +47,7 @@ class ConfigurationError(MetricsPipelineError):
     def __init__(self, where: str, problem: str, fix: str) -> None:
         super().__init__(f"{where}: {problem}. {fix}")
         self.where = where
-        self.problem = problem
+        self.problem = KNOWN.hide(problem)
         self.fix = fix
 
 
@@ -55,7 +61,7 @@ class SourceError(MetricsPipelineError):
         super().__init__(f"{source}: reading {target}: {problem}. {fix} ({hint})")
         self.source = source
         self.target = target
-        self.problem = problem
+        self.problem = KNOWN.hide(problem)
         self.fix = fix
 
     def about(self, target: str) -> Self:
@@ -117,7 +123,7 @@ class StoreError(MetricsPipelineError):
     def __init__(self, store: str, problem: str, fix: str) -> None:
         super().__init__(f"{store}: {problem}. {fix}")
         self.store = store
-        self.problem = problem
+        self.problem = KNOWN.hide(problem)
         self.fix = fix
 
 
@@ -211,10 +217,24 @@ class InvalidPoint(MetricsPipelineError):
         self.detail = detail
 
 
+class InvalidMessage(MetricsPipelineError):
+    """A message of a robot that may not be stored. `reason` is short and of few values.
+
+    `message_id` is what the robot calls the message, None where that could not be read.
+    """
+
+    def __init__(self, reason: str, detail: str, message_id: int | str | None = None) -> None:
+        super().__init__(f"{reason}: {detail}")
+        self.reason = reason
+        self.detail = detail
+        self.message_id = message_id
+
+
 def excerpt(reply: bytes) -> str:
     """The first 200 bytes of `reply`, printable on one line."""
-    shown = reply[:REPLY_EXCERPT_BYTES].decode("utf-8", errors="replace")
-    more = "…" if len(reply) > REPLY_EXCERPT_BYTES else ""
+    said = KNOWN.hide(reply.decode("utf-8", errors="replace")).encode()
+    shown = said[:REPLY_EXCERPT_BYTES].decode("utf-8", errors="replace")
+    more = "…" if len(said) > REPLY_EXCERPT_BYTES else ""
     return f"{shown!r}{more}"
 
 

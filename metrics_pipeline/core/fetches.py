@@ -1,6 +1,7 @@
 """What a run measured about its own fetches, and the totals they add up to. Pure.
 
-A fetch is one reading of one source: a cloud's counts, the health of all services, one SQL query.
+A fetch is one reading of one source: a cloud's counts, the health of all services, an SQL set, one
+sweep of devices. Telemetry has none: a reader waits for events, and its lag says more.
 Totals only grow and are kept in the operational database, so that neither a run nor an exporter
 that starts anew counts anything twice. A histogram is kept as the number of fetches in each bucket
 by itself; it is the exporter that adds them up, as Prometheus wants it.
@@ -21,11 +22,17 @@ BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 
 """Upper bounds in seconds, of which the last before infinity is longer than any time-out here."""
 
 BUCKET_TOTALS, TIME_TOTALS = f"{FETCH_LATENCY.name}_bucket", f"{FETCH_LATENCY.name}_sum_us"
+FETCH_TOTALS = (BUCKET_TOTALS, TIME_TOTALS, ARTIFACTS.name, DATABASE_QUERIES.name)
+"""The names of the totals that fetches add to."""
+
 US_PER_SECOND = 1_000_000
 BEYOND = "+Inf"
 OK, FAILED = "ok", "failed"
 
 Labels = tuple[str, ...]
+Totals = dict[str, Counter[str]]
+"""Numbers by name and label."""
+
 Buckets = Sequence[tuple[str, float]]
 """As Prometheus has them: by upper bound in rising order, how many took no longer."""
 
@@ -51,9 +58,9 @@ class Histogram(NamedTuple):
     sum_seconds: float
 
 
-def totals_of(fetches: Iterable[Fetch]) -> dict[str, Counter[str]]:
-    """What `fetches` add to the totals, by name and label; those of several labels are JSON."""
-    found: dict[str, Counter[str]] = {}
+def totals_of(fetches: Iterable[Fetch]) -> Totals:
+    """What `fetches` add to the totals; several labels are JSON."""
+    found: Totals = {}
 
     def add(name: str, labels: Labels, count: int) -> None:
         if count:
@@ -68,6 +75,13 @@ def totals_of(fetches: Iterable[Fetch]) -> dict[str, Counter[str]]:
             add(DATABASE_QUERIES.name, (fetch.query_type, "true"), fetch.succeeded)
             add(DATABASE_QUERIES.name, (fetch.query_type, "false"), fetch.failed)
     return found
+
+
+def add_up(some: Totals, others: Totals) -> Totals:
+    """Both together."""
+    return {
+        name: some.get(name, Counter()) + others.get(name, Counter()) for name in {**some, **others}
+    }
 
 
 def histograms(totals: Mapping[str, Mapping[str, int]]) -> dict[Labels, Histogram]:

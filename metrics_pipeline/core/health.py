@@ -3,14 +3,16 @@
 score = sum of weight * component / sum of weight, over the components that are known, each from 0
 to 100:
 
-- `run_success`: share of the runs that finished in the last day and succeeded;
-- `artifact_quality`: share of the last day's artifacts with status 2xx and a body;
+- `run_success`: share of the runs that finished in the last day and succeeded, 0 if none finished:
+  were it left out, a pipeline that stops would be better than one that fails;
+- `artifact_quality`: share of artifacts with status 2xx and a body, or 304: what was there holds;
 - `freshness`: 100 while the last successful run is not older than `fresh_seconds`, 0 from
   `stale_seconds` on, in a straight line between; 0 if no run has ever succeeded;
 - `review`: 100 less the review rate, the share that a person has to look at.
 
 A component without data is left out: no artifact is neither a good nor a bad one. Freshness is
-always known, so empty tables have the score 0, as has a pipeline that has stood still for long.
+always known, so empty tables have the score 0. Where the last success cannot be asked for, there is
+nothing to judge: no score is better than one that is right only by chance.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 FieldValue = float | int | bool | str
@@ -10,6 +10,13 @@ FieldValue = float | int | bool | str
 
 SeriesKey = tuple[str, tuple[tuple[str, str], ...]]
 """Measurement and sorted tags: what makes two points belong to the same series."""
+
+Column = tuple[str, str]
+"""A measurement and a field."""
+
+Shape = tuple[tuple[str, ...], tuple[type, ...]]
+"""The names of a point's fields and the types of their values: few, however many points there are.
+What was found out about the one is known of the other by it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,15 +38,29 @@ class Point:
         return self.measurement, tuple(sorted(self.tags.items()))
 
 
-def merge_latest(old: Iterable[Point], new: Sequence[Point]) -> tuple[Point, ...]:
+def shape_of(fields: Mapping[str, FieldValue]) -> Shape:
+    """The shape of a point with these `fields`."""
+    return tuple(fields), tuple(map(type, fields.values()))
+
+
+def merge_latest(
+    old: Iterable[Point], new: Sequence[Point], whole: Collection[Column] = ()
+) -> tuple[Point, ...]:
     """The newest value of every field: `new` as it is, and of `old` the fields `new` lacks.
 
     An old field keeps its own time, so that a value which was not read again shows its true age.
+    Of the columns in `whole` all there is is in `new`: an old value is of what is no more.
     """
+    gone: dict[str, set[str]] = {}
+    for measurement, name in whole:
+        gone.setdefault(measurement, set()).add(name)
     fresh: dict[SeriesKey, set[str]] = {}
     for point in new:
         fresh.setdefault(point.series, set()).update(point.fields)
-    kept = (without_fields(point, fresh.get(point.series, set())) for point in old)
+    kept = (
+        without_fields(point, fresh.get(point.series, set()) | gone.get(point.measurement, set()))
+        for point in old
+    )
     return (*new, *(point for point in kept if point.fields))
 
 

@@ -10,7 +10,7 @@ from metrics_pipeline.core.catalog import Metric
 from metrics_pipeline.core.devices import Device, DeviceReading
 from metrics_pipeline.core.errors import SourceError
 from metrics_pipeline.core.fetches import Fetch
-from metrics_pipeline.core.points import Point
+from metrics_pipeline.core.points import Column, Point
 from metrics_pipeline.core.telemetry import (
     BatchLimits,
     Checkpoint,
@@ -33,11 +33,15 @@ class Reading:
     fetches: tuple[Fetch, ...] = ()
     """What it took, as far as that was measured."""
 
+    whole: frozenset[Column] = frozenset()
+    """Where something failed: the columns of which the points are all there is nevertheless."""
+
     def __add__(self, other: Reading) -> Reading:
         return Reading(
             self.points + other.points,
             self.failures + other.failures,
             self.fetches + other.fetches,
+            self.whole | other.whole,
         )
 
 
@@ -51,6 +55,27 @@ class SnapshotSource(Protocol):
 
     def read(self, metrics: Sequence[Metric], time_ns: int) -> Reading:
         """Read `metrics`, stamped `time_ns`. One that fails is a failure, not an exception."""
+        ...
+
+    def close(self) -> None:
+        """Give back connections. Reading after it is an error."""
+        ...
+
+
+class SampledSource(Protocol):
+    """Is asked on every slot of a grid, by one thread, and answers with points of that slot."""
+
+    @property
+    def name(self) -> str:
+        """What it is called in the lineage, the counter of slots and the log."""
+        ...
+
+    def read(self, time_ns: int) -> Reading:
+        """All there is now, stamped `time_ns`; what fails is a failure, not an exception.
+
+        Bounds its own time. Until it has returned it is asked nothing more, and the slots that
+        pass meanwhile are missed.
+        """
         ...
 
     def close(self) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import NamedTuple
 
 SystemProperty = str | int | float | bool | None
 
@@ -45,8 +46,7 @@ class Checkpoint:
     epoch: int
 
 
-@dataclass(frozen=True, slots=True)
-class RawEvent:
+class RawEvent(NamedTuple):
     """One event as the hub gave it; nothing of it is trusted."""
 
     partition: str
@@ -117,7 +117,7 @@ def in_order(partition: str) -> tuple[int, str]:
 class BatchLimits:
     """What one micro-batch may hold: it is whole when the first of these is reached."""
 
-    max_events: int = 2000
+    max_events: int = 4000
     max_bytes: int = 4_000_000
     """Of bodies. One event may be more than that by itself."""
 

@@ -1,4 +1,4 @@
-"""`/metrics`, `/healthz` and `/readyz` over HTTP; every answer comes from memory."""
+"""`/metrics`, the status page, `/healthz` and `/readyz` over HTTP; every answer is from memory."""
 
 from __future__ import annotations
 
@@ -7,22 +7,24 @@ import secrets
 
 from starlette.applications import Starlette
 from starlette.requests import Request
-from starlette.responses import PlainTextResponse, Response
+from starlette.responses import HTMLResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
 from metrics_pipeline.exporter.page import names
 from metrics_pipeline.exporter.refresher import Refresher
+from metrics_pipeline.exporter.status_page import HEADERS, STYLE, StatusPage
 
 UNAUTHORIZED = {"WWW-Authenticate": 'Basic realm="metrics", charset="UTF-8"'}
 
 
-def build_app(refresher: Refresher, credentials: str | None) -> Starlette:
-    """The ASGI application; with `credentials` (`user:password`), /metrics asks for them."""
+def build_app(
+    refresher: Refresher, credentials: str | None, status_page: StatusPage | None = None
+) -> Starlette:
+    """The ASGI application; with `credentials` (`user:password`), /metrics and / ask for them."""
+    people = status_page or StatusPage()
 
     async def metrics(request: Request) -> Response:
-        if credentials is not None and not _is_allowed(request, credentials):
-            return PlainTextResponse("user and password expected\n", 401, UNAUTHORIZED)
-        return _serve(request, refresher)
+        return _refusal(request, credentials) or _serve(request, refresher)
 
     async def healthz(_request: Request) -> Response:
         return PlainTextResponse("ok\n")
@@ -34,12 +36,17 @@ def build_app(refresher: Refresher, credentials: str | None) -> Starlette:
         problems = "see the log" if credentials else "; ".join(refresher.problems)
         return PlainTextResponse(f"not ready: {problems}\n", 503)
 
-    async def index(_request: Request) -> Response:
-        return PlainTextResponse("metrics_pipeline exporter: /metrics /healthz /readyz\n")
+    async def status(request: Request) -> Response:
+        refusal = _refusal(request, credentials)
+        return refusal or HTMLResponse(people.render(refresher.known), headers=HEADERS)
+
+    async def style(_request: Request) -> Response:
+        return Response(STYLE, media_type="text/css", headers=HEADERS)
 
     return Starlette(
         routes=[
-            Route("/", index),
+            Route("/", status),
+            Route("/status.css", style),
             Route("/metrics", metrics),
             Route("/healthz", healthz),
             Route("/readyz", readyz),
@@ -57,6 +64,12 @@ def _serve(request: Request, refresher: Refresher) -> Response:
     if not names(request.headers.get("accept-encoding", ""), "gzip"):
         return Response(body.plain, media_type=None, headers=headers)
     return Response(body.gzipped, media_type=None, headers={**headers, "Content-Encoding": "gzip"})
+
+
+def _refusal(request: Request, credentials: str | None) -> Response | None:
+    if credentials is None or _is_allowed(request, credentials):
+        return None
+    return PlainTextResponse("user and password expected\n", 401, UNAUTHORIZED)
 
 
 def _is_allowed(request: Request, credentials: str) -> bool:

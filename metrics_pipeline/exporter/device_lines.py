@@ -9,11 +9,20 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from heapq import nsmallest
 from itertools import islice
 
 from prometheus_client.utils import floatToGoString
 
-from metrics_pipeline.core.catalog import DEVICE_LABELS, OFFLINE, ONLINE, Catalog, Family, Metric
+from metrics_pipeline.core.catalog import (
+    DEVICE_LABELS,
+    DEVICE_UP,
+    OFFLINE,
+    ONLINE,
+    Catalog,
+    Family,
+    Metric,
+)
 from metrics_pipeline.core.points import FieldValue
 from metrics_pipeline.exporter.pieces import Piece
 from metrics_pipeline.storage import device_labels, snapshots
@@ -22,6 +31,8 @@ from metrics_pipeline.storage.device_labels import LabelledSnapshot
 STATUS_NUMBERS = {ONLINE: 1.0, OFFLINE: 0.0}
 ESCAPES = str.maketrans({"\\": "\\\\", "\n": "\\n", '"': '\\"'})
 LINES_AT_ONCE = 500
+MAX_NAMED = 50
+"""So many devices that are down are named to people."""
 
 Numbers = Mapping[str, Mapping[str, float]]
 """By family and device."""
@@ -51,6 +62,15 @@ class Block:
     dropped: int
 
 
+@dataclass(frozen=True, slots=True)
+class Reachability:
+    """How many devices answer and how many do not; `named` are the first of these, by id."""
+
+    up: int
+    down: int
+    named: tuple[str, ...]
+
+
 class DeviceLines:
     """The numbers of every asset as it was last seen, and the blocks they make."""
 
@@ -63,6 +83,8 @@ class DeviceLines:
         self._assets: dict[str, Values] = {}
         self._families = {m.family.name: m.family for m in self._metrics.values()}
         self.blocks: tuple[Block, ...] = ()
+        self.reachability: Reachability | None = None
+        """None where `device_up` is not shown or nothing has given it."""
 
     def update(self, changed: Collection[LabelledSnapshot]) -> None:
         """Take what has changed; `blocks` then are the new ones."""
@@ -117,7 +139,14 @@ class DeviceLines:
             for device, number in numbers.get(name, {}).items():
                 if device in labels:  # else the inventory no longer has it
                     shown[device] = labels[device], number
+        if name == DEVICE_UP.family.name:
+            self.reachability = _reachability(shown) if shown else None
         return block_of(self._families[name], shown, self._max_series) if shown else None
+
+
+def _reachability(shown: Mapping[str, tuple[bytes, float]]) -> Reachability:
+    down = [device for device, (_, number) in shown.items() if not number]
+    return Reachability(len(shown) - len(down), len(down), tuple(nsmallest(MAX_NAMED, down)))
 
 
 def block_of(family: Family, shown: Mapping[str, tuple[bytes, float]], max_series: int) -> Block:

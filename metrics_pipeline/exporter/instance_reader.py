@@ -6,36 +6,58 @@ again after a failure, so an exporter may start before its database does.
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import dagster as dg
 
-FINISHED: Mapping[dg.DagsterRunStatus, str] = {
-    dg.DagsterRunStatus.SUCCESS: "success",
-    dg.DagsterRunStatus.FAILURE: "failure",
-    dg.DagsterRunStatus.CANCELED: "canceled",
-}
-
+from metrics_pipeline.core.errors import StoreError
+from metrics_pipeline.core.redaction import without_secrets
+from metrics_pipeline.run_counting import ENDED, count_runs
+from metrics_pipeline.storage.operational import OperationalDatabase
 
 WINDOW = 10
 """How many runs are looked at each time: those created last, of the finished ones."""
+
+MAX_FAILED_STEPS = 5
+MAX_FAILURE_CHARACTERS = 600
+"""Of one step."""
 
 Finished = Mapping[int, str]
 """Finished runs: what became of them, by their numbers in the order of creation."""
 
 
 @dataclass(frozen=True, slots=True)
+class FinishedRun:
+    """One run: what became of it, and when it ended, in seconds since the epoch, if it says."""
+
+    run_id: str
+    status: str
+    ended_at_seconds: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class RunFailure:
+    """A run that failed, and why, in the words of the steps that failed; without secrets."""
+
+    run: FinishedRun
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
 class JobState:
     """One job: how long its last finished run took, and finished runs by status.
 
-    `newest` are the finished runs that were created last, and what the counts were made from.
+    `newest` are the finished runs that were created last; the counts are of all there ever were.
     """
 
     newest: Finished
     duration_seconds: float | None
     runs: Mapping[str, int]
+    last: FinishedRun | None = None
+    """Of the finished runs the one that was created last."""
+    failure: RunFailure | None = None
+    """The last that failed and was seen."""
 
 
 NO_RUNS = JobState({}, None, {})
@@ -51,10 +73,11 @@ class InstanceState:
 
 
 class InstanceReader:
-    """Reads the instance that DAGSTER_HOME names."""
+    """Reads the instance that DAGSTER_HOME names, and counts its runs in `operational`."""
 
-    def __init__(self, jobs: Sequence[str]) -> None:
+    def __init__(self, jobs: Sequence[str], operational: OperationalDatabase) -> None:
         self._jobs = jobs
+        self._operational = operational
         self._instance: dg.DagsterInstance | None = None
         self._known: dict[str, JobState] = {}
 
@@ -85,20 +108,44 @@ class InstanceReader:
         return self._instance
 
     def _read(self, instance: dg.DagsterInstance) -> InstanceState:
-        for job in self._jobs:
-            self._known[job] = _read_job(instance, job, self._known.get(job, NO_RUNS))
+        seen = {job: _read_job(instance, job, self._state(job)) for job in self._jobs}
+        if any(state.newest != self._state(job).newest for job, state in seen.items()):
+            seen = self._count(instance, seen)
+        self._known = seen
         heartbeats = instance.get_daemon_heartbeats()
+        # The database keeps those of daemons that do not run any more.
+        required = instance.get_required_daemon_types()
         return InstanceState(
-            jobs=dict(self._known),
-            heartbeats={name: beat.timestamp for name, beat in heartbeats.items()},
+            jobs=dict(seen),
+            heartbeats={
+                name: beat.timestamp for name, beat in heartbeats.items() if name in required
+            },
             queue_length=instance.get_runs_count(
                 dg.RunsFilter(statuses=[dg.DagsterRunStatus.QUEUED])
             ),
         )
 
+    def _state(self, job: str) -> JobState:
+        return self._known.get(job, NO_RUNS)
+
+    def _count(
+        self, instance: dg.DagsterInstance, seen: Mapping[str, JobState]
+    ) -> dict[str, JobState]:
+        """Counts again only after another run has ended; else nothing is new."""
+        try:
+            totals = count_runs(instance, self._operational)
+        except StoreError:
+            # Told by the look at the latest values; the counts stay, and the next look tries again.
+            return {job: replace(s, newest=self._state(job).newest) for job, s in seen.items()}
+        none = dict.fromkeys(ENDED.values(), 0)
+        return {
+            job: replace(state, runs={**none, **totals[job]}) if job in totals else state
+            for job, state in seen.items()
+        }
+
 
 def _read_job(instance: dg.DagsterInstance, job: str, known: JobState) -> JobState:
-    """The job's state; counts again only after another run has finished.
+    """The job's state, with the counts that were known.
 
     Ordered by creation, for which Dagster has an index: by time of update the database reads
     every run of the job, and a tag that is added to an old run makes it the newest.
@@ -107,36 +154,22 @@ def _read_job(instance: dg.DagsterInstance, job: str, known: JobState) -> JobSta
     newest = _outcomes(records)
     if newest == known.newest:
         return known
-    counted = _count_runs(instance, job)
-    if _outcomes(_newest(instance, job)) != newest:
-        return known  # one finished while they were counted: the next look will be as good
-    return JobState(newest, _last_duration(records), advance(known, newest, counted))
-
-
-def advance(known: JobState, newest: Finished, counted: Mapping[str, int]) -> dict[str, int]:
-    """The runs by status, where `counted` are in the database now: never fewer than before.
-
-    A run that was deleted has run nevertheless, and Prometheus takes a counter that falls for one
-    that began again at 0. So the runs that finished since are added to what was known.
-    """
-    # Below a full window are runs that nobody looked at, which a deletion brings into sight.
-    oldest = min(known.newest) if len(known.newest) == WINDOW else 0
-    new = Counter(
-        status for run, status in newest.items() if run > oldest and known.newest.get(run) != status
+    return JobState(
+        newest,
+        _last_duration(records),
+        known.runs,
+        _finished(records[0]) if records else known.last,
+        _last_failure(instance, records, known.failure),
     )
-    return {
-        status: max(number, known.runs.get(status, 0) + new[status])
-        for status, number in counted.items()
-    }
 
 
 def _newest(instance: dg.DagsterInstance, job: str) -> Sequence[dg.RunRecord]:
-    finished = dg.RunsFilter(job_name=job, statuses=list(FINISHED))
+    finished = dg.RunsFilter(job_name=job, statuses=list(ENDED))
     return instance.get_run_records(finished, limit=WINDOW)
 
 
 def _outcomes(records: Iterable[dg.RunRecord]) -> Finished:
-    return {record.storage_id: FINISHED[record.dagster_run.status] for record in records}
+    return {record.storage_id: ENDED[record.dagster_run.status] for record in records}
 
 
 def _last_duration(records: Iterable[dg.RunRecord]) -> float | None:
@@ -146,8 +179,52 @@ def _last_duration(records: Iterable[dg.RunRecord]) -> float | None:
     return None if end is None or start is None else end - start
 
 
-def _count_runs(instance: dg.DagsterInstance, job: str) -> Mapping[str, int]:
-    return {
-        label: instance.get_runs_count(dg.RunsFilter(job_name=job, statuses=[status]))
-        for status, label in FINISHED.items()
-    }
+def _finished(record: dg.RunRecord) -> FinishedRun:
+    run = record.dagster_run
+    return FinishedRun(run.run_id, ENDED[run.status], record.end_time)
+
+
+def _last_failure(
+    instance: dg.DagsterInstance, records: Iterable[dg.RunRecord], known: RunFailure | None
+) -> RunFailure | None:
+    """The failure of the newest run that failed; asks for it once."""
+    finished = (_finished(record) for record in records)
+    failed = next((run for run in finished if run.status == "failure"), None)
+    if failed is None or (known is not None and known.run.run_id == failed.run_id):
+        return known
+    return RunFailure(failed, _failure_text(instance, failed.run_id))
+
+
+def _failure_text(instance: dg.DagsterInstance, run_id: str) -> str:
+    """What the steps that failed said; of a run without such a step, what Dagster says of it."""
+    found = instance.get_records_for_run(
+        run_id, of_type=dg.DagsterEventType.STEP_FAILURE, limit=MAX_FAILED_STEPS
+    )
+    texts = [_step_text(record.event_log_entry) for record in found.records]
+    if not texts:
+        found = instance.get_records_for_run(
+            run_id, of_type=dg.DagsterEventType.RUN_FAILURE, limit=1
+        )
+        texts = [_event_text(record.event_log_entry) for record in found.records]
+    return "\n".join(texts) or "The run failed, and its log does not say why."
+
+
+def _step_text(entry: dg.EventLogEntry) -> str:
+    event = entry.get_dagster_event()
+    failure = event.step_failure_data
+    said = failure.user_failure_data
+    error = failure.error
+    while error is not None and error.cause is not None:
+        error = error.cause  # what was raised; around it is which step Dagster ran
+    text = (said.description if said else None) or (error.message if error else "no message")
+    return f"{event.step_key}: {_shortened(text)}"
+
+
+def _event_text(entry: dg.EventLogEntry) -> str:
+    return _shortened(entry.get_dagster_event().message or "no message")
+
+
+def _shortened(text: str) -> str:
+    """Without secrets, and only then cut, lest half of one be left."""
+    whole = without_secrets(text).strip()
+    return f"{whole[:MAX_FAILURE_CHARACTERS]}…" if len(whole) > MAX_FAILURE_CHARACTERS else whole

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Mapping
 
 from metrics_pipeline.access.garbage_collection import collecting_seldom
 from metrics_pipeline.access.system_timing import SYSTEM_TIMING
+from metrics_pipeline.access.thread_switching import switching_seldom
 from metrics_pipeline.core.backoff import Timing
 from metrics_pipeline.core.errors import MetricsPipelineError, SourceError, StoreError
 from metrics_pipeline.core.lorawan import Rules
@@ -41,6 +42,7 @@ LAST_BATCH_SECONDS = 1.5
 Tell = Callable[[IngestionReport], None]
 
 
+@switching_seldom()
 @collecting_seldom()
 def ingest(
     stream: EventStream,

@@ -12,7 +12,7 @@ from metrics_pipeline.core.devices import Device, DeviceReading
 from metrics_pipeline.core.errors import MetricsPipelineError
 from metrics_pipeline.orchestration.device_sweep import MAX_EXAMPLES, Summary
 from metrics_pipeline.orchestration.poll_list import PollList
-from metrics_pipeline.orchestration.tables import Row, table
+from metrics_pipeline.orchestration.tables import Metadata, Row, table
 
 OFFLINE_SHARE = "few_devices_are_silent"
 PARTIAL_SHARE = "few_devices_answer_in_part"
@@ -28,8 +28,6 @@ CHECKS = {
     NO_TWINS: "No two devices of the inventory have the same address, port and protocol.",
 }
 
-Metadata = Mapping[str, dg.MetadataValue]
-
 
 @dataclass(frozen=True, slots=True)
 class Report:
@@ -40,7 +38,7 @@ class Report:
     failed: Sequence[MetricsPipelineError] = ()
     """What failed although the rest was stored and shown."""
     kept: int = 0
-    """Points that were stored."""
+    """Points that were stored or spooled."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +76,7 @@ def describe(
         "devices_asked": dg.MetadataValue.int(len(asked)),
         "sweep_seconds": dg.MetadataValue.float(round(seconds, 3)),
         "points_stored": dg.MetadataValue.int(summary.stored),
+        **({"points_spooled": dg.MetadataValue.int(summary.spooled)} if summary.spooled else {}),
         "points_rejected": dg.MetadataValue.int(summary.rejected.total()),
         **{f"devices_{kind}": dg.MetadataValue.int(n) for kind, n in outcomes},
         "slowest": _readings(summary.slowest, names),

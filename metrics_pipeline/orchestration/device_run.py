@@ -1,14 +1,17 @@
 """One run of an asset that polls devices, or of one shard of it: what it reads, asks and shows."""
 
 import asyncio
+import time
 from collections.abc import Callable, Collection, Iterator, Sequence
 
 import dagster as dg
 
 from metrics_pipeline.core.device_assets import part_of
 from metrics_pipeline.core.devices import DeviceReading
+from metrics_pipeline.core.fetches import Fetch
 from metrics_pipeline.core.points import Point
 from metrics_pipeline.orchestration.device_sweep import Summary, Swept, sweep_and_store
+from metrics_pipeline.orchestration.fetch_counting import count_fetches
 from metrics_pipeline.orchestration.poll_list import PollList, list_devices
 from metrics_pipeline.orchestration.resources import WRITER
 from metrics_pipeline.polling import Question
@@ -17,6 +20,7 @@ from metrics_pipeline.sources.inventory import Inventory
 from metrics_pipeline.storage.writer import Writer
 
 INVENTORY = "inventory"
+"""The source, and what its queries are for."""
 
 
 class DeviceRun:
@@ -24,6 +28,7 @@ class DeviceRun:
 
     def __init__(self, context: dg.AssetExecutionContext, asset: str, settings: Settings) -> None:
         self.context = context
+        self._asset = asset
         self.settings = settings
         self.shard = context.partition_key if context.has_partition_key else ""
         self.snapshot_name = part_of(asset, self.shard)
@@ -32,7 +37,14 @@ class DeviceRun:
 
     def list_devices(self, protocols: Collection[str]) -> PollList:
         """The devices of `protocols` as the inventory has them now; SourceError if it cannot."""
-        listed = self._inventory.read_device_rows()
+        began, is_read = time.monotonic(), False
+        try:
+            listed = self._inventory.read_device_rows()
+            is_read = True
+        finally:
+            took = time.monotonic() - began
+            fetch = Fetch(INVENTORY, took, int(is_read), int(not is_read), INVENTORY)
+            count_fetches(self.context, [fetch])
         return list_devices(listed, protocols, self.shard, self.settings.sweeps.shards)
 
     def shown_points(self) -> Iterator[Point]:
@@ -55,6 +67,9 @@ class DeviceRun:
         swept = asyncio.run(
             sweep_and_store(questions, budget, points_of, self.writer, say=say, summary=summary)
         )
+        asked = sum(len(question.devices) for question in questions)
+        fetch = Fetch(self._asset, swept.seconds, swept.answered, asked - swept.answered)
+        count_fetches(self.context, [fetch])
         self._pack_unchanged(swept, listed, questions)
         self.writer.publish(self.snapshot_name, swept.packing, listed.devices)
         return swept

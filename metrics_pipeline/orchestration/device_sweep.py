@@ -35,6 +35,8 @@ class Summary:
     failures: dict[str, DeviceReading] = field(default_factory=dict)
     """Some that gave nothing last, by id."""
     stored: int = 0
+    spooled: int = 0
+    """Points that wait on the disk for the time-series store."""
     rejected: Counter[str] = field(default_factory=Counter)
     _slowest: list[tuple[float, str, DeviceReading]] = field(default_factory=list)
 
@@ -101,5 +103,6 @@ async def sweep_and_store(
 async def _store(points: Sequence[Point], writer: Writer, swept: Swept, summary: Summary) -> None:
     part = await asyncio.to_thread(writer.append, points)
     summary.stored += part.written.total()
+    summary.spooled += part.spooled.total()
     summary.rejected += part.rejected
     swept.packing.add(part.kept)

@@ -15,6 +15,9 @@ from metrics_pipeline.core.ports import Reading
 QUICK_SECONDS = 20.0
 """A failure that came sooner leaves time for a second try within the run's time."""
 
+ERROR_TYPE = "error_type"
+"""In the metadata of a failure: the name of its first error's class."""
+
 
 @dataclass(frozen=True, slots=True)
 class Attempt:
@@ -45,6 +48,7 @@ def failure(errors: Sequence[MetricsPipelineError], kept: int) -> dg.Failure:
         description="\n".join(str(error) for error in errors),
         metadata={
             "failed": dg.MetadataValue.md(_as_list(errors)),
+            ERROR_TYPE: dg.MetadataValue.text(type(errors[0]).__name__),
             "values_kept": dg.MetadataValue.int(kept),
         },
         allow_retries=False,

@@ -4,10 +4,13 @@ Dagster has no such thing of its own. The pool of the job's assets is the hard l
 for runs somebody launches by hand; with the pool alone, runs would pile up in the queue.
 """
 
+import time
 from collections.abc import Collection, Sequence
 
 import dagster as dg
 from dagster._core.storage.tags import PARTITION_NAME_TAG
+
+from metrics_pipeline.orchestration.run_launcher import end_if_dead
 
 IN_FLIGHT = (
     dg.DagsterRunStatus.QUEUED,
@@ -27,11 +30,12 @@ def find_in_flight(
     """The runs that have not ended and are of the job, or make one of its assets; newest first.
 
     The latter are started from the asset graph, under a job of Dagster's own, and hold the pool.
-    With `partition`, only runs of that one.
+    With `partition`, only runs of that one. A run that will never start is failed, and left out.
     """
     tags = {} if partition is None else {PARTITION_NAME_TAG: partition}
     records = instance.get_run_records(dg.RunsFilter(statuses=list(IN_FLIGHT), tags=tags))
-    return [record for record in records if _makes(record.dagster_run, job_name, assets)]
+    ours = [record for record in records if _makes(record.dagster_run, job_name, assets)]
+    return [record for record in ours if not end_if_dead(instance, record, time.time())]
 
 
 def _makes(run: dg.DagsterRun, job_name: str, assets: Collection[dg.AssetKey]) -> bool:

@@ -4,11 +4,9 @@ The one switch between development and production. `dagster.yaml` names `Storage
 """
 
 import atexit
-import fcntl
 import gc
 import os
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 
 from dagster._core.storage.base_storage import DagsterStorage
@@ -21,12 +19,15 @@ from metrics_pipeline.access.environment import (
     DAGSTER_POSTGRES_FILE_VARIABLE,
     DAGSTER_POSTGRES_VARIABLE,
 )
+from metrics_pipeline.access.file_lock import hold_in_turn
 from metrics_pipeline.core.errors import ConfigurationError
+from metrics_pipeline.orchestration.run_launcher import end_with_code_server
 
 # Each process of Dagster loads this: code server, webserver, daemon, and every run, which is one of
 # its own. At the end of one Python goes through its 150,000 objects several times to find what can
 # be freed, a second of a core, though the system takes all of it back at once.
 atexit.register(gc.freeze)
+end_with_code_server()
 
 POSTGRES_LIMITS = {"connect_timeout": "10", "tcp_user_timeout": "30000"}
 """Seconds to connect in, and milliseconds after which a silent server is given up."""
@@ -53,17 +54,9 @@ class StorageByEnvironment(DagsterSqliteStorage):
         if url is not None:
             return _open_postgres(url, inst_data)
         base_dir = config_value["base_dir"]
-        with _alone_in(Path(base_dir)):
+        # Two processes that make the same database at once leave it with two version rows.
+        with hold_in_turn(Path(base_dir) / ".creation_lock"):
             return ConsolidatedSqliteStorage.from_local(base_dir, inst_data)
-
-
-@contextmanager
-def _alone_in(folder: Path) -> Iterator[None]:
-    """Two processes that make the same database at once leave it with two version rows."""
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / ".creation_lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
 
 
 def postgres_url(environment: Mapping[str, str]) -> str | None:

@@ -16,18 +16,33 @@ from metrics_pipeline.core.device_assets import (
     shard_names,
 )
 from metrics_pipeline.core.fleet import GROUP, JOB, FleetAsset
+from metrics_pipeline.core.maintenance_assets import JOB as RETENTION_JOB
+from metrics_pipeline.core.maintenance_assets import RETENTION
 from metrics_pipeline.core.telemetry_assets import GROUP as TELEMETRY
 from metrics_pipeline.core.telemetry_assets import JOB as TELEMETRY_JOB
 from metrics_pipeline.orchestration.in_flight import launch_unless_in_flight
-from metrics_pipeline.settings import FleetSettings, SweepSettings, TelemetrySettings
+from metrics_pipeline.settings import (
+    FleetSettings,
+    RetentionSettings,
+    SweepSettings,
+    TelemetrySettings,
+)
 
 MAX_RUNTIME_TAG = "dagster/max_runtime"
 STATUS_END_SECONDS = 5
 METRICS_END_SECONDS = 20
 """So long before the next run is due one that hangs is ended."""
 
+STATUS_MAX_RUNTIME_SECONDS = WINDOW_SECONDS - STATUS_END_SECONDS
+
 TELEMETRY_END_SECONDS = 60
 """So long after its window has ended a run may still store what it has read."""
+
+RETENTION_CRON = "37 * * * *"
+"""Once an hour, when nothing else begins."""
+
+KINDS_PURGED = 7
+"""Of which each may take its budget."""
 
 
 def build_fleet_job(fleet: FleetSettings) -> UnresolvedAssetJobDefinition:
@@ -60,15 +75,37 @@ def build_telemetry_job(telemetry: TelemetrySettings) -> UnresolvedAssetJobDefin
     )
 
 
-def build_device_jobs(sweeps: SweepSettings) -> list[UnresolvedAssetJobDefinition]:
-    """Who is up, and how all are doing."""
+def build_retention_job(retention: RetentionSettings) -> UnresolvedAssetJobDefinition:
+    """The job that deletes what is old; Dagster ends a run that outlasts its budgets by far."""
+    longest = 2 * KINDS_PURGED * math.ceil(retention.budget_seconds)
+    return dg.define_asset_job(
+        RETENTION_JOB,
+        selection=dg.AssetSelection.assets(dg.AssetKey.from_user_string(RETENTION)),
+        description="Deletes what is older than the settings' `retention` says.",
+        tags={MAX_RUNTIME_TAG: str(max(longest, 300))},
+    )
+
+
+def build_retention_schedule() -> dg.ScheduleDefinition:
+    """`retention_every_60_minutes`."""
+    about = "Deletes what is old, unless the last purge is still going on."
+    return _schedule(
+        RETENTION_JOB, 60, RETENTION_JOB, _keys([RETENTION]), about, cron=RETENTION_CRON
+    )
+
+
+def build_device_jobs(
+    sweeps: SweepSettings, executor: dg.ExecutorDefinition | None
+) -> list[UnresolvedAssetJobDefinition]:
+    """Who is up, and how all are doing; `executor` of None is that of all jobs."""
     status = dg.AssetKey.from_user_string(STATUS)
     looking = dg.define_asset_job(
         STATUS_JOB,
         selection=dg.AssetSelection.assets(status),
         description=f"Asks every device every {sweeps.grid_seconds} s whether it is up, for 5 "
         "minutes.",
-        tags={MAX_RUNTIME_TAG: str(WINDOW_SECONDS - STATUS_END_SECONDS)},
+        tags={MAX_RUNTIME_TAG: str(STATUS_MAX_RUNTIME_SECONDS)},
+        executor_def=executor,
     )
     if not sweeps.metrics_by:
         return [looking]
@@ -77,6 +114,7 @@ def build_device_jobs(sweeps: SweepSettings) -> list[UnresolvedAssetJobDefinitio
         selection=dg.AssetSelection.groups(DEVICES) - dg.AssetSelection.assets(status),
         description="Asks the devices that are due once how they are doing.",
         tags={MAX_RUNTIME_TAG: str(_metrics_max_runtime_seconds(sweeps))},
+        executor_def=executor,
     )
     return [looking, asking]
 
@@ -91,6 +129,11 @@ def build_device_schedules(sweeps: SweepSettings) -> list[dg.ScheduleDefinition]
         return [looking]
     job, keys = METRICS_JOB, _keys(map(metrics_asset, sweeps.metrics_by))
     return [looking, _schedule(job, sweeps.tick_minutes, job, keys, about, partitions=shards)]
+
+
+def longest_poll_seconds(sweeps: SweepSettings) -> int:
+    """When the run of any poll is ended, so that nobody waits for it any more."""
+    return max(STATUS_MAX_RUNTIME_SECONDS, _metrics_max_runtime_seconds(sweeps))
 
 
 def _metrics_max_runtime_seconds(sweeps: SweepSettings) -> int:
@@ -109,13 +152,14 @@ def _schedule(
     assets: Sequence[dg.AssetKey],
     description: str,
     *,
+    cron: str | None = None,
     partitions: Sequence[str] = (),
 ) -> dg.ScheduleDefinition:
     """`{what}_every_{n}_minutes`: on by default, skipped while the job or an asset is in flight."""
 
     @dg.schedule(
         name=f"{what}_every_{every_minutes}_minutes",
-        cron_schedule=f"*/{every_minutes} * * * *",
+        cron_schedule=cron or f"*/{every_minutes} * * * *",
         job_name=job,
         default_status=dg.DefaultScheduleStatus.RUNNING,
         description=description,

@@ -8,7 +8,7 @@ import dagster as dg
 from metrics_pipeline.core.errors import MetricsPipelineError
 from metrics_pipeline.core.lorawan import Reason
 from metrics_pipeline.ingestion import IngestionReport, PartitionReport, store_reason
-from metrics_pipeline.orchestration.tables import table
+from metrics_pipeline.orchestration.tables import Metadata, Row, table, table_of_counts
 from metrics_pipeline.settings import TelemetrySettings
 
 FEW_DEAD_LETTERS = "few_events_are_dead_letters"
@@ -29,8 +29,6 @@ PARTITIONS_PLOTTED = 32
 
 NO_UPLINK = Reason.FOREIGN_SCOPE.value
 """Refused, and rightly so: not sent by a device."""
-
-Metadata = Mapping[str, dg.MetadataValue]
 
 
 class LongestLag:
@@ -154,7 +152,7 @@ def _plots(report: IngestionReport) -> Metadata:
     return found
 
 
-def _row(name: str, part: PartitionReport) -> Mapping[str, str | int | float]:
+def _row(name: str, part: PartitionReport) -> Row:
     stored = part.checkpoint
     return {
         "partition": name,
@@ -187,11 +185,8 @@ def _reasons(parts: Iterable[PartitionReport]) -> Metadata:
         "dead_letters_by_reason": letters,
         "altered_by_reason": altered,
     }
-    return {
-        name: table([{"reason": why, "count": n} for why, n in counts.most_common()])
-        for name, counts in found.items()
-        if counts
-    }
+    tables = (table_of_counts(name, "reason", n.most_common()) for name, n in found.items())
+    return {name: shown for each in tables for name, shown in each.items()}
 
 
 def _check(name: str, passed: bool, seen: str) -> dg.AssetCheckResult:

@@ -134,6 +134,9 @@ class _Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         self._answer(b"")
 
+    def do_DELETE(self) -> None:
+        self._answer(self.rfile.read(int(self.headers.get("content-length", "0"))))
+
     def do_POST(self) -> None:
         length = self.headers.get("content-length", "")
         if not (length.isascii() and length.isdigit() and int(length) <= MAX_BODY_BYTES):

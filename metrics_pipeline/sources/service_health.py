@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import json
 import math
+import time
 from collections.abc import Iterable, Mapping, Sequence
 from http import HTTPStatus
 from pathlib import Path
@@ -31,6 +32,7 @@ from metrics_pipeline.core.errors import (
     SourceRefused,
     UnexpectedReply,
 )
+from metrics_pipeline.core.fetches import Fetch
 from metrics_pipeline.core.points import Point
 from metrics_pipeline.core.ports import Reading
 from metrics_pipeline.core.service_counters import HEALTHY
@@ -43,9 +45,9 @@ from metrics_pipeline.sources.service_health_settings import (
 
 NAME = "service_health"
 
-ASKED_SHARE = 0.96
-"""Of a service's time-out. The rest is for judging the answers and storing them, so that who reads
-every 5 s with a time-out of 5 s is in time for the next reading, though a service hangs."""
+KEPT_SECONDS = 0.2
+"""Of the time between two readings: for judging the answers and storing them. A service that hangs
+is given up before, whatever its time-out, so that it costs the others no reading."""
 
 MAX_PAGE_BYTES = 1_000_000
 LONGEST_INTEGER = 20
@@ -74,10 +76,17 @@ class ServiceHealth:
     name = NAME
 
     def __init__(
-        self, services: Mapping[str, ServiceSettings], ca_file: Path | None = None
+        self,
+        services: Mapping[str, ServiceSettings],
+        ca_file: Path | None = None,
+        every_seconds: float = math.inf,
     ) -> None:
-        """Connects at the first reading; trusts the authorities in `ca_file`, or the usual ones."""
+        """Connects at the first reading; trusts the authorities in `ca_file`, or the usual ones.
+
+        It is read every `every_seconds`, at least 1: no reading takes up the next one's time.
+        """
         self._services = dict(services)
+        self._most_seconds = every_seconds - KEPT_SECONDS
         self._ca_file = ca_file
         self._client: HttpClient | None = None
         self._is_closed = False
@@ -85,19 +94,21 @@ class ServiceHealth:
     def read(self, time_ns: int) -> Reading:
         """One point for each service, stamped `time_ns`; what is wrong is a failure, with why.
 
-        Takes no longer than the longest time-out. RuntimeError after `close`, and inside of a
-        running event loop.
+        Takes no longer than the longest time-out, and than the time between two. RuntimeError
+        after `close`, and inside of a running event loop.
         """
         if self._is_closed:
             raise RuntimeError("this source was closed: make another one")
+        began = time.monotonic()
         asked = {name: self._page(service) for name, service in self._services.items()}
         came = self._get([page for page in asked.values() if isinstance(page, Page)])
-        total = Reading(())
-        for name, service in self._services.items():
-            page = asked[name]
-            outcome = came[page] if isinstance(page, Page) else page
-            total += _read_one(name, service, outcome, time_ns)
-        return total
+        readings = [
+            _read_one(name, service, came[page] if isinstance(page, Page) else page, time_ns)
+            for (name, service), page in zip(self._services.items(), asked.values(), strict=True)
+        ]
+        failed = sum(bool(reading.failures) for reading in readings)
+        fetch = Fetch(NAME, time.monotonic() - began, len(readings) - failed, failed)
+        return sum(readings, Reading((), fetches=(fetch,) if readings else ()))
 
     def close(self) -> None:
         """Close the connections; once more does nothing."""
@@ -110,7 +121,7 @@ class ServiceHealth:
             url = _url_of(service)
         except ConfigurationError as error:
             return error
-        return Page(url, service.timeout_seconds * ASKED_SHARE, MAX_PAGE_BYTES)
+        return Page(url, min(service.timeout_seconds, self._most_seconds), MAX_PAGE_BYTES)
 
     def _get(self, pages: Sequence[Page]) -> Mapping[Page, Outcome]:
         """What came of each of `pages`, of which the same are asked for once."""
@@ -169,7 +180,8 @@ def _body_of(outcome: Outcome, asked: str) -> bytes:
         fix = "Check the address; the page must be readable without a credential."
         raise SourceRefused(NAME, asked, f"HTTP {reply.status}", fix)
     if reply.status != HTTPStatus.OK:
-        raise UnexpectedReply(NAME, asked, f"HTTP {reply.status}, 200 expected", reply.body)
+        # Not what it says: of another page that often is the address, with all that is in it.
+        raise UnexpectedReply(NAME, asked, f"HTTP {reply.status}, 200 expected", b"")
     return reply.body
 
 

@@ -61,7 +61,11 @@ class ServiceSettings(BaseModel, frozen=True, extra="forbid"):
         "changes, or has a token in it. It is read at each use, and not shown.",
     )
     timeout_seconds: float = Field(
-        default=5.0, gt=0, le=60, description="Seconds in which its page must be here in all."
+        default=5.0,
+        gt=0,
+        le=60,
+        description="Seconds in which its page must be here in all. It is given up 0.2 s before "
+        "the next sample, however long this is: after 4.8 s where one is taken every 5 s.",
     )
     counters: tuple[CounterName, ...] | None = Field(
         default=None,

@@ -9,6 +9,7 @@ import httpx
 
 from metrics_pipeline.core.catalog import LAST_SUCCESS
 from metrics_pipeline.settings import ExporterSettings
+from metrics_pipeline.stack.webserver_client import TRUST
 
 TIMEOUT_SECONDS = 10.0
 EVERYWHERE = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}  # noqa: S104 (an address to compare with)
@@ -52,10 +53,10 @@ class ExporterClient:
             timeout=TIMEOUT_SECONDS,
         )
 
-    def _trust(self) -> ssl.SSLContext | bool:
+    def _trust(self) -> ssl.SSLContext:
         """Exactly the certificate the exporter is told to show, by whatever name we call it."""
         if self._settings.tls is None:
-            return True
+            return TRUST
         context = ssl.create_default_context(cafile=str(self._settings.tls.certificate_file))
         context.check_hostname = False
         context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN

@@ -36,6 +36,7 @@ class Layout:
     settings_file: Path
     webserver_port: int
     exporter_port: int
+    gateway_port: int
     code_server_port: int
 
     @property
@@ -90,20 +91,27 @@ class Layout:
 
     def exporter(self) -> Sequence[str]:
         """The page that Prometheus scrapes."""
-        return [*_module("metrics_pipeline"), "exporter", "--port", str(self.exporter_port)]
+        where = ["--port", str(self.exporter_port), "--dagster-url", self.webserver_url]
+        return [*_module("metrics_pipeline"), "exporter", *where]
+
+    def gateway(self) -> Sequence[str]:
+        """Where robots send to."""
+        return [*_module("metrics_pipeline"), "gateway", "--port", str(self.gateway_port)]
 
     def simulator(self) -> Sequence[str]:
-        """The simulated IoT Hub."""
-        return [*_module("metrics_pipeline"), "simulate"]
+        """The simulated IoT Hub, and what else is simulated."""
+        port = ["--gateway-port", str(self.gateway_port)]
+        return [*_module("metrics_pipeline"), "simulate", *port]
 
 
-def choose_layout(webserver_port: int, exporter_port: int) -> Layout:
+def choose_layout(webserver_port: int, exporter_port: int, gateway_port: int = 0) -> Layout:
     """The layout of this environment; a port 0 is any free one, another must be free."""
     return Layout(
         state_dir=state_dir(),
         settings_file=settings_file(),
         webserver_port=_choose_port(webserver_port, "--webserver-port"),
         exporter_port=_choose_port(exporter_port, "--exporter-port"),
+        gateway_port=_choose_port(gateway_port, "--gateway-port"),
         code_server_port=find_free_port(),
     )
 

@@ -123,6 +123,9 @@ def _await_assets(
 def _tell_what_is_where(stack: Stack) -> None:
     stack.say(f"Dagster UI  {stack.layout.webserver_url}  (lineage: /asset-groups)")
     stack.say(f"metrics     {stack.exporter.url}/metrics")
+    stack.say(f"status      {stack.exporter.url}  (what was collected when, what fails and why)")
+    if stack.settings.gateway is not None:
+        stack.say(f"robots      {stack.gateway_url}/ws/telemetry/ROBOT")
 
 
 def _stop_on_signals() -> threading.Event:

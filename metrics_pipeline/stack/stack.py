@@ -42,6 +42,14 @@ class Stack:
         """A client of its exporter."""
         return ExporterClient(self.settings.exporter, self.layout.exporter_port)
 
+    @property
+    def gateway_url(self) -> str:
+        """Where robots send to."""
+        gateway = self.settings.gateway
+        assert gateway is not None
+        scheme = "ws" if gateway.tls is None else "wss"
+        return f"{scheme}://{gateway.host}:{self.layout.gateway_port}"
+
     def start_simulator(self) -> None:
         """Start the simulated IoT Hub and wait until it says how to reach it."""
         simulated = self.settings.simulator
@@ -62,6 +70,9 @@ class Stack:
         self._wait(code_server, lambda: is_listening(layout.code_server_port))
         self._start_needed("daemon", layout.daemon())
         webserver = self._start_needed("webserver", layout.webserver())
+        if self.settings.gateway is not None:
+            gateway = self._start_needed("gateway", layout.gateway())
+            self._wait(gateway, lambda: is_listening(layout.gateway_port))
         self._wait(exporter, self.exporter.is_ready)
         self._wait(webserver, self.webserver.is_up)
 

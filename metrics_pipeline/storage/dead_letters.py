@@ -247,6 +247,25 @@ class DeadLetters:
         )
 
 
+def delete_before(database: OperationalDatabase, time_ns: int) -> int:
+    """Delete the oldest of those of all hubs that were kept before then; says how many.
+
+    At most 500, in one transaction. Not counted as dropped: the table was not full. Raises
+    StoreUnavailable when the operational database fails.
+    """
+    old = _OLDEST.where(_ROW.kept_at_ns < time_ns)
+    with database.reading() as connection:
+        if not connection.execute(old.limit(1)).all():
+            return 0
+    with database.writing() as connection:
+        rows, size_bytes = _lock_size(connection)
+        found = connection.execute(old).all()
+        gone = [row.id for row in found]
+        connection.execute(sa.delete(DEAD_LETTERS).where(_ROW.id.in_(gone)))
+        _save_size(connection, rows - len(gone), size_bytes - sum(row.size_bytes for row in found))
+    return len(gone)
+
+
 def _lock_size(connection: sa.Connection) -> tuple[int, int]:
     """Rows and bytes in the table; nobody else changes it before our end."""
     insert_if_absent(connection, DEAD_LETTER_SIZE, {"id": 0, "row_count": 0, "size_bytes": 0})

@@ -28,6 +28,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from itertools import islice
 from pathlib import Path
 from typing import Literal
 
@@ -36,12 +37,19 @@ from pydantic import BaseModel, Field
 from metrics_pipeline.access.state_path import StatePath
 from metrics_pipeline.core.errors import PartialWrite, StoreError, StoreUnavailable
 from metrics_pipeline.core.points import Point
+from metrics_pipeline.storage.embedded_retention import (
+    FileSize,
+    delete_batch,
+    file_size,
+    give_back,
+    measurements,
+)
 from metrics_pipeline.storage.embedded_rows import (
     FIND_FIELDS,
     FIND_MEASUREMENT,
-    UPSERT_POINT,
     Catalogue,
     sort_out,
+    write_rows,
 )
 from metrics_pipeline.storage.embedded_schema import (
     APPLICATION_ID,
@@ -122,7 +130,7 @@ class EmbeddedStore:
             return
         with self._transaction() as connection:
             rows, kept, refused = sort_out(Catalogue(connection), points)
-            connection.executemany(UPSERT_POINT, rows)
+            write_rows(connection, rows)
         if refused:
             reasons, problem = Counter(each.reason for each in refused), refused[0].detail
             raise PartialWrite(self.name, len(kept), reasons, problem, kept=kept, refused=refused)
@@ -146,6 +154,37 @@ class EmbeddedStore:
             )
             for tags, time_ns, values in rows
         )
+
+    def delete_before(self, time_ns: int) -> Iterator[int]:
+        """Delete what is older than `time_ns`, and yield how many points each batch was.
+
+        A batch is a transaction, made when the iterator is asked for it. Raises as `write` does.
+        """
+        with self._session() as connection:
+            numbers = measurements(connection)
+        for number in numbers:
+            deleted = None
+            while deleted != 0:
+                with self._transaction() as connection:
+                    deleted = delete_batch(connection, number, time_ns)
+                yield deleted
+
+    def give_back(self) -> Iterator[int]:
+        """Give free space of the file back, but for a tenth, and yield the bytes of each step.
+
+        A file that an earlier release made does not shrink: what is free in it is used again.
+        Raises as `write` does.
+        """
+        steps = None
+        while steps != []:
+            with self._session() as connection:
+                steps = list(islice(give_back(connection), 1))
+            yield from steps
+
+    def file_size(self) -> FileSize:
+        """How large the file is, without its log."""
+        with self._session() as connection:
+            return file_size(connection)
 
     def upgrade(self, tell: Callable[[str], None]) -> None:
         """Bring a file of an earlier schema to this one, if it takes minutes too, and tell of it.

@@ -8,12 +8,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from dataclasses import field as dataclass_field
 from functools import lru_cache
-from json.encoder import encode_basestring_ascii as _quoted
+from itertools import chain
 from math import isfinite
+
+import orjson
 
 from metrics_pipeline.core.catalog import ValueType
 from metrics_pipeline.core.errors import InvalidPoint, RefusedPoint
-from metrics_pipeline.core.points import FieldValue, Point
+from metrics_pipeline.core.points import FieldValue, Point, Shape, shape_of
 from metrics_pipeline.storage.embedded_schema import INSERT_POINT
 
 INT64 = range(-(2**63), 2**63)
@@ -23,13 +25,20 @@ _FIND_SERIES = "SELECT tags, id FROM series WHERE measurement_id = ? AND tags IN
 
 FIND_FIELDS = "SELECT id, name, value_type FROM field WHERE measurement_id = ?"
 
+ROWS_AT_ONCE = 200
+"""So many are written by one statement: half the CPU of one each, and Python's other threads are
+let on once for all of them. SQLite before 3.32 takes 999 parameters at most."""
+
+_ANOTHER_ROW = ", (?, ?, ?, ?)"
+
 # No field is null, so json_patch (RFC 7396) replaces what is named and keeps the rest.
-UPSERT_POINT = (
-    f"{INSERT_POINT} ON CONFLICT DO UPDATE SET fields = json_patch(fields, excluded.fields)"
-)
+_OR_UPDATE = " ON CONFLICT DO UPDATE SET fields = json_patch(fields, excluded.fields)"
 
 SERIES_AT_ONCE = 500
 """So many are looked up by one statement; SQLite before 3.32 takes 999 parameters at most."""
+
+STRICT = orjson.OPT_STRICT_INTEGER
+"""Integers of more than 53 bits are left to who looks whether they fit into 64."""
 
 _TAGS = 16_384
 """So many series are known by their tags without another look at these."""
@@ -38,28 +47,20 @@ _TAGS = 16_384
 @dataclass(slots=True)
 class _Field:
     key: str
-    """How it begins in the JSON object of a point: `"12":`."""
+    """Its number, as which it stands in the JSON object of a point."""
 
     value_type: str
-    kind: type
-
-
-_KINDS = {
-    ValueType.FLOAT: float,
-    ValueType.INTEGER: int,
-    ValueType.BOOLEAN: bool,
-    ValueType.STRING: str,
-}
 
 
 @dataclass(slots=True)
 class _Measurement:
-    """What one transaction knows of a measurement: its number, its fields, and its series' numbers
-    by their tags."""
+    """What one transaction knows of a measurement: its number, its fields, its series' numbers by
+    their tags, and the keys of fields by the shape of points that were fit to be stored."""
 
     number: int
     fields: dict[str, _Field]
     series: dict[str, int] = dataclass_field(default_factory=dict)
+    keys: dict[Shape, tuple[str, ...]] = dataclass_field(default_factory=dict)
 
 
 class Catalogue:
@@ -113,7 +114,8 @@ class Catalogue:
                     "INSERT INTO field (measurement_id, name, value_type) VALUES (?, ?, ?)",
                     (measurement.number, name, value_type.value),
                 )
-                measurement.fields[name] = _field(number, value_type)
+                measurement.fields[name] = _Field(str(number), value_type)
+        measurement.keys[shape_of(point.fields)] = tuple(measurement.fields[n].key for n in types)
 
     def _find_measurement(self, name: str) -> _Measurement:
         found = self._connection.execute(FIND_MEASUREMENT, (name,)).fetchone()
@@ -123,7 +125,7 @@ class Catalogue:
         (number,) = found
         fields = self._connection.execute(FIND_FIELDS, found)
         return _Measurement(
-            number, {field: _field(its_number, kind) for its_number, field, kind in fields}
+            number, {field: _Field(str(its_number), kind) for its_number, field, kind in fields}
         )
 
     def _insert(self, statement: str, row: tuple[str | int, ...]) -> int:
@@ -132,12 +134,8 @@ class Catalogue:
         return new
 
 
-def _field(number: int, value_type: str) -> _Field:
-    return _Field(f'"{number}":', value_type, _KINDS[ValueType(value_type)])
-
-
 Row = tuple[int, int, int, str]
-"""What stands for the question marks of UPSERT_POINT."""
+"""Measurement, time, series and fields."""
 
 
 def sort_out(
@@ -159,6 +157,14 @@ def sort_out(
     return rows, kept, refused
 
 
+def write_rows(connection: sqlite3.Connection, rows: Sequence[Row]) -> None:
+    """Write `rows`; of one that is there already, the fields that the new one names."""
+    for at in range(0, len(rows), ROWS_AT_ONCE):
+        some = rows[at : at + ROWS_AT_ONCE]
+        statement = f"{INSERT_POINT}{_ANOTHER_ROW * (len(some) - 1)}{_OR_UPDATE}"
+        connection.execute(statement, tuple(chain.from_iterable(some)))
+
+
 def _find_all_series(catalogue: Catalogue, points: Sequence[Point], tags: Sequence[str]) -> None:
     wanted: dict[str, list[str]] = {}
     for point, its_tags in zip(points, tags, strict=True):
@@ -172,7 +178,7 @@ def _row(catalogue: Catalogue, point: Point, tags: str) -> Row:
         problem = "time_out_of_range" if point.fields else "no_fields"
         raise InvalidPoint(problem, f"a point of {point.measurement} at {point.time_ns} ns")
     measurement = catalogue.measurement(point.measurement)
-    fields = _usual_json(measurement.fields, point.fields)
+    fields = _usual_json(measurement, point.fields)
     if fields is None:
         catalogue.settle(measurement, point)
         fields = _any_json(measurement.fields, point.fields)
@@ -181,34 +187,24 @@ def _row(catalogue: Catalogue, point: Point, tags: str) -> Row:
 
 @lru_cache(_TAGS)
 def _tags_json(*tags: tuple[str, str]) -> str:
-    pairs = [f"{_quoted(key)}:{_quoted(value)}" for key, value in sorted(tags) if value]
-    return f"{{{','.join(pairs)}}}"
+    return json.dumps({key: value for key, value in sorted(tags) if value}, separators=(",", ":"))
 
 
-def _usual_json(known: Mapping[str, _Field], fields: Mapping[str, FieldValue]) -> str | None:
-    """`fields` if all are known and nothing is odd, as nearly always: else None."""
-    pairs = []
-    for name, value in fields.items():
-        field, kind = known.get(name), type(value)
-        if field is None or kind is not field.kind:
-            return None
-        if kind is float and isfinite(value):  # type: ignore[arg-type]
-            pairs.append(f"{field.key}{value!r}")
-        elif isinstance(value, str) and value.isascii():
-            pairs.append(field.key + _quoted(value))
-        elif kind is bool:
-            pairs.append(field.key + ("true" if value else "false"))
-        elif kind is int and value in INT64:
-            pairs.append(f"{field.key}{value!r}")
-        else:
-            return None
-    return f"{{{','.join(pairs)}}}"
+def _usual_json(measurement: _Measurement, fields: Mapping[str, FieldValue]) -> str | None:
+    """`fields` if such were settled before and no value is odd, as nearly always: else None."""
+    keys = measurement.keys.get(shape_of(fields))
+    if keys is None:
+        return None
+    try:
+        encoded = orjson.dumps(dict(zip(keys, fields.values(), strict=True)), option=STRICT)
+    except orjson.JSONEncodeError:  # a large integer, half a character, a type of somebody else
+        return None
+    return None if b"null" in encoded else encoded.decode()  # what is not finite becomes null
 
 
 def _any_json(known: Mapping[str, _Field], fields: Mapping[str, FieldValue]) -> str:
     """`fields` that the catalogue has settled."""
-    pairs = (known[name].key + json.dumps(value) for name, value in fields.items())
-    return f"{{{','.join(pairs)}}}"
+    return json.dumps({known[name].key: value for name, value in fields.items()})
 
 
 def _value_type(value: FieldValue) -> ValueType:

@@ -85,6 +85,8 @@ def create_file(path: Path) -> None:
     draft.unlink(missing_ok=True)
     connection = sqlite3.connect(draft, isolation_level=None)
     try:
+        # Before the first table: only then is the space of points that were deleted given back.
+        connection.execute("PRAGMA auto_vacuum = INCREMENTAL")
         connection.execute("PRAGMA journal_mode = WAL")
         for statement in TABLES:
             connection.execute(statement)

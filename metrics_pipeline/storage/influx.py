@@ -58,6 +58,7 @@ from metrics_pipeline.storage.influx_replies import (
 from metrics_pipeline.storage.influx_v2 import V2Api
 from metrics_pipeline.storage.influx_v3 import V3Api
 
+NOT_THERE = "is not there, or not shown to this token"
 NO_CONNECTION = "Check its url, the network and TLS (ca_file)."
 
 MAX_SPLITS = 128
@@ -446,7 +447,7 @@ def _tell_apart(batch: Sequence[Point], lines: Mapping[int, str] | None, tally: 
 
 
 def _where(database: str, visible: set[str]) -> str:
-    return "is there" if database in visible else "is not there, or not shown to this token"
+    return "is there" if database in visible else NOT_THERE
 
 
 @functools.cache

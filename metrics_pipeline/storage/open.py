@@ -17,6 +17,8 @@ from metrics_pipeline.storage.checkpoints import (
 from metrics_pipeline.storage.embedded import EmbeddedStore, EmbeddedStoreSettings
 from metrics_pipeline.storage.influx import InfluxStore, InfluxStoreSettings
 from metrics_pipeline.storage.operational import OperationalDatabase
+from metrics_pipeline.storage.spool import Spool, SpoolSettings
+from metrics_pipeline.storage.spool_replay import Replayer
 from metrics_pipeline.storage.writer import Writer
 
 StoreSettings = EmbeddedStoreSettings | InfluxStoreSettings
@@ -40,10 +42,25 @@ def upgrade_store(settings: StoreSettings, tell: Callable[[str], None]) -> None:
 
 
 def open_writer(
-    settings: StoreSettings, operational_database: DatabaseSettings, catalog: Catalog
+    settings: StoreSettings,
+    operational_database: DatabaseSettings,
+    catalog: Catalog,
+    spool: SpoolSettings | None = None,
 ) -> Writer:
-    """The writer over the time-series store and the operational database."""
-    return Writer(open_store(settings, catalog), OperationalDatabase(operational_database), catalog)
+    """The writer over the time-series store and the operational database.
+
+    With `spool` it keeps there what the store does not take for the moment; None for what is kept
+    elsewhere until it is stored, such as telemetry.
+    """
+
+    def open_it(replayer: Replayer | None = None) -> Writer:
+        store, operational = (
+            open_store(settings, catalog),
+            OperationalDatabase(operational_database),
+        )
+        return Writer(store, operational, catalog, replayer=replayer)
+
+    return open_it(None if spool is None else Replayer(Spool(spool), open_it))
 
 
 def open_checkpoints(

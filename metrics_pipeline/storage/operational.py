@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from typing import Any
 
 import sqlalchemy as sa
@@ -122,6 +123,50 @@ DEAD_LETTER_SIZE = sa.Table(
 )
 """One row: how much the table of dead letters holds, which would take long to count each time."""
 
+SAMPLING_LEASE = sa.Table(
+    "sampling_lease",
+    TABLES,
+    sa.Column("name", sa.String(64), primary_key=True),
+    sa.Column("owner", sa.Text, nullable=False),
+    sa.Column("until_ns", sa.BigInteger, nullable=False),
+)
+"""The process that samples the platform, for as long as it renews this."""
+
+SAMPLED_SLOTS = sa.Table(
+    "sampled_slots",
+    TABLES,
+    sa.Column("source", sa.String(256), primary_key=True),
+    sa.Column("slot_ns", sa.BigInteger, nullable=False),
+)
+"""Of each source that is sampled the newest slot that is in the totals."""
+
+TOLD_FAILURES = sa.Table(
+    "told_failures",
+    TABLES,
+    sa.Column("run_id", sa.String(64), primary_key=True),
+    sa.Column("told_at_ns", sa.BigInteger, nullable=False),
+)
+"""Runs of whose failure others were told; kept for a month."""
+
+RUN_MARKS = sa.Table(
+    "run_marks",
+    TABLES,
+    sa.Column("dagster_id", sa.String(64), primary_key=True),
+    sa.Column("number", sa.BigInteger, nullable=False),
+)
+"""Of each of Dagster's databases, by its id: up to which number its runs are in the totals."""
+
+COUNTED_RUNS = sa.Table(
+    "counted_runs",
+    TABLES,
+    sa.Column("dagster_id", sa.String(64), primary_key=True),
+    sa.Column("run_id", sa.String(64), primary_key=True),
+    sa.Column("number", sa.BigInteger, nullable=False),
+    sa.Column("status", sa.String(16)),
+)
+"""The exceptions: runs beyond the mark as they were counted, and without a status those up to it
+that had not ended."""
+
 
 class OperationalDatabase:
     """Connections to it, with failures translated. Safe to share between threads."""
@@ -201,8 +246,19 @@ def upsert(
 
 def insert_if_absent(connection: sa.Connection, table: sa.Table, row: dict[str, Any]) -> bool:
     """Insert `row`, unless its primary key is there already; says whether it did."""
-    done = connection.execute(_insert(connection, table, row).on_conflict_do_nothing())
-    return done.rowcount > 0
+    return connection.execute(_insert_if_absent(table, tuple(row)), row).rowcount > 0
+
+
+@cache
+def _insert_if_absent(table: sa.Table, names: tuple[str, ...]) -> sa.TextClause:
+    """Made once: SQLAlchemy compiles an insert with ON CONFLICT anew each time.
+
+    SQLite and PostgreSQL have the same words for it.
+    """
+    columns = ", ".join(f'"{name}"' for name in names)
+    places = ", ".join(f":{name}" for name in names)
+    text = f"INSERT INTO {table.name} ({columns}) VALUES ({places}) ON CONFLICT DO NOTHING"  # noqa: S608
+    return sa.text(text).bindparams(*(sa.bindparam(n, type_=table.c[n].type) for n in names))
 
 
 def _insert(

@@ -14,7 +14,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from metrics_pipeline.core.points import FieldValue, Point, merge_latest
+from metrics_pipeline.core.points import Column, FieldValue, Point, merge_latest
 from metrics_pipeline.storage.operational import SNAPSHOTS, insert_if_absent
 
 SEPARATOR = ",\n"
@@ -84,14 +84,19 @@ def replace_packed(connection: sa.Connection, asset: str, body: bytes, now_ns: i
 
 
 def merge(
-    connection: sa.Connection, asset: str, points: tuple[Point, ...], now_ns: int
+    connection: sa.Connection,
+    asset: str,
+    points: tuple[Point, ...],
+    now_ns: int,
+    whole: Collection[Column] = (),
 ) -> Snapshot:
     """Add `points`, a part of what `asset` should give; the other values stay, at their own time.
 
-    To be called in a transaction.
+    But for those of the columns in `whole`, of which the points are all. To be called in a
+    transaction.
     """
     old = _lock(connection, asset)
-    merged = merge_latest(decode(old.body), points)
+    merged = merge_latest(decode(old.body), points, whole)
     return _save(connection, Snapshot(asset, old.revision + 1, now_ns, old.complete_at_ns, merged))
 
 

@@ -2,7 +2,8 @@
 
 Order: validate, time-series store (acknowledged), then latest values and totals in one
 transaction. So nothing is shown that is not kept, and a write that fails changes nothing that
-Prometheus sees.
+Prometheus sees. With a spool, points that the time-series store does not take for the moment are
+kept there instead, and so are all that come until it is empty again.
 """
 
 from __future__ import annotations
@@ -10,14 +11,19 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
 import sqlalchemy as sa
 
 from metrics_pipeline.access.system_timing import SYSTEM_TIMING
 from metrics_pipeline.core.backoff import Backoff, Timing, call_with_retries
-from metrics_pipeline.core.catalog import POINTS_REJECTED, POINTS_WRITTEN, Catalog
+from metrics_pipeline.core.catalog import (
+    POINTS_REJECTED,
+    POINTS_SPOOLED,
+    POINTS_WRITTEN,
+    Catalog,
+)
 from metrics_pipeline.core.devices import Device
 from metrics_pipeline.core.errors import (
     InvalidPoint,
@@ -28,22 +34,26 @@ from metrics_pipeline.core.errors import (
 )
 from metrics_pipeline.core.fetches import Fetch, totals_of
 from metrics_pipeline.core.open_fields import with_typed_names
-from metrics_pipeline.core.points import Point
+from metrics_pipeline.core.points import Column, Point
 from metrics_pipeline.core.ports import PointStore, Reading
 from metrics_pipeline.core.telemetry import PartitionKey
 from metrics_pipeline.core.validation import validate
 from metrics_pipeline.storage import device_labels, losses, probe_memory, snapshots, tallies
 from metrics_pipeline.storage.operational import OperationalDatabase
+from metrics_pipeline.storage.spool_replay import Replayer
+from metrics_pipeline.storage.tallies import CountOnce
 
 RETRIES = Backoff(tries=3, base_seconds=0.1, cap_seconds=5.0)
+ONE_TRY = Backoff(tries=1, base_seconds=0.0, cap_seconds=0.0)
+"""Of the store, where there is a spool: who replays that has the patience."""
 LONGEST_WAIT_SECONDS = 60.0
 """A store that asks by Retry-After for more patience than this has failed for this run."""
 
 MAX_EXAMPLES = 5
 
-MAX_SEARCH_WRITES = 4096
+MAX_SEARCH_WRITES = 8192
 """So often parts of a batch are written again to find out which of it the store refuses: enough to
-try each of 2,000 points alone."""
+try each of 4,000 points alone."""
 
 TYPE_CONFLICT = "field_type_conflict"
 """What every store calls a point with a field of another type than the field's first value."""
@@ -53,20 +63,25 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class WriteReport:
-    """What became of the points handed in: stored, and refused by reason with a few examples."""
+    """What became of the points handed in: stored, and refused by reason with a few examples.
+
+    `spooled` are on the disk, to be stored when the store is back.
+    """
 
     accepted: int
     rejected: Mapping[str, int]
     examples: tuple[str, ...]
     snapshot: snapshots.Snapshot
+    spooled: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class Part:
     """What became of some points: written by measurement, kept (as far as known), rejected.
 
-    Not among `kept` is what no exporter shows: the latest values are there for it alone. `refused`
-    are the rejected points themselves, as they were handed in, where the caller asked for them.
+    Those that are `spooled`, by measurement, are kept as well, but not written yet. Not among
+    `kept` is what no exporter shows: the latest values are there for it alone. `refused` are the
+    rejected points themselves, as they were handed in, where the caller asked for them.
     """
 
     written: Counter[str]
@@ -74,6 +89,7 @@ class Part:
     rejected: Counter[str]
     examples: tuple[str, ...]
     refused: tuple[RefusedPoint, ...] = ()
+    spooled: Counter[str] = field(default_factory=Counter)
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +113,7 @@ class _Stored:
     refused: tuple[RefusedPoint, ...] = ()
     doubtful: tuple[Point, ...] = ()
     """Those of which the store did not say whether it kept them."""
+    spooled: int = 0
 
     def after(self, kept: tuple[Point, ...]) -> _Stored:
         """The same, where `kept` of the measurement had been kept before."""
@@ -131,6 +148,10 @@ class _Stored:
         return replace(self, refused=tuple(refused))
 
 
+def _nothing_else(_connection: sa.Connection) -> None:
+    return
+
+
 class Writer:
     """Validates, stores with retries, and keeps the latest values."""
 
@@ -141,24 +162,44 @@ class Writer:
         catalog: Catalog,
         clock_ns: Callable[[], int] = time.time_ns,
         timing: Timing = SYSTEM_TIMING,
+        *,
+        replayer: Replayer | None = None,
     ) -> None:
+        """`replayer` has the spool, for points that no checkpoint protects; it is closed with us.
+
+        It stores what waits through another writer, that has none.
+        """
         self._store = store
+        self._replayer = replayer
         self._operational = operational
         self._catalog = catalog
         self._clock_ns = clock_ns
         self._timing = timing
 
-    def write(self, asset: str, reading: Reading) -> WriteReport:
+    def write(
+        self, asset: str, reading: Reading, also: Callable[[sa.Connection], None] = _nothing_else
+    ) -> WriteReport:
         """Store the reading's points as the result of `asset` (its key, parts joined by `/`).
 
-        Raises StoreUnavailable when the tries are used up, StoreError when trying again does not
-        help. The snapshot of `asset` then stays as it was. Writing again is always safe.
+        `also` is done in the transaction in which they become the latest values.
+
+        Raises StoreUnavailable when the tries are used up, or the spool takes no more, StoreError
+        when trying again does not help. The snapshot of `asset` then stays as it was. Writing again
+        is always safe.
         """
-        part = self._store_all(reading.points)
+        part = self._store_all(self._validate(reading.points))
         is_complete = not reading.failures and not part.rejected
-        keep = snapshots.replace if is_complete else snapshots.merge
-        snapshot = self._remember(part, lambda c, now_ns: keep(c, asset, part.kept, now_ns))
-        return WriteReport(part.written.total(), dict(part.rejected), part.examples, snapshot)
+        whole = frozenset[Column]() if part.rejected else reading.whole
+
+        def remember(connection: sa.Connection, now_ns: int) -> snapshots.Snapshot:
+            also(connection)
+            if is_complete:
+                return snapshots.replace(connection, asset, part.kept, now_ns)
+            return snapshots.merge(connection, asset, part.kept, now_ns, whole)
+
+        snapshot = self._remember(part, remember)
+        told = (part.written.total(), dict(part.rejected), part.examples, snapshot)
+        return WriteReport(*told, part.spooled.total())
 
     def append(self, points: Sequence[Point], *, names_refused: bool = False) -> Part:
         """Store a part of a result that is still being read; fails as `write` does.
@@ -168,19 +209,32 @@ class Writer:
         not take as a whole are then written again. StoreUnavailable where MAX_SEARCH_WRITES of
         these do not tell.
         """
-        part = self._store_all(points, names_refused=names_refused)
+        part = self._store_all(self._validate(points), names_refused=names_refused)
         self._remember(part, lambda _connection, _now_ns: None)
         return part
 
-    def publish(self, asset: str, packing: snapshots.Packing, devices: Iterable[Device]) -> None:
+    def append_kept(self, points: Sequence[Point]) -> Part:
+        """Store `points` that passed validation, however long ago that was; fails as `append`."""
+        part = self._store_all(_Sorted(list(points), list(points), []))
+        self._remember(part, lambda _connection, _now_ns: None)
+        return part
+
+    def publish(
+        self,
+        asset: str,
+        packing: snapshots.Packing,
+        devices: Iterable[Device],
+        also: Callable[[sa.Connection], None] = _nothing_else,
+    ) -> None:
         """Show the packed points, which are stored, as all there is of `asset`.
 
-        `devices` are what it polls: others are not shown.
+        `devices` are what it polls: others are not shown. `also` is done in the same transaction.
         """
         body, labelled = packing.finish(), list(devices)
 
         def publish() -> None:
             with self._operational.writing() as connection:
+                also(connection)
                 device_labels.replace(connection, asset, labelled)
                 snapshots.replace_packed(connection, asset, body, self._clock_ns())
 
@@ -196,12 +250,14 @@ class Writer:
 
     def count_fetches(self, fetches: Sequence[Fetch]) -> None:
         """Add what `fetches` took and brought to the totals; each is given once."""
-        totals = totals_of(fetches)
+        self.count(CountOnce(totals_of(fetches)))
+
+    def count(self, once: CountOnce) -> None:
+        """Add it to the totals, unless it is there already or may be."""
 
         def count() -> None:
             with self._operational.writing() as connection:
-                for name in sorted(totals):
-                    tallies.add(connection, name, totals[name])
+                once(connection)
 
         call_with_retries(count, RETRIES, self._timing)
 
@@ -228,17 +284,18 @@ class Writer:
             probe_memory.save(connection, protocol, memories)
 
     def close(self) -> None:
-        """Close the store and the operational database."""
+        """Close the store and the operational database; the spool first."""
+        if self._replayer is not None:
+            self._replayer.close()
         self._store.close()
         self._operational.close()
 
-    def _store_all(self, points: Sequence[Point], *, names_refused: bool = False) -> Part:
-        sorted_ = self._validate(points)
+    def _store_all(self, sorted_: _Sorted, *, names_refused: bool = False) -> Part:
         groups = _by_measurement(sorted_.fit)
         stored = [self._store_group(group, names_refused) for group in groups]
         invalid = sorted_.refused
         return Part(
-            written=Counter({group.measurement: group.accepted for group in stored}),
+            written=Counter({g.measurement: g.accepted for g in stored if not g.spooled}),
             kept=tuple(
                 point
                 for group in stored
@@ -253,6 +310,7 @@ class Writer:
                 *(group.problem for group in stored if group.problem),
             ),
             refused=_all_refused(sorted_, stored) if names_refused else (),
+            spooled=Counter({g.measurement: g.spooled for g in stored if g.spooled}),
         )
 
     def _validate(self, points: Sequence[Point]) -> _Sorted:
@@ -267,6 +325,30 @@ class Writer:
         return sorted_
 
     def _store_group(self, points: Sequence[Point], names_refused: bool) -> _Stored:
+        """Write `points`, which are of one measurement, or keep them in the spool if there is one.
+
+        While something waits there the store is not asked: an outage costs a write no time, and
+        what is written of one series and time stays in its order.
+        """
+        if self._replayer is None:
+            return self._write_group(points, names_refused)
+        why: StoreUnavailable | None = None
+        if not self._replayer.is_needed():
+            try:
+                return self._write_group(points, names_refused)
+            except StoreUnavailable as error:
+                why = error
+        refused = self._replayer.keep(points, why)
+        not_kept = {id(each.point) for each in refused}
+        kept = tuple(point for point in points if id(point) not in not_kept)
+        reasons = Counter(each.reason for each in refused)
+        return _Stored(
+            *(points[0].measurement, 0, kept, reasons, refused[0].detail if refused else ""),
+            refused=tuple(refused),
+            spooled=len(kept),
+        )
+
+    def _write_group(self, points: Sequence[Point], names_refused: bool) -> _Stored:
         """Write `points`, which are of one measurement; once more where types clash."""
         search = self._search if names_refused else _as_it_is
         stored = self._store_some(points)
@@ -325,13 +407,15 @@ class Writer:
 
     def _store_with_retries(self, points: Sequence[Point]) -> None:
         deadline = self._timing.monotonic() + LONGEST_WAIT_SECONDS
-        call_with_retries(lambda: self._store.write(points), RETRIES, self._timing, deadline)
+        tries = RETRIES if self._replayer is None else ONE_TRY
+        call_with_retries(lambda: self._store.write(points), tries, self._timing, deadline)
 
     def _remember(self, part: Part, keep: Callable[[sa.Connection, int], T]) -> T:
         def remember() -> T:
             with self._operational.writing() as connection:
                 tallies.add(connection, POINTS_WRITTEN.name, part.written)
                 tallies.add(connection, POINTS_REJECTED.name, part.rejected)
+                tallies.add(connection, POINTS_SPOOLED.name, part.spooled)
                 return keep(connection, self._clock_ns())
 
         return call_with_retries(remember, RETRIES, self._timing)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import socket
 import threading
-import time
 from typing import Any
 
 import pytest
@@ -73,10 +72,14 @@ def test_a_resolver_that_does_not_answer_costs_the_limit_and_no_more(
     monkeypatch.setattr(socket, "getaddrinfo", hang)
 
     async def scenario() -> None:
-        addresses = HostAddresses(timeout_seconds=0.05)
+        clock = Clock()
+        addresses = HostAddresses(timeout_seconds=0.05, seconds_now=clock)
         try:
+            asked = asyncio.create_task(addresses.find("slow.example"))
+            await asyncio.sleep(0)
+            clock.seconds += 0.05
             with pytest.raises(NameNotFound, match=r"no answer from the resolver within 0\.05 s"):
-                await addresses.find("slow.example")
+                await asked
             released.set()
             # The look-up went on, and whoever asks for the name again has it.
             assert await addresses.find("slow.example")
@@ -116,21 +119,41 @@ def test_who_gives_up_waiting_does_not_take_the_name_from_others(
 def test_many_names_wait_for_few_threads_as_long_as_the_resolver_answers(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    def take_a_while(*_arguments: object, **_options: object) -> list[Any]:
-        time.sleep(0.02)
+    answers = threading.Semaphore(0)
+
+    def answer_when_told(*_arguments: object, **_options: object) -> list[Any]:
+        answers.acquire()
         return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", ("127.0.0.1", 0))]
 
-    monkeypatch.setattr(socket, "getaddrinfo", take_a_while)
+    monkeypatch.setattr(socket, "getaddrinfo", answer_when_told)
 
     async def scenario() -> int:
-        addresses = HostAddresses(timeout_seconds=0.25)
+        clock = Clock()
+        addresses = HostAddresses(timeout_seconds=0.01, seconds_now=clock)
         try:
-            finding = (addresses.find(f"host{n}.example") for n in range(500))
+            finding = [asyncio.create_task(addresses.find(f"host{n}.example")) for n in range(100)]
+            for answered in range(10, 101, 10):
+                await asyncio.sleep(0.02)  # whoever has no patience left gives up here
+                answers.release(10)
+                while sum(each.done() for each in finding) < answered:
+                    await asyncio.sleep(0.001)
+                clock.seconds += 0.009
             return len(await asyncio.gather(*finding))
         finally:
+            answers.release(100)
             addresses.close()
 
-    assert asyncio.run(scenario()) == 500
+    assert asyncio.run(scenario()) == 100
+
+
+class Clock:
+    """A clock that is moved by hand, in seconds."""
+
+    def __init__(self) -> None:
+        self.seconds = 0.0
+
+    def __call__(self) -> float:
+        return self.seconds
 
 
 async def _find(addresses: HostAddresses) -> int:

@@ -9,9 +9,7 @@ the first 90 s, while everything starts, and of the last 60 s are not counted.
 
 from __future__ import annotations
 
-import argparse
 import asyncio
-import json
 import os
 import re
 import statistics
@@ -31,6 +29,7 @@ from metrics_pipeline.settings_file import load_settings
 from metrics_pipeline.simulators.device_fleet import Behaviour
 from metrics_pipeline.sources.inventory import Inventory
 from metrics_pipeline.sources.probe_registry import PROBES
+from metrics_pipeline_tests.benchmarks.command_line import parser_of, show
 from metrics_pipeline_tests.running_stack import (
     READY,
     READY_WITHIN_SECONDS,
@@ -135,13 +134,11 @@ def measure(minutes: float) -> dict[str, Any]:
 
 def main() -> None:
     """Measure and print."""
-    assert __doc__ is not None
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = parser_of(__doc__)
     parser.add_argument("--minutes", type=float, default=10, help="how long to watch (10)")
-    parser.add_argument("--json", action="store_true", help="print one JSON object on one line")
     options = parser.parse_args()
     figures = measure(options.minutes)
-    print(json.dumps(figures) if options.json else figures)
+    show(figures, options)
 
 
 if __name__ == "__main__":

@@ -10,8 +10,10 @@ from __future__ import annotations
 import argparse
 import json
 import statistics
+import tempfile
 import time
 from dataclasses import replace
+from pathlib import Path
 
 from metrics_pipeline_tests.orchestration.pipeline import FLEET
 from metrics_pipeline_tests.stack.story import Story, minutely_stack
@@ -38,7 +40,10 @@ def main() -> None:
     parser.add_argument("--cycles", type=int, default=5)
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
-    with minutely_stack(request_timeout_seconds=10) as story:
+    with (
+        tempfile.TemporaryDirectory() as name,
+        minutely_stack(Path(name), request_timeout_seconds=10) as story,
+    ):
         seconds = []
         for cycle in range(options.cycles):
             seconds.append(measure_cycle(story, 14 - cycle % 14))

@@ -9,21 +9,21 @@ stores (three assets, validated, into the embedded store, then the latest values
 each time, for as long as the round lasts; a run does it once in 5 minutes. Without that pause one
 core would be the writer's, and on a small machine the figures would be those of its scheduler.
 
-`--devices` is how many devices are counted, and how many have gauges of their own: 8 each, the
-status and 7 metrics. In a round with a sweep all of them have new values once, which the exporter
-then reads, renders and compresses while it is scraped: once in the seconds of a round, where a
-pipeline has new statuses every 30 s and new metrics every 5 minutes. What the sweep itself costs is
-not in it.
+Everything is on (`everything.py`): `--devices` is how many devices are counted, how many are
+polled and have ten series each, and how many LoRaWAN devices send and have six. In a round with a
+sweep all of them, and every service and SQL set, have new values once, which the exporter then
+reads, renders and compresses while it is scraped: once in the seconds of a round, where a pipeline
+has new samples every 5 s, new statuses every 30 s and new metrics every 5 minutes. What storing
+costs is not in it.
+`freshness_s` is the longest that a value which was stored was not on the page yet, of a count, of a
+sample and of a sweep, `--freshness` times each.
 `sleep_overshoot_p99_ms` is how much longer a sleep took than asked for: the machine's own noise.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
-import math
 import os
-import re
 import statistics
 import subprocess
 import sys
@@ -34,47 +34,39 @@ from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from http.client import HTTPConnection
 from pathlib import Path
-from random import Random
 from urllib.parse import urlsplit
 
 import dagster as dg
-import sqlalchemy as sa
+from dagster._daemon.types import DaemonHeartbeat
 
 from metrics_pipeline.access.environment import (
     SETTINGS_VARIABLE,
     STATE_DIR_VARIABLE,
     make_dagster_home,
 )
-from metrics_pipeline.core.catalog import (
-    CATALOG,
-    DEVICE_METRICS,
-    DEVICE_STATUS,
-    FLEET_COUNTS,
-    ONLINE,
-)
-from metrics_pipeline.core.device_assets import STATUS, metrics_asset
-from metrics_pipeline.core.devices import HOST_METRICS, Device
+from metrics_pipeline.core.catalog import CATALOG, FLEET_COUNTS
 from metrics_pipeline.core.points import Point
 from metrics_pipeline.core.ports import Reading
+from metrics_pipeline.dashboards.families import families
 from metrics_pipeline.settings import Settings
 from metrics_pipeline.settings_file import load_settings
-from metrics_pipeline.storage import device_labels, snapshots
 from metrics_pipeline.storage.open import open_writer
-from metrics_pipeline.storage.operational import SNAPSHOTS, OperationalDatabase
 from metrics_pipeline.storage.writer import Writer
+from metrics_pipeline_tests.benchmarks.command_line import parser_of, show
+from metrics_pipeline_tests.benchmarks.everything import (
+    SETTINGS,
+    pack_devices,
+    queue_line,
+    store_devices,
+    store_samples,
+    store_totals,
+    uptime_line,
+)
+from metrics_pipeline_tests.benchmarks.figures import memory_mb_of, percentile
 from metrics_pipeline_tests.exporter.exporter_process import ExporterProcess, exporter_process
 from metrics_pipeline_tests.exporter.instance_fixtures import Runs
 from metrics_pipeline_tests.servers import wait_until
 
-SETTINGS = """\
-version: 1
-sources:
-  azure_iot_hub: {connection_string: {file: nowhere}}
-  inventory: {database: {url: sqlite:///inventory.sqlite}}
-fleet: {}
-exporter: {port: 0}
-polling: {enabled: true}
-"""
 WRITER_OPTION = "--write-while"
 HEADERS = {
     "Accept": "application/openmetrics-text;version=1.0.0,text/plain;version=0.0.4;q=0.5",
@@ -82,7 +74,18 @@ HEADERS = {
 }
 PAUSE_SECONDS = 0.002
 WRITER_PAUSE_SECONDS = 0.02
+REFRESH_SECONDS = 3.0
+"""As by default."""
 MS = 1000.0
+NOT_SHOWN = {
+    "fetch_latency_seconds",  # by its buckets
+    "metrics_pipeline_exporter_series_dropped",  # none is
+    "metrics_pipeline_spool_oldest_timestamp_seconds",  # nothing waits
+}
+"""Of all families there are; every other has samples on the page."""
+COUNT_GAUGE = "iot_hub_portal_device_count"
+FIRST_FRESH_TURN = 10_000
+"""What is stored to be looked for is stored at no other time."""
 
 
 @dataclass(slots=True)
@@ -91,11 +94,6 @@ class Samples:
 
     scrape_ms: list[float] = field(default_factory=list)
     overshoot_ms: list[float] = field(default_factory=list)
-
-
-def percentile(values: Sequence[float], share: float) -> float:
-    """The smallest value that at least `share` of all are not above."""
-    return sorted(values)[math.ceil(share * len(values)) - 1]
 
 
 def write_counts(writer: Writer, settings: Settings, devices: int, turn: int) -> None:
@@ -108,46 +106,6 @@ def write_counts(writer: Writer, settings: Settings, devices: int, turn: int) ->
             for m in metrics
         )
         writer.write(asset.key, Reading(points))
-
-
-def pack_sweep(devices: int, turn: int) -> dict[str, bytes]:
-    """What one sweep of all devices leaves, by asset, packed as it is stored."""
-    random, now_ns = Random(turn), time.time_ns()
-    status = (
-        Point(DEVICE_STATUS.name, {"device_id": name}, {"status": ONLINE}, now_ns)
-        for name in map(device_name, range(devices))
-    )
-    values = (
-        Point(
-            DEVICE_METRICS.name,
-            {"device_id": name, "metric_name": metric},
-            {"value": random.random() * 100},
-            now_ns,
-        )
-        for name in map(device_name, range(devices))
-        for metric in HOST_METRICS
-    )
-    return {STATUS: snapshots.encode(status), metrics_asset("snmp"): snapshots.encode(values)}
-
-
-def device_name(number: int) -> str:
-    """The id of a device."""
-    return f"device-{number:05}"
-
-
-def write_sweep(settings: Settings, bodies: Mapping[str, bytes], devices: int) -> None:
-    """Store what was packed; the packing is the run's work, and in another process than this."""
-    known = [
-        Device(device_name(n), f"{device_name(n)}.example.org", "192.0.2.1", "router", "snmp")
-        for n in range(devices)
-    ]
-    database = OperationalDatabase(settings.operational_database)
-    with closing(database), database.writing() as connection:
-        for asset, body in bodies.items():
-            old = snapshots.replace(connection, asset, (), time.time_ns())
-            is_this = SNAPSHOTS.c.asset == old.asset
-            connection.execute(sa.update(SNAPSHOTS).where(is_this).values(body=body))
-            device_labels.replace(connection, asset, known)
 
 
 def write_while(flag: Path, devices: int) -> None:
@@ -189,9 +147,10 @@ def scrape_for(seconds: float, connection: HTTPConnection, into: Samples) -> Non
         assert body
 
 
-def prepare(state: Path, devices: int) -> None:
-    """Settings, an instance with finished runs, and the counts of one run."""
-    (state / "settings.yaml").write_text(SETTINGS)
+def prepare(state: Path, devices: int, refresh_seconds: float = REFRESH_SECONDS) -> None:
+    """Settings, an instance with finished runs, and a value of everything."""
+    settings_text = SETTINGS.replace("REFRESH_SECONDS", str(refresh_seconds))
+    (state / "settings.yaml").write_text(settings_text)
     os.environ.update(
         {
             STATE_DIR_VARIABLE: str(state),
@@ -203,10 +162,45 @@ def prepare(state: Path, devices: int) -> None:
         runs = Runs(instance)
         for _ in range(3):
             runs.finish()
+        instance.add_daemon_heartbeat(DaemonHeartbeat(time.time(), "SCHEDULER", None, None))
     settings = load_settings()
     with closing(open_writer(settings.store, settings.operational_database, CATALOG)) as writer:
         write_counts(writer, settings, devices, 0)
-    write_sweep(settings, pack_sweep(devices, 0), devices)
+    store_totals(settings)
+    store_new(settings, pack_devices(devices, 0, time.time_ns()), devices, 0)
+
+
+def store_new(settings: Settings, bodies: Mapping[str, bytes], devices: int, turn: int) -> None:
+    """New values of everything but the counts, which the writer's process stores."""
+    store_samples(settings, turn)
+    store_devices(settings, bodies, devices)
+
+
+def measure_freshness(
+    settings: Settings, exporter: ExporterProcess, devices: int, times: int
+) -> list[float]:
+    """Seconds from when a value was stored until a scrape shows it: a count, a sample, a sweep.
+
+    The exporter has just looked when a value is stored, as it has just shown the one before: each
+    waits as long as there is to wait.
+    """
+    waited = []
+    with closing(open_writer(settings.store, settings.operational_database, CATALOG)) as writer:
+        for turn in range(FIRST_FRESH_TURN, FIRST_FRESH_TURN + times):
+            bodies = pack_devices(devices, turn, time.time_ns())
+            write_counts(writer, settings, turn, 0)
+            waited.append(_seconds_until(f"{COUNT_GAUGE} {float(turn)}", exporter))
+            store_samples(settings, turn)
+            waited.append(_seconds_until(queue_line(turn), exporter))
+            store_devices(settings, bodies, devices)
+            waited.append(_seconds_until(uptime_line(turn), exporter))
+    return waited
+
+
+def _seconds_until(line: str, exporter: ExporterProcess) -> float:
+    began = time.perf_counter()
+    wait_until(lambda: line in page_of(exporter), f"the page has {line}")
+    return time.perf_counter() - began
 
 
 def page_of(exporter: ExporterProcess) -> list[str]:
@@ -217,20 +211,19 @@ def page_of(exporter: ExporterProcess) -> list[str]:
     return [line for line in lines if not line.startswith("#")]
 
 
-def memory_mb_of(pid: int, line: str) -> float:
-    """Resident memory of a process in MB (10^6 bytes), from that line of its status in /proc."""
-    found = re.search(rf"{line}:\s+(\d+) kB", Path(f"/proc/{pid}/status").read_text())
-    assert found is not None
-    return int(found[1]) * 1024 / 1e6
-
-
-def measure(devices: int, rounds: int, seconds: float) -> Mapping[str, float]:
+def measure(
+    devices: int,
+    rounds: int,
+    seconds: float,
+    freshness: int,
+    refresh_seconds: float = REFRESH_SECONDS,
+) -> Mapping[str, float]:
     """The benchmark's figures."""
     at_rest, writing, sweeping = Samples(), Samples(), Samples()
-    sweeps = [pack_sweep(devices, turn) for turn in range(1, 3)]
+    sweeps = [pack_devices(devices, turn, time.time_ns()) for turn in range(1, 3)]
     with tempfile.TemporaryDirectory() as folder:
         state = Path(folder)
-        prepare(state, devices)
+        prepare(state, devices, refresh_seconds)
         flag = state / "write"
         with exporter_process(state) as exporter, writer_process(flag, devices):
             wait_until(lambda: _is_whole(page_of(exporter)), "every gauge is on the page")
@@ -241,26 +234,25 @@ def measure(devices: int, rounds: int, seconds: float) -> Mapping[str, float]:
                     flag.touch()
                     scrape_for(seconds, connection, writing)
                     flag.unlink()
-                    write_sweep(load_settings(), sweeps[turn % 2], devices)
+                    store_new(load_settings(), sweeps[turn % 2], devices, turn)
                     scrape_for(seconds, connection, sweeping)
+            fresh = measure_freshness(load_settings(), exporter, devices, freshness)
             series = len(page_of(exporter))
-            memory_mb = memory_mb_of(exporter.process.pid, "VmRSS")
+            memory_mb = memory_mb_of(exporter.process.pid)
             peak_mb = memory_mb_of(exporter.process.pid, "VmHWM")
     return _figures(at_rest, writing, sweeping) | {
         "rss_mb": round(memory_mb, 1),
         "rss_peak_mb": round(peak_mb, 1),
         "series": series,
+        "freshness_s": round(max(fresh), 2),
+        "freshness_median_s": round(statistics.median(fresh), 2),
         "devices": devices,
     }
 
 
 def _is_whole(page: Sequence[str]) -> bool:
-    text = "".join(page)
-    return (
-        "iot_hub_portal_concentrator_count" in text
-        and "device_up" in text
-        and any(line.startswith("metrics_pipeline_runs_total") for line in page)
-    )
+    shown = {line.partition("{")[0].partition(" ")[0] for line in page}
+    return set(families()) - shown == NOT_SHOWN
 
 
 def _figures(at_rest: Samples, writing: Samples, sweeping: Samples) -> dict[str, float]:
@@ -287,22 +279,22 @@ def _figures(at_rest: Samples, writing: Samples, sweeping: Samples) -> dict[str,
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Print the figures, for people or as one JSON object."""
-    assert __doc__ is not None
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = parser_of(__doc__)
     parser.add_argument("--devices", type=int, default=1000, help="size of the fleet (1000)")
     parser.add_argument("--rounds", type=int, default=4, help="rounds of each kind (4)")
     parser.add_argument("--seconds", type=float, default=4.0, help="length of a round (4)")
-    parser.add_argument("--json", action="store_true", help="print one JSON object on one line")
+    help_text = "how often each kind of value is stored and looked for (5)"
+    parser.add_argument("--freshness", type=int, default=5, help=help_text)
+    help_text = "how often the exporter looks (3)"
+    parser.add_argument("--refresh-seconds", type=float, default=REFRESH_SECONDS, help=help_text)
     parser.add_argument(WRITER_OPTION, type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args(arguments)
     if options.write_while is not None:
         write_while(options.write_while, options.devices)
         return
-    figures = measure(options.devices, options.rounds, options.seconds)
-    if options.json:
-        print(json.dumps(figures))
-    else:
-        print("\n".join(f"{name:40} {value}" for name, value in figures.items()))
+    size = (options.devices, options.rounds, options.seconds, options.freshness)
+    figures = measure(*size, options.refresh_seconds)
+    show(figures, options)
 
 
 if __name__ == "__main__":

@@ -44,6 +44,7 @@ from metrics_pipeline.orchestration.resources import build_resources
 from metrics_pipeline.orchestration.status_grid import StatusGrid
 from metrics_pipeline.settings import Settings
 from metrics_pipeline.storage.open import open_writer
+from metrics_pipeline_tests.benchmarks.command_line import parser_of, show
 from metrics_pipeline_tests.benchmarks.snmp import GENERATION, agents
 from metrics_pipeline_tests.benchmarks.snmp_fleet import (
     COMMUNITY,
@@ -169,11 +170,9 @@ def measure(devices: int, dead_share: float) -> dict[str, Any]:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Print the figures, for people or as one JSON object."""
-    assert __doc__ is not None
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = parser_of(__doc__)
     parser.add_argument("--devices", type=int, default=1000, help="devices of the fleet (1000)")
     parser.add_argument("--dead-share", type=float, default=0.5, help="share that is silent (0.5)")
-    parser.add_argument("--json", action="store_true", help="print one JSON object on one line")
     parser.add_argument("--child", nargs=2, help=argparse.SUPPRESS)
     options = parser.parse_args(arguments)
     if options.child:
@@ -182,10 +181,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             print(json.dumps(run_assets(Path(folder), int(dead_every), generation)))
         return
     figures = measure(options.devices, options.dead_share)
-    if options.json:
-        print(json.dumps(figures))
-    else:
-        print("\n".join(f"{name:28} {value}" for name, value in figures.items()))
+    show(figures, options)
 
 
 if __name__ == "__main__":

@@ -8,8 +8,6 @@ the peer's are made inside the measurement, because it has no other way to take 
 
 from __future__ import annotations
 
-import argparse
-import json
 from collections.abc import Sequence
 from typing import Any
 
@@ -17,6 +15,7 @@ from influxdb_client.client.write import point as influxdb_client_point
 
 from metrics_pipeline.core.line_protocol import render
 from metrics_pipeline.core.points import Point
+from metrics_pipeline_tests.benchmarks.command_line import parser_of, show
 from metrics_pipeline_tests.benchmarks.interleaved import measure_cpu_seconds
 
 # The client's methods have no annotations.
@@ -72,17 +71,12 @@ def measure(count: int, rounds: int) -> dict[str, Any]:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Print the figures, for people or as one JSON object."""
-    assert __doc__ is not None
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = parser_of(__doc__)
     parser.add_argument("--points", type=int, default=20_000, help="points in a round (20000)")
     parser.add_argument("--rounds", type=int, default=9, help="rounds to take the median of (9)")
-    parser.add_argument("--json", action="store_true", help="print one JSON object on one line")
     options = parser.parse_args(arguments)
     figures = measure(options.points, options.rounds)
-    if options.json:
-        print(json.dumps(figures))
-    else:
-        print("\n".join(f"{name:24} {value}" for name, value in figures.items()))
+    show(figures, options)
 
 
 if __name__ == "__main__":

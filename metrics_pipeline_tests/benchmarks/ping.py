@@ -11,9 +11,7 @@ of its process is in its figures; the start of ours and the imports are not.
 
 from __future__ import annotations
 
-import argparse
 import asyncio
-import json
 import resource
 import statistics
 import subprocess
@@ -25,6 +23,7 @@ from typing import Any
 
 from metrics_pipeline.core.devices import PING_METRICS, Device
 from metrics_pipeline.sources.ping import Ping, PingSettings
+from metrics_pipeline_tests.benchmarks.command_line import parser_of, show
 from metrics_pipeline_tests.benchmarks.interleaved import measure_cpu_seconds
 from metrics_pipeline_tests.servers import require
 
@@ -115,17 +114,12 @@ def _finding_all(call: Callable[[], int], count: int) -> Callable[[], None]:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Print the figures, for people or as one JSON object."""
-    assert __doc__ is not None
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = parser_of(__doc__)
     parser.add_argument("--hosts", type=int, default=10_000, help="hosts in a round (10000)")
     parser.add_argument("--rounds", type=int, default=5, help="rounds to take the median of (5)")
-    parser.add_argument("--json", action="store_true", help="print one JSON object on one line")
     options = parser.parse_args(arguments)
     figures = measure(options.hosts, options.rounds)
-    if options.json:
-        print(json.dumps(figures))
-    else:
-        print("\n".join(f"{name:24} {value}" for name, value in figures.items()))
+    show(figures, options)
 
 
 if __name__ == "__main__":

@@ -64,6 +64,7 @@ from metrics_pipeline.sources.snmp_settings import SnmpCommunity, SnmpSettings, 
 from metrics_pipeline.storage.embedded import EmbeddedStore, EmbeddedStoreSettings
 from metrics_pipeline.storage.open import open_writer
 from metrics_pipeline.storage.writer import Writer
+from metrics_pipeline_tests.benchmarks.command_line import parser_of, show
 from metrics_pipeline_tests.benchmarks.snmp_fleet import (
     COMMUNITY,
     PASSWORD,
@@ -317,12 +318,10 @@ def _summary(taken: Mapping[str, Sequence[Mapping[str, float]]], devices: int) -
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Print the figures, for people or as one JSON object."""
-    assert __doc__ is not None
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = parser_of(__doc__)
     parser.add_argument("--devices", type=int, default=1000, help="devices in a sweep (1000)")
     parser.add_argument("--dead-share", type=float, default=0.1, help="share that is silent (0.1)")
     parser.add_argument("--rounds", type=int, default=3, help="rounds to take the median of (3)")
-    parser.add_argument("--json", action="store_true", help="print one JSON object on one line")
     parser.add_argument("--child", nargs=5, help=argparse.SUPPRESS)
     options = parser.parse_args(arguments)
     if options.child:
@@ -330,10 +329,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         print(json.dumps(_run_here(what, Fleet(folder, *map(int, numbers)))))
         return
     figures = measure(options.devices, options.dead_share, options.rounds)
-    if options.json:
-        print(json.dumps(figures))
-    else:
-        print("\n".join(f"{name:28} {value}" for name, value in figures.items()))
+    show(figures, options)
 
 
 if __name__ == "__main__":

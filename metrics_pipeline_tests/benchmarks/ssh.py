@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import json
 import os
 import resource
 import statistics
@@ -31,6 +30,7 @@ from metrics_pipeline.core.devices import HOST_METRICS, Device
 from metrics_pipeline.simulators.ssh_host import SimulatedHost, SshHosts
 from metrics_pipeline.sources.ssh import SCRIPT, Ssh
 from metrics_pipeline.sources.ssh_settings import SshLogin, SshSettings
+from metrics_pipeline_tests.benchmarks.command_line import parser_of, show
 from metrics_pipeline_tests.servers import require
 from metrics_pipeline_tests.sshd import make_key
 
@@ -181,12 +181,10 @@ def measure(count: int, in_flight: int, rounds: int) -> dict[str, float]:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Print the figures, for people or as one JSON object."""
-    assert __doc__ is not None
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = parser_of(__doc__)
     parser.add_argument("--hosts", type=int, default=200, help="hosts to poll (200)")
     parser.add_argument("--in-flight", type=int, default=100, help="polls at a time (100)")
     parser.add_argument("--rounds", type=int, default=3, help="rounds to take the median of (3)")
-    parser.add_argument("--json", action="store_true", help="print one JSON object on one line")
     parser.add_argument("--serve", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args(arguments)
     if options.serve:
@@ -194,10 +192,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         return
     os.environ.pop("SSH_AUTH_SOCK", None)
     figures = measure(options.hosts, options.in_flight, options.rounds)
-    if options.json:
-        print(json.dumps(figures))
-    else:
-        print("\n".join(f"{name:24} {value}" for name, value in figures.items()))
+    show(figures, options)
 
 
 if __name__ == "__main__":

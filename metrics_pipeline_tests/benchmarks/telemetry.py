@@ -21,7 +21,6 @@ one second before its end until the second had caught up.
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import json
 import multiprocessing
@@ -42,6 +41,7 @@ from metrics_pipeline.core.telemetry import BatchLimits
 from metrics_pipeline.ingestion import IngestionReport
 from metrics_pipeline.simulators.event_hub.process import EventHubProcess, event_hub_process
 from metrics_pipeline.storage.embedded import EmbeddedStoreSettings
+from metrics_pipeline_tests.benchmarks.command_line import parser_of, show
 from metrics_pipeline_tests.ingestion.ingesting import Pipeline, events, pipeline
 
 PARTITIONS = 4
@@ -251,19 +251,14 @@ def _count(made: Pipeline) -> tuple[int, int]:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Print the figures, for people or as one JSON object."""
-    assert __doc__ is not None
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = parser_of(__doc__)
     parser.add_argument("--events", type=int, default=1_000_000, help="the backlog (1000000)")
     parser.add_argument("--rate", type=int, default=200, help="events a second (200); 0: skip it")
-    parser.add_argument("--json", action="store_true", help="print one JSON object on one line")
     options = parser.parse_args(arguments)
     figures = measure_drain(options.events)
     if options.rate:
         figures |= measure_latency(options.rate)
-    if options.json:
-        print(json.dumps(figures))
-    else:
-        print("\n".join(f"{name:24} {value}" for name, value in figures.items()))
+    show(figures, options)
 
 
 if __name__ == "__main__":

@@ -14,8 +14,6 @@ ten seconds after it; `steady_p99_s` of the others. The first run is not counted
 
 from __future__ import annotations
 
-import argparse
-import json
 import statistics
 import sys
 import tempfile
@@ -28,6 +26,7 @@ import yaml
 
 from metrics_pipeline.core.validation import NS_PER_SECOND
 from metrics_pipeline.simulators.event_hub.process import EventHubProcess, event_hub_process
+from metrics_pipeline_tests.benchmarks.command_line import parser_of, show
 from metrics_pipeline_tests.benchmarks.telemetry import look, measured_pipeline, p99, send
 from metrics_pipeline_tests.ingestion.ingesting import Pipeline
 from metrics_pipeline_tests.running_stack import (
@@ -119,14 +118,12 @@ def _is_near(at: float, ends: Sequence[float]) -> bool:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Measure and print."""
-    assert __doc__ is not None
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = parser_of(__doc__)
     parser.add_argument("--handovers", type=int, default=5, help="from run to run (5)")
     parser.add_argument("--rate", type=int, default=200, help="events a second (200)")
-    parser.add_argument("--json", action="store_true", help="print one JSON object on one line")
     options = parser.parse_args(arguments)
     figures = measure(options.handovers, options.rate)
-    print(json.dumps(figures) if options.json else figures)
+    show(figures, options)
 
 
 if __name__ == "__main__":

@@ -61,6 +61,13 @@ def test_nothing_new_leaves_everything_as_it_was() -> None:
     assert merge_latest(old, []) == old
 
 
+def test_what_is_no_more_is_gone_where_all_there_is_was_read() -> None:
+    old = counts({"device_count": 15, "edge_device_count": 3}, 1)
+    new = counts({"device_count": 8}, 2, "aws")
+    merged = merge_latest([old], [new], {(old.measurement, "device_count")})
+    assert merged == (new, counts({"edge_device_count": 3}, 1))
+
+
 @given(st.lists(POINTS), st.lists(POINTS))
 def test_merging_loses_no_field_and_keeps_all_that_is_new(
     old: list[Point], new: list[Point]

@@ -11,14 +11,20 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from graphlib import TopologicalSorter
 from pathlib import Path
 from shutil import copy
 from typing import Any
 
+import sqlalchemy as sa
+
+from metrics_pipeline.stack.layout import LOOPBACK
 from metrics_pipeline.stack.processes import Child
 from metrics_pipeline_tests.docker.container_files import (
+    DOCKER,
     OURS,
     REPOSITORY,
     SERVICES,
@@ -27,11 +33,13 @@ from metrics_pipeline_tests.docker.container_files import (
     last_stage,
     named_volumes,
 )
+from metrics_pipeline_tests.postgresql import PostgresqlServer
 
 OWN = re.compile(r"(?<![\w/.])/(etc|run)/")
 OF_THE_IMAGE = re.compile(r"(?<![\w/.])/var/lib/")
 BINARIES = Path(sys.executable).parent
 HEALTH_CHECK_SECONDS = 60.0
+WELL_WITHIN_SECONDS = 180.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +99,11 @@ class Container:
         return OWN.sub(lambda found: f"{self.root}{found.group()}", text)
 
     def put(self, inside: str, source: Path) -> None:
-        """Put a translated copy of a file into it."""
+        """Put a translated copy of a file into it, or of every file of a folder."""
+        if source.is_dir():
+            for file in source.iterdir():
+                self.put(f"{inside}/{file.name}", file)
+            return
         target = self.root / inside.lstrip("/")
         target.parent.mkdir(parents=True, exist_ok=True)
         target.write_text(self.translate(source.read_text()))
@@ -117,7 +129,11 @@ class Container:
         return Child.start(self.name, self.command(), self.environment(), self.root.parent)
 
     def is_healthy(self) -> bool:
-        """What its health check says."""
+        """What its health check says, after the time between two checks of one that starts.
+
+        As in an engine: a check is a process that takes as much CPU as the start it waits for.
+        """
+        time.sleep(float(self.service["healthcheck"]["start_interval"].removesuffix("s")))
         check = subprocess.run(
             self._natively(self.service["healthcheck"]["test"][1:]),
             check=False,
@@ -131,3 +147,43 @@ class Container:
     def _natively(self, command: Sequence[str]) -> Sequence[str]:
         program, *arguments = (self.translate(word) for word in command)
         return [str(BINARIES / program), *arguments]
+
+
+def make_secrets(folder: Path, **known: str) -> Path:
+    """As docker/make-secrets does. `known` are there before: what only the operator has."""
+    folder.mkdir()
+    for name, secret in known.items():
+        (folder / name).write_text(secret)
+    subprocess.run([DOCKER / "make-secrets", folder], check=True, capture_output=True)
+    return folder
+
+
+def prepare_postgresql(
+    server: PostgresqlServer, password: str, role: str = "LOGIN SUPERUSER"
+) -> None:
+    """What the image of PostgreSQL does on an empty volume, and one concentrator."""
+    server.execute(
+        f"CREATE ROLE metrics {role} PASSWORD '{password}'",
+        "CREATE DATABASE metrics OWNER metrics",
+    )
+    engine = sa.create_engine(f"postgresql://metrics:{password}@{LOOPBACK}:{server.port}/metrics")
+    with engine.begin() as connection:
+        connection.exec_driver_sql((DOCKER / "postgres" / "inventory.sql").read_text())
+        connection.exec_driver_sql(
+            "INSERT INTO concentrators (id, name, eui) VALUES ('a', 'Roof', '00800000A0001234')"
+        )
+    engine.dispose()
+
+
+def start_in_order(containers: Mapping[str, Container], children: dict[str, Child]) -> None:
+    """Start each as soon as the ones of ours that it waits for are well."""
+    needs = {name: set(SERVICES[name].get("depends_on", ())) & set(OURS) for name in containers}
+    order = TopologicalSorter(needs)
+    order.prepare()
+    while order.is_active():
+        names = order.get_ready()
+        for name in names:
+            children[name] = containers[name].start()
+        for name in names:
+            children[name].wait_until(containers[name].is_healthy, WELL_WITHIN_SECONDS)
+            order.done(name)

@@ -128,7 +128,7 @@ def test_what_a_service_uses_is_declared(service: Mapping[str, Any]) -> None:
 def test_a_service_has_exactly_the_secrets_its_environment_names_or_its_settings_read(
     service: Mapping[str, Any],
 ) -> None:
-    """Of ours only the code server reads sources and stores; the exporter has no need to."""
+    """Of ours only the code server reads sources; it and the gateway write into the stores."""
     named = {w.removeprefix(SECRETS) for w in words_of(service) if w.startswith(SECRETS)}
     given = set(service.get("secrets", ()))
     if service is SERVICES["code-server"]:
@@ -136,6 +136,8 @@ def test_a_service_has_exactly_the_secrets_its_environment_names_or_its_settings
         named |= {w.removeprefix(SECRETS) for w in settings if w.startswith(SECRETS)}
     if service is SERVICES["exporter"]:
         named.add("postgres_password")
+    if service is SERVICES["gateway"]:
+        named |= {"postgres_password", "influxdb_token", "robot_token"}
     assert given == named
 
 
@@ -157,7 +159,7 @@ def test_no_two_services_publish_the_same_port() -> None:
 
 def test_databases_and_the_code_server_are_not_published() -> None:
     published = {name for name, service in SERVICES.items() if "ports" in service}
-    assert published == {"webserver", "exporter", "prometheus", "grafana"}
+    assert published == {"webserver", "exporter", "gateway", "prometheus", "grafana"}
     assert COMPOSE["networks"]["databases"] == {"internal": True}
     for name in ("postgres", "influxdb"):
         assert SERVICES[name]["networks"] == ["databases"]
@@ -171,7 +173,14 @@ def test_the_image_carries_the_version_of_the_package() -> None:
 def test_what_runs_print_is_where_the_webserver_looks() -> None:
     storage = image_environment()["DAGSTER_HOME"] + "/storage"
     for name in ("code-server", "webserver"):
-        assert named_volumes(SERVICES[name]) == {storage: "compute_logs"}
+        assert named_volumes(SERVICES[name])[storage] == "compute_logs"
+
+
+def test_the_exporter_looks_at_the_spool_that_runs_and_samples_fill() -> None:
+    directory = image_environment()["METRICS_PIPELINE_STATE_DIR"] + "/spool"
+    for name in ("code-server", "exporter"):
+        assert named_volumes(SERVICES[name])[directory].partition(":")[0] == "spool"
+    assert directory in (DOCKER / "Dockerfile").read_text()
 
 
 def test_the_store_makes_every_bucket_of_the_catalogue() -> None:
@@ -215,7 +224,8 @@ def test_make_secrets_makes_each_secret_but_those_only_the_operator_has(tmp_path
     made = {path.name: path.read_text() for path in folder.iterdir()}
     assert done.returncode == 1
     assert all(f"missing {folder}/{name}" in done.stderr for name in OF_THE_OPERATOR)
-    assert {*made, *OF_THE_OPERATOR} == set(COMPOSE["secrets"])
+    workers = yaml.safe_load((DOCKER / "workers.yaml").read_text())
+    assert {*made, *OF_THE_OPERATOR} == {*COMPOSE["secrets"], *workers["secrets"]}
     assert len(set(made.values())) == len(made)
     assert all(
         len(value) >= 64 and value not in done.stdout + done.stderr for value in made.values()
@@ -246,6 +256,38 @@ def test_make_secrets_refuses_a_password_that_would_break_the_url(tmp_path: Path
     assert "part of a URL" in done.stderr
     assert "p@ss" not in done.stdout + done.stderr
     assert not (tmp_path / "dagster_postgres_url").exists()
+
+
+@pytest.mark.parametrize("new", ["another-password", "suffix"])
+def test_make_secrets_says_that_the_url_has_an_old_password(tmp_path: Path, new: str) -> None:
+    for name in OF_THE_OPERATOR:
+        (tmp_path / name).write_text(f"the key of {name}")
+    assert make_secrets(tmp_path).returncode == 0
+    password, url = tmp_path / "postgres_password", tmp_path / "dagster_postgres_url"
+    replaced = password.read_text()[8:] if new == "suffix" else new
+    password.chmod(0o600)
+    password.write_text(replaced)
+    before = url.read_text()
+
+    done = make_secrets(tmp_path)
+
+    assert done.returncode == 1
+    assert f"{url} has another password than {password}" in done.stderr
+    assert replaced not in done.stdout + done.stderr
+    assert url.read_text() == before
+    url.unlink()
+    assert make_secrets(tmp_path).returncode == 0
+    assert f":{replaced}@" in url.read_text()
+
+
+def test_make_secrets_takes_a_url_with_another_host_and_tls(tmp_path: Path) -> None:
+    for name in OF_THE_OPERATOR:
+        (tmp_path / name).write_text(f"the key of {name}")
+    (tmp_path / "postgres_password").write_text("p4ss")
+    url = "postgresql://metrics:p4ss@pg.example.net:5432/metrics?sslmode=verify-full"
+    (tmp_path / "dagster_postgres_url").write_text(url)
+    assert make_secrets(tmp_path).returncode == 0
+    assert (tmp_path / "dagster_postgres_url").read_text() == url
 
 
 def test_git_ignores_the_secrets() -> None:
@@ -314,6 +356,18 @@ def test_promtool_accepts_the_configuration_of_prometheus() -> None:
         command, check=False, capture_output=True, text=True, env={"PATH": os.environ["PATH"]}
     )
     assert checked.returncode == 0, checked.stdout + checked.stderr
+
+
+def test_the_alertmanager_in_the_comment_is_a_configuration_of_prometheus(tmp_path: Path) -> None:
+    text = (DOCKER / "prometheus.yml").read_text()
+    assert "alerting" not in yaml.safe_load(text)
+    with_it = tmp_path / "prometheus.yml"
+    with_it.write_text(re.sub(r"^# (alerting:| +\S)", r"\1", text, flags=re.MULTILINE))
+    command = [require("promtool"), "check", "config", "--syntax-only", str(with_it)]
+    checked = subprocess.run(command, check=False, capture_output=True, text=True)
+    assert checked.returncode == 0, checked.stdout + checked.stderr
+    (manager,) = yaml.safe_load(with_it.read_text())["alerting"]["alertmanagers"]
+    assert manager["static_configs"] == [{"targets": ["alertmanager:9093"]}]
 
 
 def test_prometheus_scrapes_the_exporter_where_it_listens() -> None:

@@ -13,9 +13,11 @@ from dagster._core.remote_origin import (
     RemoteRepositoryOrigin,
 )
 
+from metrics_pipeline.access.database import DatabaseSettings
 from metrics_pipeline.access.environment import make_dagster_home
 from metrics_pipeline.core.fleet import JOB
 from metrics_pipeline.exporter.instance_reader import InstanceReader
+from metrics_pipeline.storage.operational import OperationalDatabase
 
 
 class Broken(Exception):
@@ -101,13 +103,18 @@ def runs(dagster_home: Path) -> Iterator[Runs]:
 
 
 @contextmanager
-def open_reader() -> Iterator[InstanceReader]:
-    with closing(InstanceReader([JOB])) as reader:
+def open_reader(folder: Path) -> Iterator[InstanceReader]:
+    """The exporter's reader, which counts in a database in `folder`."""
+    settings = DatabaseSettings(url=f"sqlite:///{folder}/operational.sqlite")
+    with (
+        closing(OperationalDatabase(settings)) as operational,
+        closing(InstanceReader([JOB], operational)) as reader,
+    ):
         yield reader
 
 
 @pytest.fixture
 def reader(dagster_home: Path) -> Iterator[InstanceReader]:
     """The exporter's reader of that instance."""
-    with open_reader() as opened:
+    with open_reader(dagster_home) as opened:
         yield opened

@@ -23,6 +23,7 @@ from metrics_pipeline.exporter.app import build_app
 from metrics_pipeline.exporter.instance_reader import InstanceReader
 from metrics_pipeline.exporter.page import OPENMETRICS, TEXT
 from metrics_pipeline.exporter.refresher import Refresher
+from metrics_pipeline.exporter.status_page import StatusPage
 from metrics_pipeline.storage.operational import OperationalDatabase
 from metrics_pipeline_tests.servers import wait_until
 
@@ -32,9 +33,10 @@ USER, PASSWORD = "prometheus", "påss:wörd"
 @pytest.fixture
 def refresher(tmp_path: Path, dagster_home: Path) -> Iterator[Refresher]:
     """One that has not looked yet."""
+    operational = OperationalDatabase(DatabaseSettings(url=f"sqlite:///{tmp_path}/o.sqlite"))
     made = Refresher(
-        operational=OperationalDatabase(DatabaseSettings(url=f"sqlite:///{tmp_path}/o.sqlite")),
-        instance=InstanceReader([]),
+        operational=operational,
+        instance=InstanceReader([], operational),
         catalog=CATALOG,
         assets={},
         max_series=10,
@@ -44,9 +46,11 @@ def refresher(tmp_path: Path, dagster_home: Path) -> Iterator[Refresher]:
 
 
 @contextlib.contextmanager
-def serving(refresher: Refresher, credentials: str | None = None) -> Iterator[httpx.Client]:
+def serving(
+    refresher: Refresher, credentials: str | None = None, status_page: StatusPage | None = None
+) -> Iterator[httpx.Client]:
     """A client of the application behind a real server."""
-    config = uvicorn.Config(build_app(refresher, credentials), log_config=None)
+    config = uvicorn.Config(build_app(refresher, credentials, status_page), log_config=None)
     server = uvicorn.Server(config)
     with socket.create_server(("127.0.0.1", 0)) as listener:
         thread = threading.Thread(target=server.run, args=([listener],))

@@ -14,11 +14,10 @@ from dagster._daemon.types import DaemonHeartbeat
 
 from metrics_pipeline.core.fleet import JOB
 from metrics_pipeline.exporter.instance_reader import (
+    MAX_FAILURE_CHARACTERS,
     NO_RUNS,
     WINDOW,
     InstanceReader,
-    JobState,
-    advance,
 )
 from metrics_pipeline_tests.exporter.instance_fixtures import Runs, another_job, open_reader
 
@@ -80,13 +79,13 @@ def test_the_duration_is_that_of_the_run_that_ended_last(
 
 
 def test_a_tag_that_is_added_to_an_old_run_does_not_make_it_the_last(
-    runs: Runs, reader: InstanceReader
+    runs: Runs, reader: InstanceReader, dagster_home: Path
 ) -> None:
     old = runs.finish()
     runs.finish()
     before = reader.read().jobs[JOB]
     runs.instance.add_run_tags(old, {"note": "looked at"})
-    with open_reader() as fresh:
+    with open_reader(dagster_home) as fresh:
         assert fresh.read().jobs[JOB] == before
 
 
@@ -175,7 +174,8 @@ def test_runs_are_counted_only_after_another_has_finished(
     asked.clear()
     with watching_queries(asked.append):
         reader.read()
-    assert len(asked) == 7, asked  # and one count for each way to end, and a second look
+    there = [statement for statement in asked if "point_tallies" not in statement]
+    assert len(there) < 20, there  # beside the three a look at the runs, and how far is counted
 
 
 def test_a_run_that_finishes_while_runs_are_counted_is_counted_once(
@@ -187,36 +187,66 @@ def test_a_run_that_finishes_while_runs_are_counted_is_counted_once(
     still_to_come = [runs.wait_in_queue()]
 
     def finish_one(statement: str) -> None:
-        if "count(*)" in statement and still_to_come:
+        if "point_tallies" in statement and still_to_come:
             runs.instance.report_run_canceled(still_to_come.pop())
 
     with watching_queries(finish_one):
-        assert counts(reader)["canceled"] == 1
+        assert counts(reader)["canceled"] == 2
     assert counts(reader)["canceled"] == 3
     assert counts(reader)["canceled"] == 3
 
 
-@pytest.mark.parametrize(
-    ("known", "newest", "counted", "expected"),
-    [
-        (NO_RUNS, {1: "success"}, {"success": 1}, {"success": 1}),
-        (NO_RUNS, {90: "success"}, {"success": 50}, {"success": 50}),
-        (JobState({1: "success"}, 1.0, {"success": 1}), {}, {"success": 0}, {"success": 1}),
-    ],
-)
-def test_counts_never_fall(
-    known: JobState,
-    newest: Mapping[int, str],
-    counted: Mapping[str, int],
-    expected: Mapping[str, int],
+def test_what_was_counted_outlives_the_runs_and_the_exporter(
+    runs: Runs, dagster_home: Path
 ) -> None:
-    assert advance(known, newest, counted) == expected
+    ids = [runs.finish(), runs.finish(fails=True), runs.cancel()]
+    with open_reader(dagster_home) as reader:
+        expected = counts(reader)
+    for run_id in ids:
+        runs.instance.delete_run(run_id)
+    with open_reader(dagster_home) as reader:
+        assert reader.read().jobs[JOB].runs == {}  # nothing of this job is there to be counted
+        runs.finish()
+        assert counts(reader) == {**expected, "success": 2}
+    with open_reader(dagster_home) as reader:
+        assert counts(reader) == {**expected, "success": 2}
+
+
+def test_two_exporters_show_the_same_and_count_no_run_twice(runs: Runs, dagster_home: Path) -> None:
+    with open_reader(dagster_home) as one, open_reader(dagster_home) as other:
+        for number in range(1, 4):
+            runs.cancel()
+            assert counts(one) == counts(other) == {"success": 0, "failure": 0, "canceled": number}
+
+
+def test_counts_stay_while_the_operational_database_is_gone_and_are_made_up_for(
+    runs: Runs, reader: InstanceReader, dagster_home: Path
+) -> None:
+    runs.cancel()
+    assert counts(reader)["canceled"] == 1
+    file = dagster_home / "operational.sqlite"
+    file.rename(away := dagster_home / "away")
+    file.mkdir()
+    runs.cancel()
+    assert counts(reader)["canceled"] == 1
+    file.rmdir()
+    away.rename(file)
+    assert counts(reader)["canceled"] == 2
 
 
 def test_heartbeats_are_when_a_daemon_was_last_alive(runs: Runs, reader: InstanceReader) -> None:
     alive_at = datetime.fromisoformat("2024-02-01T00:00:00Z").timestamp()
     runs.instance.add_daemon_heartbeat(DaemonHeartbeat(alive_at, "SCHEDULER", None, None))
     assert reader.read().heartbeats == {"SCHEDULER": alive_at}
+
+
+def test_a_daemon_that_is_not_asked_for_any_more_is_not_shown(
+    runs: Runs, reader: InstanceReader
+) -> None:
+    alive_at = datetime.fromisoformat("2024-02-01T00:00:00Z").timestamp()
+    for kind in ("SENSOR", "QUEUE_OF_OLD"):
+        runs.instance.add_daemon_heartbeat(DaemonHeartbeat(alive_at, kind, None, None))
+    assert reader.read().heartbeats == {"SENSOR": alive_at}
 
 
 def test_where_the_instance_is_can_be_told(reader: InstanceReader, dagster_home: Path) -> None:
@@ -247,3 +277,49 @@ def test_a_database_of_runs_that_is_garbage_is_an_error_and_passes(
         reader.read()
     file.write_bytes(good)
     assert reader.read() == expected
+
+
+def test_the_last_run_that_failed_is_told_with_what_its_step_said(
+    runs: Runs, reader: InstanceReader
+) -> None:
+    failed = runs.finish(fails=True)
+    last = runs.finish()
+    state = reader.read().jobs[JOB]
+    assert state.last is not None
+    assert (state.last.run_id, state.last.status) == (last, "success")
+    assert state.failure is not None
+    assert state.failure.run.run_id == failed
+    assert state.failure.text.startswith("count: ")
+    assert "Broken" in state.failure.text
+
+
+def test_a_failure_is_read_once_and_stays_when_its_run_is_deleted(
+    runs: Runs, reader: InstanceReader
+) -> None:
+    failed = runs.finish(fails=True)
+    known = reader.read().jobs[JOB].failure
+    runs.instance.delete_run(failed)
+    runs.finish()
+    assert known is not None
+    assert reader.read().jobs[JOB].failure is known
+
+
+def test_a_run_that_was_killed_is_told_in_the_words_of_dagster(
+    runs: Runs, reader: InstanceReader
+) -> None:
+    runs.instance.report_run_failed(runs.wait_in_queue(), "the worker is gone, password=hunter2")
+    failure = reader.read().jobs[JOB].failure
+    assert failure is not None
+    assert failure.text == "the worker is gone, password=***"
+
+
+def test_a_long_reason_is_cut_after_its_secrets_are_gone(
+    runs: Runs, reader: InstanceReader
+) -> None:
+    reason = "x" * (MAX_FAILURE_CHARACTERS - 15) + " postgresql://me:hunter2@db/"
+    runs.instance.report_run_failed(runs.wait_in_queue(), reason)
+    failure = reader.read().jobs[JOB].failure
+    assert failure is not None
+    assert len(failure.text) == MAX_FAILURE_CHARACTERS + 1
+    assert failure.text.endswith("…")
+    assert "hunter" not in failure.text

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
+import textwrap
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +20,9 @@ from metrics_pipeline_tests.exporter.exporter_process import (
 )
 from metrics_pipeline_tests.servers import (
     PLAIN_HTTP,
-    answering_url,
+    prometheus,
     require,
-    running,
+    self_signed,
     wait_until,
 )
 
@@ -28,72 +30,73 @@ PASSWORD = "påss:wörd"
 COUNTS = {"device_count": 15, "connected_device_count": 8}
 
 
-def configure(folder: Path, targets: dict[str, dict[str, Any]]) -> Path:
+def configuration(targets: dict[str, dict[str, Any]]) -> dict[str, Any]:
     """A configuration with one job for each of `targets`: its address, and how to scrape it."""
     jobs = [
         {"job_name": name, "static_configs": [{"targets": [job.pop("target")]}], **job}
         for name, job in targets.items()
     ]
-    file = folder / "prometheus.yml"
-    file.write_text(
-        yaml.safe_dump(
-            {
-                "global": {"scrape_interval": "200ms", "scrape_timeout": "200ms"},
-                "scrape_configs": jobs,
-            }
-        )
-    )
-    return file
+    often = {"scrape_interval": "200ms", "scrape_timeout": "200ms"}
+    return {"global": often, "scrape_configs": jobs}
 
 
-def query(prometheus: str, expression: str) -> dict[str, float]:
+def documented(state: Path, target: str, certificate: str) -> dict[str, Any]:
+    """The job of docs/production.md, with the addresses of this machine."""
+    page = (Path(__file__).parents[2] / "docs/production.md").read_text()
+    [block] = re.findall(r"^    scrape_configs:\n((?:     .*\n)+)", page, re.MULTILINE)
+    [job] = yaml.safe_load(textwrap.dedent(block))
+    assert job["static_configs"] == [{"targets": ["exporter.example.net:9464"]}]
+    job["tls_config"]["ca_file"] = certificate
+    job["basic_auth"]["password_file"] = str(state / "password")
+    return {"target": target, "scheme": job["scheme"]} | {
+        key: job[key] for key in ("tls_config", "basic_auth")
+    }
+
+
+def query(url: str, expression: str) -> dict[str, float]:
     """The value of `expression` in each scraped job."""
-    reply = PLAIN_HTTP.get(f"{prometheus}/api/v1/query", params={"query": expression})
+    reply = PLAIN_HTTP.get(f"{url}/api/v1/query", params={"query": expression})
     rows = reply.json()["data"]["result"]
     return {row["metric"]["job"]: float(row["value"][1]) for row in rows}
 
 
-def test_prometheus_scrapes_the_gauges_and_over_basic_auth(tmp_path: Path) -> None:
-    program = require("prometheus")
+def test_prometheus_scrapes_over_tls_with_a_password(tmp_path: Path) -> None:
     state = tmp_path / "state"
     auth = {"username": "prometheus", "password": {"file": "password"}}
-    write_settings(state, {"basic_auth": auth})
+    state.mkdir()
+    certificate = str(self_signed(state))
+    tls = {"certificate_file": certificate, "key_file": certificate}
+    write_settings(state, {"basic_auth": auth, "tls": tls})
     (state / "password").write_text(PASSWORD)
     store_counts(state, 5 * 10**9, **COUNTS)
     with exporter_process(state) as exporter:
-        target = exporter.url.removeprefix("http://").removesuffix("/metrics")
+        target = exporter.url.removeprefix("https://").removesuffix("/metrics")
         known = {"username": "prometheus", "password_file": str(state / "password")}
         stranger = {"username": "prometheus", "password": "guessed"}
-        config = configure(
-            tmp_path,
+        here = {"target": target, "scheme": "https", "tls_config": {"ca_file": certificate}}
+        nobody = dict.fromkeys(("stranger", "without the certificate", "in the clear"), 0.0)
+        config = configuration(
             {
-                "known": {"target": target, "basic_auth": known},
-                "stranger": {"target": target, "basic_auth": stranger},
-            },
+                "known": documented(state, target, certificate),
+                "stranger": {**here, "basic_auth": stranger},
+                "without the certificate": {**here, "basic_auth": known, "tls_config": {}},
+                "in the clear": {**here, "basic_auth": known, "scheme": "http"},
+            }
         )
-        argv = [
-            program,
-            f"--config.file={config}",
-            f"--storage.tsdb.path={tmp_path / 'data'}",
-            "--web.listen-address=127.0.0.1:0",
-        ]
-        with running(argv) as pid:
-            prometheus = answering_url(pid, "/-/ready")
+        with prometheus(tmp_path, config) as url:
             wait_until(
-                lambda: query(prometheus, "iot_hub_portal_device_count") == {"known": 15.0},
+                lambda: query(url, "iot_hub_portal_device_count") == {"known": 15.0},
                 "Prometheus has the count",
             )
-            assert query(prometheus, "iot_hub_portal_connected_device_count") == {"known": 8.0}
-            assert query(prometheus, "metrics_pipeline_last_success_timestamp_seconds") == {
-                "known": 5.0
-            }
+            assert query(url, "iot_hub_portal_connected_device_count") == {"known": 8.0}
+            assert query(url, "metrics_pipeline_last_success_timestamp_seconds") == {"known": 5.0}
             wait_until(
-                lambda: query(prometheus, "up") == {"known": 1.0, "stranger": 0.0},
-                "Prometheus has tried both",
+                lambda: query(url, "up") == {"known": 1.0, **nobody},
+                "Prometheus has tried all",
             )
             store_counts(state, 6 * 10**9, device_count=0, connected_device_count=0)
             wait_until(
-                lambda: query(prometheus, "iot_hub_portal_device_count") == {"known": 0.0},
+                lambda: query(url, "iot_hub_portal_device_count") == {"known": 0.0},
                 "Prometheus has the count that fell",
             )
 

@@ -22,7 +22,7 @@ from metrics_pipeline.core.points import Point
 from metrics_pipeline.exporter.instance_reader import InstanceReader
 from metrics_pipeline.exporter.refresher import Refresher
 from metrics_pipeline.exporter.samples import Asked
-from metrics_pipeline.storage import device_labels, snapshots, tallies
+from metrics_pipeline.storage import device_labels, sampling_lease, snapshots, tallies
 from metrics_pipeline.storage.operational import OperationalDatabase
 from metrics_pipeline_tests.exporter.instance_fixtures import Runs
 from metrics_pipeline_tests.exporter.test_samples import ROBOT_CATALOG
@@ -35,6 +35,8 @@ ASKED: set[Asked] = {
 }
 COUNT = "iot_hub_portal_device_count"
 CONNECTED = "iot_hub_portal_connected_device_count"
+LAST_UPDATE = f'metrics_pipeline_last_update_timestamp_seconds{{asset="{ASSET}"}}'
+LEASE_END = "metrics_pipeline_sampling_lease_end_timestamp_seconds"
 LAST_SUCCESS = f'metrics_pipeline_last_success_timestamp_seconds{{asset="{ASSET}"}}'
 LAST_REFRESH = "metrics_pipeline_exporter_last_refresh_timestamp_seconds"
 FAILURES = "metrics_pipeline_exporter_refresh_failures_total"
@@ -67,9 +69,10 @@ def connect(file: Path) -> OperationalDatabase:
 @contextlib.contextmanager
 def exporting(file: Path, catalog: Catalog = CATALOG, **options: Any) -> Iterator[Refresher]:
     """A refresher whose clock says 1001 at its first refresh that works, then 1002 and so on."""
+    operational = connect(file)
     refresher = Refresher(
-        operational=connect(file),
-        instance=InstanceReader([JOB]),
+        operational=operational,
+        instance=InstanceReader([JOB], operational),
         catalog=catalog,
         assets={ASSET: ASKED},
         max_series=1000,
@@ -187,6 +190,7 @@ def test_a_database_that_fails_leaves_the_page_as_it_was_and_counts_it(
         **before,
         COUNT: 8.0,
         LAST_SUCCESS: 6.0,
+        LAST_UPDATE: 6.0,
         WRITTEN: 2.0,
         LAST_REFRESH: 1002.0,
         FAILURES: 1.0,
@@ -244,7 +248,8 @@ def test_a_locked_instance_does_not_keep_the_counts_from_moving(
         with locked(dagster_home / "history" / "runs.db", "EXCLUSIVE"):
             write(file, 2, device_count=8)
             page = refreshed(refresher)
-        assert page == {**before, COUNT: 8.0, WRITTEN: 2.0, LAST_SUCCESS: 2e-9, FAILURES: 1.0}
+        moved = {COUNT: 8.0, WRITTEN: 2.0, LAST_SUCCESS: 2e-9, LAST_UPDATE: 2e-9}
+        assert page == {**before, **moved, FAILURES: 1.0}
         [problem] = refresher.problems
         assert problem.startswith("Dagster instance: OperationalError: ")
         assert "database is locked" in problem
@@ -264,9 +269,10 @@ def test_counts_move_on_the_page_while_the_instance_has_not_answered_yet(
             return super().read()
 
     write(file, 1, device_count=15)
+    operational = connect(file)
     refresher = Refresher(
-        operational=connect(file),
-        instance=SlowReader([JOB]),
+        operational=operational,
+        instance=SlowReader([JOB], operational),
         catalog=CATALOG,
         assets={ASSET: ASKED},
         max_series=1000,
@@ -286,7 +292,8 @@ def test_an_instance_of_garbage_does_not_keep_the_counts_from_moving(
         make_garbage(dagster_home / "history" / "runs.db")
         write(file, 2, device_count=8)
         page = refreshed(refresher)
-    assert page == {**before, COUNT: 8.0, WRITTEN: 2.0, LAST_SUCCESS: 2e-9, FAILURES: 1.0}
+    moved = {COUNT: 8.0, WRITTEN: 2.0, LAST_SUCCESS: 2e-9, LAST_UPDATE: 2e-9}
+    assert page == {**before, **moved, FAILURES: 1.0}
 
 
 def test_failures_are_counted_one_a_refresh_however_many_parts_fail(
@@ -300,6 +307,22 @@ def test_failures_are_counted_one_a_refresh_however_many_parts_fail(
         page = refreshed(refresher)
         assert len(refresher.problems) == 2
     assert page[FAILURES] == 2.0
+
+
+def test_who_samples_is_shown_until_when_where_the_settings_have_something_sampled(
+    file: Path,
+) -> None:
+    write(file, 1, device_count=15)
+    with exporting(file, every_seconds={"platform/service_health": 5.0}) as refresher:
+        assert LEASE_END not in refreshed(refresher)
+        with contextlib.closing(connect(file)) as database, database.writing() as connection:
+            sampling_lease.take(connection, "a", 7 * 10**9, 10 * 10**9)
+        assert refreshed(refresher)[LEASE_END] == 17.0
+        with contextlib.closing(connect(file)) as database, database.writing() as connection:
+            sampling_lease.give_back(connection, "a")
+        assert refreshed(refresher)[LEASE_END] == 0.0
+    with exporting(file, every_seconds={ASSET: 300.0}) as refresher:
+        assert LEASE_END not in refreshed(refresher)
 
 
 def test_a_failure_is_logged_once_and_so_is_its_end(

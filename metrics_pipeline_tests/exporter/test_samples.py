@@ -6,6 +6,8 @@ from dataclasses import replace
 
 from metrics_pipeline.core.catalog import (
     CATALOG,
+    EVENTS_DROPPED,
+    EVENTS_PUBLISHED,
     FLEET_METRICS,
     SELF_FAMILIES,
     Catalog,
@@ -16,11 +18,13 @@ from metrics_pipeline.core.catalog import (
     ValueType,
 )
 from metrics_pipeline.core.devices import DISK_USAGE, DISKS
+from metrics_pipeline.core.events import DROP_REASONS
 from metrics_pipeline.core.fetches import Labels
 from metrics_pipeline.core.points import FieldValue, Point
 from metrics_pipeline.exporter.instance_reader import InstanceState, JobState
 from metrics_pipeline.exporter.samples import Seen, collect, collect_points, only_asked
 from metrics_pipeline.storage.snapshots import Snapshot
+from metrics_pipeline.storage.spool_state import SpoolState
 
 NOTHING_SEEN = Seen({}, {}, None, None, 0, "1.2.3")
 MANY = 1000
@@ -87,16 +91,37 @@ def test_the_families_about_the_product_have_the_names_and_labels_of_the_contrac
         "fetch_latency_seconds": ("source",),
         "artifacts_total": ("source", "status"),
         "database_queries_total": ("query_type", "success"),
+        "metrics_pipeline_events_published_total": (),
+        "metrics_pipeline_events_dropped_total": ("reason",),
+        "metrics_pipeline_process_cpu_seconds_total": ("process",),
+        "metrics_pipeline_process_resident_memory_bytes": ("process",),
+        "metrics_pipeline_process_open_fds": ("process",),
+        "metrics_pipeline_state_disk_free_bytes": (),
+        "metrics_pipeline_state_disk_size_bytes": (),
+        "metrics_pipeline_database_size_bytes": ("database",),
         "metrics_pipeline_last_success_timestamp_seconds": ("asset",),
+        "metrics_pipeline_last_update_timestamp_seconds": ("asset",),
+        "metrics_pipeline_asset_interval_seconds": ("asset",),
+        "metrics_pipeline_sampling_lease_end_timestamp_seconds": (),
         "metrics_pipeline_run_duration_seconds": ("job",),
         "metrics_pipeline_runs_total": ("job", "status"),
         "metrics_pipeline_points_written_total": ("measurement",),
+        "metrics_pipeline_points_spooled_total": ("measurement",),
         "metrics_pipeline_points_rejected_total": ("reason",),
+        "metrics_pipeline_spool_bytes": (),
+        "metrics_pipeline_spool_limit_bytes": (),
+        "metrics_pipeline_spool_points": (),
+        "metrics_pipeline_spool_oldest_timestamp_seconds": (),
+        "metrics_pipeline_spool_damaged_records": (),
         "metrics_pipeline_eventhub_lag_events": ("partition",),
         "metrics_pipeline_eventhub_lag_seconds": ("partition",),
         "metrics_pipeline_eventhub_lost_events_total": ("partition",),
         "metrics_pipeline_dead_letters_total": ("reason",),
         "metrics_pipeline_dead_letters_dropped_total": ("reason",),
+        "metrics_pipeline_sample_slots_total": ("source", "outcome"),
+        "metrics_pipeline_robots_connected": (),
+        "metrics_pipeline_robot_messages_total": ("outcome",),
+        "metrics_pipeline_robot_connections_total": ("outcome",),
         "metrics_pipeline_daemon_heartbeat_timestamp_seconds": ("daemon",),
         "metrics_pipeline_run_queue_length": (),
         "metrics_pipeline_build_info": ("version",),
@@ -130,10 +155,18 @@ def test_every_part_of_what_was_seen_is_shown() -> None:
         refreshed_at_seconds=99.0,
         refresh_failures=4,
         version="1.2.3",
+        every_seconds={"fleet/device_counts": 300.0, "fleet/never_counted": 60.0},
+        lease_end_ns=98_500_000_000,
     )
     assert shown(seen) == {
         "iot_hub_portal_device_count": {(): 15.0},
         "metrics_pipeline_last_success_timestamp_seconds": {("fleet/device_counts",): 1.5},
+        "metrics_pipeline_last_update_timestamp_seconds": {("fleet/device_counts",): 2.0},
+        "metrics_pipeline_asset_interval_seconds": {
+            ("fleet/device_counts",): 300.0,
+            ("fleet/never_counted",): 60.0,
+        },
+        "metrics_pipeline_sampling_lease_end_timestamp_seconds": {(): 98.5},
         "metrics_pipeline_run_duration_seconds": {("fleet_counts",): 2.5},
         "metrics_pipeline_runs_total": {
             ("fleet_counts", "success"): 7.0,
@@ -152,11 +185,32 @@ def test_every_part_of_what_was_seen_is_shown() -> None:
     }
 
 
+def test_the_spool_is_shown_and_the_age_of_what_waits_only_while_something_does() -> None:
+    seen = Seen({}, {}, None, None, 0, "1")
+    full = shown(replace(seen, spool=SpoolState(90, 900, 7, 5 * 10**9, 2)))
+    names = ("bytes", "limit_bytes", "points", "oldest_timestamp_seconds", "damaged_records")
+    values = [full[f"metrics_pipeline_spool_{name}"][()] for name in names]
+    assert values == [90, 900, 7, 5, 2]
+    empty = shown(replace(seen, spool=SpoolState(0, 900, 0, None, 0)))
+    assert empty["metrics_pipeline_spool_bytes"] == {(): 0}
+    assert "metrics_pipeline_spool_oldest_timestamp_seconds" not in empty
+    assert not [name for name in shown(seen) if "spool" in name]
+
+
 def test_what_was_not_seen_is_absent_and_not_zero() -> None:
     assert shown(NOTHING_SEEN) == {
         "metrics_pipeline_build_info": {("1.2.3",): 1.0},
         "metrics_pipeline_exporter_refresh_failures_total": {(): 0.0},
     }
+
+
+def test_before_the_first_whole_look_nothing_can_seem_never_to_have_come() -> None:
+    every_seconds = {"fleet/device_counts": 300.0}
+    early = replace(NOTHING_SEEN, every_seconds=every_seconds)
+    assert "metrics_pipeline_asset_interval_seconds" not in shown(early)
+    assert "metrics_pipeline_asset_interval_seconds" in shown(
+        replace(early, refreshed_at_seconds=1.0)
+    )
 
 
 def test_an_asset_that_never_gave_everything_has_values_and_no_success() -> None:
@@ -232,3 +286,13 @@ def test_what_another_source_gave_before_is_not_shown() -> None:
     shown = only_asked(Snapshot("fleet/device_counts", 1, 2, 1, (new, old)), asked)
     assert shown.points == (new,)
     assert shown.complete_at_ns == 1
+
+
+def test_events_are_counted_from_0_on_and_not_shown_where_there_are_none() -> None:
+    published, dropped = EVENTS_PUBLISHED.name, EVENTS_DROPPED.name
+    assert not {published, dropped} & shown(NOTHING_SEEN).keys()
+    found = shown(replace(NOTHING_SEEN, totals={published: {"": 7}, dropped: {"queue_full": 2}}))
+    assert found[published] == {(): 7.0}
+    assert found[dropped] == {
+        (each,): 2.0 if each == "queue_full" else 0.0 for each in DROP_REASONS
+    }

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import signal
 import socket
 import ssl
 from collections.abc import Iterator
+from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -16,7 +18,10 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
+from metrics_pipeline.access.environment import STATE_DIR_VARIABLE, default_settings_file
 from metrics_pipeline.cli import main
+from metrics_pipeline.exporter.serve import build_refresher, build_status_page
+from metrics_pipeline.settings_file import load_settings
 from metrics_pipeline_tests.exporter.exporter_process import (
     ExporterProcess,
     exporter_process,
@@ -27,6 +32,7 @@ from metrics_pipeline_tests.servers import STOP_SECONDS, listening_ports, wait_u
 
 COUNT = "iot_hub_portal_device_count"
 PASSWORD = "hunter2"
+STATE_OF_FLEET = re.compile(r'<th scope="row">fleet/(.*)</th><td><span class="bad">(.*?)<')
 BASIC_AUTH = {"username": "prometheus", "password": {"file": "password"}}
 
 
@@ -213,3 +219,44 @@ def test_a_port_that_is_taken_is_one_error_and_status_1(
         said = complaint(tmp_path, capsys, "--port", port)
     assert f"cannot listen on 127.0.0.1:{port} (Address already in use)" in said
     assert "--port" in said
+
+
+def test_the_status_page_is_there_for_those_with_the_password(
+    exporter: ExporterProcess, client: httpx.Client
+) -> None:
+    url = exporter.url.removesuffix("metrics")
+    assert client.get(url).status_code == 401
+
+    def states() -> list[tuple[str, str]]:
+        shown = client.get(url, auth=("prometheus", PASSWORD))
+        assert shown.headers["content-type"] == "text/html; charset=utf-8"
+        return STATE_OF_FLEET.findall(shown.text)
+
+    expected = [("edge_device_counts", "never collected"), ("device_counts", "stale")]
+    wait_until(lambda: states() == expected, "it has what was collected", exporter.process)
+
+
+def test_the_status_page_links_to_the_dagster_of_the_settings_before_that_of_the_command() -> None:
+    settings = load_settings(default_settings_file())
+    given = "http://given:3000"
+    assert build_status_page(settings.exporter, given).dagster_url == given
+    assert build_status_page(settings.exporter, None).dagster_url is None
+    named = settings.exporter.model_copy(update={"dagster_url": "https://dagster.example.net/"})
+    assert build_status_page(named, given).dagster_url == "https://dagster.example.net"
+
+
+def test_what_is_shown_knows_how_often_everything_should_be_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(STATE_DIR_VARIABLE, str(tmp_path))
+    with closing(build_refresher(load_settings(default_settings_file()))) as refresher:
+        every_seconds = refresher.known.seen.every_seconds
+    assert {
+        "fleet/device_counts": 300,
+        "fleet/concentrator_counts": 300,
+        "devices/device_status": 10,
+        "devices/snmp_metrics": 300,
+        "platform/service_health": 5,
+        "platform/scrape_pipeline": 10,
+        "telemetry/lorawan_uplinks": 240,
+    }.items() <= every_seconds.items()

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import httpx
 
+from metrics_pipeline.simulators.event_hub.server import epoch_milliseconds
 from metrics_pipeline_tests.exporter.exporter_process import ExporterProcess, exporter_process
 from metrics_pipeline_tests.orchestration.telemetry_pipeline import (
     EUI,
@@ -21,6 +22,7 @@ EXPORTER = {"port": 0, "refresh_seconds": 0.2}
 LAG_EVENTS = 'metrics_pipeline_eventhub_lag_events{partition="0"}'
 LAG_SECONDS = 'metrics_pipeline_eventhub_lag_seconds{partition="0"}'
 LAST_SUCCESS = 'metrics_pipeline_last_success_timestamp_seconds{asset="telemetry/lorawan_uplinks"}'
+LAST_UPDATE = 'metrics_pipeline_last_update_timestamp_seconds{asset="telemetry/lorawan_uplinks"}'
 LAST_UPLINK = f'lorawan_device_last_uplink_timestamp_seconds{{device_eui="{EUI}0"}}'
 
 
@@ -84,6 +86,21 @@ def test_the_lag_grows_on_the_page_while_the_store_is_away(tmp_path: Path) -> No
         ticks.tick()
         wait_until(lambda: scrape(exporter).get(LAG_EVENTS) == 5, "the lag has grown")
         assert scrape(exporter)[LAG_SECONDS] > before[LAG_SECONDS] + 1
+
+
+def test_being_behind_is_no_look_that_failed(tmp_path: Path) -> None:
+    """What TelemetryStale asks for moves with each look, and the last success does not."""
+    with telemetry(tmp_path, exporter=EXPORTER) as it, exporter_process(tmp_path) as exporter:
+        Ticks(it).tick()
+        wait_until(lambda: LAST_UPDATE in scrape(exporter), "the first look is shown")
+        before = scrape(exporter)
+        it.hub.append(b"{}", partition="0", enqueued_ms=epoch_milliseconds() - 60_000)
+        Ticks(it).tick()
+        wait_until(lambda: scrape(exporter)[LAG_EVENTS] == 1, "the next one is shown")
+        after = scrape(exporter)
+    assert before[LAST_UPDATE] == before[LAST_SUCCESS] == after[LAST_SUCCESS]
+    assert after[LAST_UPDATE] > before[LAST_UPDATE]
+    assert after[LAG_SECONDS] > 30
 
 
 LOST = "metrics_pipeline_eventhub_lost_events_total"

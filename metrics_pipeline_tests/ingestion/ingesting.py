@@ -10,7 +10,7 @@ import signal
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from multiprocessing.connection import Connection
@@ -43,6 +43,7 @@ from metrics_pipeline.storage.operational import OperationalDatabase
 
 ASSET = "telemetry/lorawan_uplinks"
 WAIT_SECONDS = 40.0
+SHOWN = 10
 DEVICES = 16
 ALL_TIME_NS = (0, 2**62)
 RULES = Rules(is_iot_hub=False)
@@ -61,9 +62,15 @@ def uplink(number: int) -> bytes:
     ).encode()
 
 
-def append(hub: EventHubServer, numbers: Iterable[int], partition: str = "0") -> None:
+def append(
+    hub: EventHubServer,
+    numbers: Iterable[int],
+    partition: str = "0",
+    annotations: Mapping[str, Any] | None = None,
+) -> None:
     """Numbered uplinks."""
-    hub.append_all(partition, (make_message(uplink(number)) for number in numbers))
+    messages = (make_message(uplink(number), annotations=annotations) for number in numbers)
+    hub.append_all(partition, messages)
 
 
 @dataclass(frozen=True)
@@ -158,9 +165,13 @@ def numbers(points: Iterable[Point]) -> Counter[int]:
     return Counter(int(point.fields["frame_counter"]) for point in points)
 
 
-def each_once(points: Iterable[Point], count: int) -> bool:
-    """Whether the numbers from 0 to before `count` are there, each in exactly one point."""
-    return numbers(points) == Counter(range(count))
+def not_once(points: Iterable[Point], count: int) -> dict[int, int]:
+    """The first of the numbers from 0 to before `count` that are not in one point each, and of
+    numbers beyond, with how often they are there."""
+    found = numbers(points)
+    wrong = {number for number in range(count) if found[number] != 1}
+    beyond = {number for number in found if number not in range(count)}
+    return {number: found[number] for number in sorted(wrong | beyond)[:SHOWN]}
 
 
 def events(report: IngestionReport) -> int:

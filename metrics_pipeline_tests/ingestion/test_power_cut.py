@@ -14,10 +14,10 @@ from metrics_pipeline_tests.ingestion.ingesting import (
     WAIT_SECONDS,
     Pipeline,
     append,
-    each_once,
     errors,
     ingest_for_ever,
     is_drained,
+    not_once,
     pipeline,
 )
 from metrics_pipeline_tests.power_cuts import SyncedFiles, watch_syncs
@@ -66,8 +66,8 @@ def test_a_checkpoint_that_survives_a_power_cut_has_all_events_before_it_in_the_
             hub_names = (stream.namespace, stream.hub, stream.consumer_group)
             (checkpoint,) = stores.checkpoints.find_all(*hub_names).values()
         survived = made.stored()
-        assert each_once(survived, len(survived))
+        assert not_once(survived, len(survived)) == {}
         assert len(survived) > checkpoint.position.sequence_number > 0
         report = made.run(is_drained)
         assert errors(report) == []
-        assert each_once(made.stored(), EVENTS)
+        assert not_once(made.stored(), EVENTS) == {}

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from itertools import pairwise
 from pathlib import Path
@@ -13,35 +12,18 @@ from metrics_pipeline.simulators.event_hub.server import EventHubServer, serve_e
 from metrics_pipeline_tests.ingestion.ingesting import (
     Pipeline,
     append,
-    each_once,
     errors,
     ingest_at_once,
     is_drained,
+    not_once,
     pipeline,
 )
+from metrics_pipeline_tests.meanwhile import meanwhile
 
 PARTITIONS = 4
 ROUNDS = 2
 WINDOW_SECONDS = 4.0
 EVENTS_AT_ONCE = 10
-
-
-@contextmanager
-def meanwhile(act: Callable[[], None], every_seconds: float) -> Iterator[None]:
-    """Do it again and again in another thread."""
-    stop = threading.Event()
-
-    def work() -> None:
-        while not stop.wait(every_seconds):
-            act()
-
-    thread = threading.Thread(target=work)
-    thread.start()
-    try:
-        yield
-    finally:
-        stop.set()
-        thread.join()
 
 
 class Sender:
@@ -76,7 +58,7 @@ def test_of_ingestions_that_begin_at_the_same_moment_one_goes_on_and_no_event_is
             rounds = [ingest_at_once(made, 2, WINDOW_SECONDS) for _ in range(ROUNDS)]
         report = made.run(is_drained)
     assert errors(report) == []
-    assert each_once(made.stored(), sender.count)
+    assert not_once(made.stored(), sender.count) == {}
     for both in rounds:
         loser, winner = sorted(both, key=lambda each: each.epoch)
         assert loser.epoch < winner.epoch

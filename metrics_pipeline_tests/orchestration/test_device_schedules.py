@@ -12,6 +12,7 @@ from pydantic import ValidationError
 
 from metrics_pipeline.access.state_path import STATE_DIR_KEY
 from metrics_pipeline.core.device_assets import METRICS_JOB, STATUS, STATUS_JOB
+from metrics_pipeline.core.maintenance_assets import JOB as RETENTION_JOB
 from metrics_pipeline.definitions import build_definitions
 from metrics_pipeline.settings import Settings
 
@@ -32,9 +33,10 @@ def definitions(folder: Path, **polling: Any) -> dg.Definitions:
 
 
 def schedules(built: dg.Definitions) -> dict[str, str]:
-    """Cron expressions by name."""
+    """Cron expressions by name, of those of devices."""
     found = built.get_repository_def().schedule_defs
-    return {schedule.name: str(schedule.cron_schedule) for schedule in found}
+    named = {schedule.name: str(schedule.cron_schedule) for schedule in found}
+    return {name: cron for name, cron in named.items() if name.startswith("device")}
 
 
 def test_both_jobs_are_due_every_five_minutes(tmp_path: Path) -> None:
@@ -64,7 +66,7 @@ def test_with_no_protocol_of_metrics_there_is_only_the_status(tmp_path: Path) ->
     assert list(schedules(definitions(tmp_path, metrics_by=[]))) == [
         "device_status_every_5_minutes"
     ]
-    assert make_settings(tmp_path, metrics_by=[]).jobs() == (STATUS_JOB,)
+    assert make_settings(tmp_path, metrics_by=[]).jobs() == (STATUS_JOB, RETENTION_JOB)
 
 
 def test_one_shard_looks_unpartitioned(tmp_path: Path) -> None:

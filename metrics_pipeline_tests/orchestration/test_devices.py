@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -21,6 +21,7 @@ from metrics_pipeline.access.inventory_tables import DEVICES
 from metrics_pipeline.access.state_path import STATE_DIR_KEY
 from metrics_pipeline.core.catalog import CATALOG, DEVICE_STATUS
 from metrics_pipeline.core.device_assets import STATUS, metrics_asset, part_of, shard_of
+from metrics_pipeline.core.fetches import from_label, histograms
 from metrics_pipeline.core.points import Point
 from metrics_pipeline.orchestration.assets.devices import build_device_assets
 from metrics_pipeline.orchestration.resources import build_resources
@@ -29,7 +30,7 @@ from metrics_pipeline.orchestration.status_grid import StatusGrid
 from metrics_pipeline.settings import Settings
 from metrics_pipeline.simulators.device_fleet import Behaviour, make_devices
 from metrics_pipeline.simulators.device_servers import serve_device_fleet
-from metrics_pipeline.storage import snapshots
+from metrics_pipeline.storage import snapshots, tallies
 from metrics_pipeline.storage.embedded import EmbeddedStore
 from metrics_pipeline.storage.open import open_writer
 from metrics_pipeline.storage.operational import OperationalDatabase
@@ -108,6 +109,14 @@ class Polls:
         with database.writing() as connection:
             snapshots.replace(connection, key, tuple(points), 1)
         database.close()
+
+    def totals(self) -> dict[str, dict[str, int]]:
+        """What an exporter's counters are made of."""
+        with (
+            closing(OperationalDatabase(self.settings.operational_database)) as database,
+            database.reading() as connection,
+        ):
+            return tallies.totals(connection)
 
     def metadata(self, key: str) -> dict[str, Any]:
         """Of the asset's last materialization."""
@@ -194,6 +203,26 @@ def test_every_device_of_the_inventory_has_a_status(tmp_path: Path) -> None:
     checks = {e.check_name: e.passed for e in result.get_asset_check_evaluations()}
     assert checks["every_device_has_a_result"]
     assert checks["values_are_in_range"]
+
+
+def test_a_sweep_is_a_fetch_of_its_devices_and_the_inventory_a_query(tmp_path: Path) -> None:
+    with polls(tmp_path) as it:
+        it.run(SSH)
+        metadata = it.metadata(SSH)
+        it.change(sa.text("ALTER TABLE devices RENAME TO elsewhere"))
+        it.run(SSH)
+        totals = it.totals()
+        shown = it.settings.fetched_sources()
+    asked = {from_label(k): n for k, n in totals["artifacts_total"].items()}
+    silent = metadata.get("devices_silent", 0)
+    assert asked[SSH, "ok"] + asked.get((SSH, "failed"), 0) == metadata["devices_asked"] > 0
+    assert asked.get((SSH, "failed"), 0) >= silent
+    queries = {from_label(k): n for k, n in totals["database_queries_total"].items()}
+    assert queries == {("inventory", "true"): 1, ("inventory", "false"): 1}
+    found = histograms(totals)
+    assert found[SSH,].buckets[-1] == ("+Inf", 1)
+    assert found[SSH,].sum_seconds == pytest.approx(metadata["sweep_seconds"], abs=0.001)
+    assert {source for (source,) in found} <= shown
 
 
 @pytest.mark.parametrize(("key", "protocol"), [(SNMP, "snmp"), (SSH, "ssh")])
@@ -291,8 +320,9 @@ def test_an_inventory_that_cannot_be_read_fails_the_step_and_the_values_stay(
     assert "inventory: reading" in failure_text(result)
 
 
-def test_a_store_that_is_gone_fails_the_step_in_words(tmp_path: Path) -> None:
+def test_without_a_spool_a_store_that_is_gone_fails_the_step_in_words(tmp_path: Path) -> None:
     with polls(tmp_path) as it:
+        it.settings = it.settings.model_copy(update={"spool": None})
         (tmp_path / "embedded.sqlite").mkdir()
         result = it.run(SSH)
     assert not result.success
@@ -361,6 +391,7 @@ def test_a_slow_type_is_judged_with_the_others_and_asked_again_after_a_failure(
 
     types = {"camera": {"status_every_seconds": 300}}
     with polls(tmp_path, device_types=types) as it:
+        it.settings = it.settings.model_copy(update={"spool": None})
         result = it.run(STATUS, break_store, mend_store, lambda: None)
         metadata = it.metadata(STATUS)
         assert len(statuses(it.latest(STATUS))) == 60
@@ -386,7 +417,10 @@ def test_an_inventory_that_goes_away_in_a_status_run_costs_no_sweep(tmp_path: Pa
         assert [row.data["asked"] for row in it.metadata(STATUS)["sweeps"].records] == [60, 60]
 
 
-def test_a_sweep_that_cannot_be_stored_fails_the_run_after_the_others(tmp_path: Path) -> None:
+@pytest.mark.parametrize("has_spool", [True, False])
+def test_a_sweep_that_cannot_be_stored_waits_in_the_spool_or_fails_the_run_after_the_others(
+    tmp_path: Path, has_spool: bool
+) -> None:
     store, aside = tmp_path / "embedded.sqlite", tmp_path / "aside"
 
     def break_store() -> None:
@@ -398,11 +432,15 @@ def test_a_sweep_that_cannot_be_stored_fails_the_run_after_the_others(tmp_path: 
         aside.rename(store)
 
     with polls(tmp_path) as it:
+        if not has_spool:
+            it.settings = it.settings.model_copy(update={"spool": None})
         result = it.run(STATUS, lambda: None, break_store, mend_store)
-        assert len(it.stored("simulated-printer-801")) == 2
-        assert len(it.metadata(STATUS)["sweeps"].records) == 2
-    assert not result.success
-    assert "embedded store" in failure_text(result)
+        metadata = it.metadata(STATUS)
+        assert len(it.stored("simulated-printer-801")) == (3 if has_spool else 2)
+        assert len(metadata["sweeps"].records) == (3 if has_spool else 2)
+        assert ("points_spooled" in metadata) is has_spool
+    assert result.success is has_spool
+    assert has_spool or "embedded store" in failure_text(result)
 
 
 def test_a_type_with_a_cadence_of_its_own_is_asked_when_it_is_due(tmp_path: Path) -> None:

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+import sqlite3
+import subprocess
+import sys
+from contextlib import closing
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from http import HTTPStatus
@@ -10,17 +15,22 @@ from pathlib import Path
 
 import dagster as dg
 import pytest
+import yaml
 
+from metrics_pipeline.access.environment import SETTINGS_VARIABLE, STATE_DIR_VARIABLE
 from metrics_pipeline.core.fetches import from_label, histograms
 from metrics_pipeline.orchestration.run_time import SCHEDULED_TAG
 from metrics_pipeline.simulators.iot_hub import error_answer, json_answer, throttled
+from metrics_pipeline.storage.embedded import EmbeddedStoreSettings
 from metrics_pipeline_tests.orchestration.pipeline import (
     COUNTS,
     FLEET,
+    Pipeline,
     failure_text,
     list_concentrators,
     pipeline,
 )
+from metrics_pipeline_tests.servers import wait_until
 
 UNAVAILABLE = error_answer(HTTPStatus.SERVICE_UNAVAILABLE, "ServiceUnavailable")
 KEY = dg.AssetKey(["fleet", "device_counts"])
@@ -137,9 +147,35 @@ def test_without_lora_there_is_no_concentrator_asset_and_no_value(tmp_path: Path
         assert not [name for name in it.latest() if "concentrator" in name]
 
 
-def test_a_store_that_is_gone_fails_the_step_without_asking_the_hub_again(tmp_path: Path) -> None:
+def test_a_store_that_is_gone_fails_no_run_and_gets_all_of_it_when_it_is_back(
+    tmp_path: Path,
+) -> None:
+    store, aside = tmp_path / "store", tmp_path / "aside"
+    with pipeline(tmp_path, store={"kind": "embedded", "path": "store/points.sqlite"}) as it:
+        it.run("device_counts")
+        store.rename(aside)
+        store.write_text("a file where the folder was")
+        it.fleet.put(replace(FLEET, devices=FLEET.devices[1:]))
+        assert it.run("device_counts").success
+        event = it.instance.get_latest_materialization_event(KEY)
+        assert event is not None
+        assert event.asset_materialization is not None
+        shown = event.asset_materialization.metadata
+        assert (shown["points_stored"].value, shown["points_spooled"].value) == (0, 2)
+        assert it.latest()["device_count"] == 14
+        store.unlink()
+        aside.rename(store)
+        assert it.run("device_counts").success
+        counts = [p.fields["device_count"] for p in it.history() if "device_count" in p.fields]
+        assert counts == [15, 14, 14]
+        assert it.totals()["metrics_pipeline_points_written_total"] == {"fleet_counts": 6}
+
+
+def test_without_a_spool_a_store_that_is_gone_fails_the_step_without_asking_the_hub_again(
+    tmp_path: Path,
+) -> None:
     store = {"kind": "embedded", "path": "store/points.sqlite"}
-    with pipeline(tmp_path, store=store) as it:
+    with pipeline(tmp_path, store=store, spool=None) as it:
         it.run("device_counts")
         shutil.rmtree(tmp_path / "store")
         (tmp_path / "store").write_text("a file where the folder was")
@@ -185,8 +221,9 @@ def test_what_was_fetched_is_counted_once_and_shown(tmp_path: Path) -> None:
     assert event is not None
     assert event.asset_materialization is not None
     shown = event.asset_materialization.metadata["fetches"]
-    assert isinstance(shown, dg.TableMetadataValue)
-    (row,) = (record.data for record in shown.records)
+    assert isinstance(shown, dg.JsonMetadataValue)
+    assert isinstance(shown.data, list)
+    (row,) = shown.data
     assert (row["source"], row["ok"], row["failed"]) == ("azure_iot_hub", 2, 0)
 
 
@@ -220,3 +257,65 @@ def test_a_total_that_drops_sharply_warns_and_is_stored_all_the_same(tmp_path: P
     assert outcomes["total_drop_is_plausible"].description == "device_count fell from 15 to 3"
     assert outcomes["counts_are_never_negative"].passed
     assert outcomes["connected_within_total"].passed
+
+
+RUN = """
+import dagster as dg
+from metrics_pipeline.core.fleet import JOB
+from metrics_pipeline.definitions import build_definitions
+from metrics_pipeline.settings_file import load_settings
+
+job = build_definitions(load_settings()).resolve_job_def(JOB)
+with dg.DagsterInstance.ephemeral() as instance:
+    job.execute_in_process(instance=instance)
+"""
+
+
+def test_a_run_that_is_killed_before_it_stores_counts_nothing_and_the_next_counts_once(
+    tmp_path: Path,
+) -> None:
+    with pipeline(tmp_path) as it:
+        assert it.run().success  # makes the store
+        asked, totals, history = len(it.hub.requests), it.totals(), it.history()
+        assert artifacts(it) == asked
+        kill_between_reading_and_storing(it)
+        assert (it.totals(), it.history()) == (totals, history)
+        assert it.run().success
+        assert artifacts(it) == 2 * asked < len(it.hub.requests)
+        assert histograms(it.totals())["azure_iot_hub",].buckets[-1][1] == 2 * 3
+
+
+def test_what_was_fetched_is_counted_though_it_cannot_be_stored(tmp_path: Path) -> None:
+    store = {"kind": "embedded", "path": "store/points.sqlite"}
+    with pipeline(tmp_path, store=store, spool=None) as it:
+        (tmp_path / "store").write_text("a file where the folder should be")
+        assert not it.run("device_counts").success
+        assert artifacts(it) == len(it.hub.requests) == 2
+        assert histograms(it.totals())["azure_iot_hub",].buckets[-1][1] == 1
+
+
+def artifacts(it: Pipeline) -> int:
+    """What came from the hub; one request each."""
+    found = {from_label(k): n for k, n in it.totals()["artifacts_total"].items()}
+    return found["azure_iot_hub", "ok"]
+
+
+def kill_between_reading_and_storing(it: Pipeline) -> None:
+    """A run in a process of its own, whose store is held by somebody else."""
+    settings = it.settings.model_dump(mode="json", exclude_unset=True)
+    (it.folder / "settings.yaml").write_text(yaml.safe_dump(settings))
+    names = {
+        STATE_DIR_VARIABLE: str(it.folder),
+        SETTINGS_VARIABLE: str(it.folder / "settings.yaml"),
+    }
+    before = len(it.hub.requests)
+    assert isinstance(it.settings.store, EmbeddedStoreSettings)
+    with closing(sqlite3.connect(it.settings.store.path, isolation_level=None)) as holding:
+        holding.execute("BEGIN IMMEDIATE")
+        process = subprocess.Popen([sys.executable, "-c", RUN], env={**os.environ, **names})
+        try:
+            wait_until(lambda: len(it.hub.requests) > before, "it has read", process)
+        finally:
+            process.kill()
+            process.wait()
+        holding.execute("ROLLBACK")

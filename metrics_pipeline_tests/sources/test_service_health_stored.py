@@ -24,7 +24,7 @@ from metrics_pipeline.storage.open import open_writer
 from metrics_pipeline.storage.snapshots import Snapshot
 from metrics_pipeline.storage.writer import Writer
 
-ASSET = "platform/service_metrics"
+ASSET = "platform/service_health"
 STEP_NS = 5 * NS_PER_SECOND
 DELIVERY = {"jobs_succeeded": 9, "jobs_failed": 2, "jobs_pending": 4}
 
@@ -110,6 +110,16 @@ def test_the_exporter_shows_the_services_by_name_with_the_counters_that_are_name
         "service_jobs_failed_total": {("delivery",): 2},
         "service_jobs_pending": {("delivery",): 4},
     }
+
+
+def test_a_reading_is_one_fetch_in_which_a_service_is_ok_or_failed(
+    source: ServiceHealth, delivery: PlatformService
+) -> None:
+    (well,) = source.read(time.time_ns()).fetches
+    delivery.condition = Condition.BAD_COUNTERS
+    (ill,) = source.read(time.time_ns()).fetches
+    assert (well.source, well.succeeded, well.failed) == ("service_health", 2, 0)
+    assert (ill.succeeded, ill.failed) == (1, 1)
 
 
 def test_a_service_that_is_ill_is_0_in_the_store_and_its_gauges_keep_the_last_good_values(

@@ -6,7 +6,7 @@ The figures of RECORDED were read off the walks by eye, in the order of their ro
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 
 import pytest
@@ -448,14 +448,20 @@ def test_snmpd_gives_its_interfaces_by_the_names_it_has_for_them(
             assert (table in reading.details) == (sums in reading.values)
 
 
+@pytest.fixture(scope="module")
+def simulated(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
+    """The port of one simulator of all recordings: to start it takes 2 s of CPU."""
+    with snmpsim(tmp_path_factory.mktemp("index"), RECORDINGS) as port_number:
+        yield port_number
+
+
 @pytest.mark.parametrize("engine", ["fast", "reference"])
 @pytest.mark.parametrize("name", ["cisco-c3560", "paloalto-pa-5000", "windows-xp"])
 def test_a_simulated_agent_gives_what_was_recorded(
-    tmp_path: Path, engine: str, name: str, monkeypatch: pytest.MonkeyPatch
+    simulated: int, engine: str, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("TEST_COMMUNITY", name)
-    with snmpsim(tmp_path, RECORDINGS) as agent:
-        first, second = read(agent, engine)
+    first, second = read(simulated, engine)
     assert first.values[UPTIME] == second.values[UPTIME]
     assert CPU_UTILIZATION in second.values
     assert first.details == second.details == poll(recorded(name)).details

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,6 +12,7 @@ from typing import Any
 
 import yaml
 
+from metrics_pipeline.core.events import AGGREGATION_FAILED, parse_event
 from metrics_pipeline.simulators.fleet import Fleet
 from metrics_pipeline.simulators.iot_hub import IotHubSimulator
 from metrics_pipeline.stack.webserver_client import WebserverClient
@@ -39,11 +39,17 @@ class Story:
     stack: RunningStack
     hub: IotHubSimulator
     fleet: Fleet
+    folder: Path
 
     @property
     def client(self) -> WebserverClient:
         """Asks Dagster's webserver."""
         return WebserverClient(self.stack.webserver_url)
+
+    def failures_told(self) -> list[str]:
+        """The runs of whose failure others were told."""
+        events = map(parse_event, (self.folder / "events.jsonl").read_text().splitlines())
+        return [str(e.meta.correlation_id) for e in events if e.type == AGGREGATION_FAILED]
 
     def status(self, run_id: str) -> str:
         """Of a run."""
@@ -52,9 +58,12 @@ class Story:
 
     def cancel(self, run_id: str) -> None:
         """As the UI's button does."""
+        assert self.end(run_id) == "TerminateRunSuccess"
+
+    def end(self, run_id: str) -> str:
+        """Cancel it if it has not ended; what the UI is told."""
         query = "mutation ($id: String!) { terminateRun(runId: $id) { __typename } }"
-        answer = self.stack.ask(query, id=run_id)["terminateRun"]
-        assert answer["__typename"] == "TerminateRunSuccess", answer
+        return str(self.stack.ask(query, id=run_id)["terminateRun"]["__typename"])
 
     def wait_until_idle(self) -> None:
         """Return in the first half of a minute in which no run is on its way.
@@ -78,19 +87,24 @@ class Story:
 
 
 @contextmanager
-def minutely_stack(request_timeout_seconds: float) -> Iterator[Story]:
-    """The stack, ready, and its hub with the fleet `FLEET`."""
+def minutely_stack(
+    folder: Path, request_timeout_seconds: float, **sections: Any
+) -> Iterator[Story]:
+    """The stack in `folder`, ready, and its hub with the fleet `FLEET`.
+
+    `sections` are added to its settings.
+    """
     fleet = Fleet(FLEET)
-    with tempfile.TemporaryDirectory() as name, IotHubSimulator(fleet) as hub:
-        folder = Path(name)
+    with IotHubSimulator(fleet) as hub:
         list_concentrators(make_settings(folder, hub), FLEET.concentrators)
         settings = folder / "settings.yaml"
-        settings.write_text(yaml.safe_dump(_document(folder, request_timeout_seconds)))
+        document = {**_document(folder, request_timeout_seconds), **sections}
+        settings.write_text(yaml.safe_dump(document))
         options = f"PORTS --no-simulator --state-dir {folder} --settings {settings}"
         command = ["sh", "-c", f"exec {sys.executable} -m metrics_pipeline run {options}"]
         with running_stack(command, folder, {}) as stack:
             stack.wait_until(lambda: READY in stack.output, "it is ready", READY_WITHIN_SECONDS)
-            yield Story(stack, hub, fleet)
+            yield Story(stack, hub, fleet, folder)
 
 
 def _document(folder: Path, request_timeout_seconds: float) -> dict[str, Any]:
@@ -107,4 +121,5 @@ def _document(folder: Path, request_timeout_seconds: float) -> dict[str, Any]:
             "inventory": {"database": {"url": "sqlite:///inventory.sqlite"}},
         },
         "fleet": {"every_minutes": 1, "retry_delay_seconds": 0},
+        "events": {"transport": {"kind": "json_lines"}},
     }

@@ -13,7 +13,7 @@ from metrics_pipeline.stack.layout import Layout, find_free_port, lock, require_
 
 
 def make_layout(folder: Path) -> Layout:
-    return Layout(folder / "state", folder / "settings.yaml", 3000, 9464, 4000)
+    return Layout(folder / "state", folder / "settings.yaml", 3000, 9464, 8765, 4000)
 
 
 def test_two_stacks_do_not_share_a_state_directory(tmp_path: Path) -> None:
@@ -51,3 +51,9 @@ def test_every_process_listens_on_loopback_alone(tmp_path: Path) -> None:
     layout = make_layout(tmp_path)
     for command in (layout.code_server(), layout.webserver()):
         assert command[command.index("--host") + 1] == "127.0.0.1"
+
+
+def test_the_simulated_robots_send_to_where_the_gateway_listens(tmp_path: Path) -> None:
+    layout = make_layout(tmp_path)
+    assert layout.gateway()[-2:] == ["--port", "8765"]
+    assert layout.simulator()[-2:] == ["--gateway-port", "8765"]

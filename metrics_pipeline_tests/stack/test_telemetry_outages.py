@@ -12,26 +12,26 @@ import signal
 import sqlite3
 import sys
 import tempfile
-import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import pytest
 import yaml
 
 from metrics_pipeline.core.catalog import LORAWAN_UPLINK
+from metrics_pipeline.core.events import AGGREGATION_FAILED, parse_event
 from metrics_pipeline.core.points import Point
-from metrics_pipeline.simulators.event_hub.server import EventHubServer, serve_event_hub
+from metrics_pipeline.simulators.event_hub.server import serve_event_hub
 from metrics_pipeline_tests.ingestion.influxdb_pipeline import influxdb_settings
 from metrics_pipeline_tests.ingestion.ingesting import (
     Pipeline,
-    append,
-    each_once,
+    not_once,
     pipeline,
 )
+from metrics_pipeline_tests.ingestion.sending import Sending
 from metrics_pipeline_tests.running_stack import (
     READY,
     READY_WITHIN_SECONDS,
@@ -44,13 +44,13 @@ from metrics_pipeline_tests.storage.influxdb_1_engine_shim import (
 )
 
 PARTITIONS = 2
-WINDOW_SECONDS = 10
+WINDOW_SECONDS = 20
 """Of a run: short, so that one ends while the store is away."""
 
 SHORT_LAG_SECONDS = 4.0
 """Of both partitions together, while a run stores what comes."""
 
-SOON_SECONDS = 90.0
+SOON_SECONDS = 180.0
 """What is waited for at most: machines are shared."""
 
 RUNS = """{ runsOrError(filter: {pipelineName: "telemetry"}) { ... on Runs { results {
@@ -60,33 +60,6 @@ LOG = """query ($id: ID!) { runOrError(runId: $id) { ... on Run { eventConnectio
     ... on ExecutionStepFailureEvent { error { message } } } } } } }"""
 PROCESS = re.compile(r"Started process for run \(pid: (\d+)\)")
 LAG = re.compile(r"^metrics_pipeline_eventhub_lag_(events|seconds)\{.*\} (\S+)$", re.MULTILINE)
-
-
-class Sending:
-    """Numbered events that come all the time, to all partitions, until `stop`."""
-
-    def __init__(self, hub: EventHubServer) -> None:
-        self._hub = hub
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._send)
-        self.count = 0
-
-    def __enter__(self) -> Self:
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.stop()
-
-    def stop(self) -> None:
-        """No more come; those before `count` have."""
-        self._stop.set()
-        self._thread.join()
-
-    def _send(self) -> None:
-        while not self._stop.wait(0.05):
-            append(self._hub, [self.count], str(self.count % PARTITIONS))
-            self.count += 1
 
 
 @dataclass(slots=True)
@@ -162,6 +135,11 @@ class Story:
             found = stores.checkpoints.find_all(*hub)
         return {name: each.position.sequence_number for name, each in found.items()}
 
+    def told_failures(self) -> list[str]:
+        """The runs of whose failure others were told."""
+        events = map(parse_event, (self.folder / "events.jsonl").read_text().splitlines())
+        return [str(e.meta.correlation_id) for e in events if e.type == AGGREGATION_FAILED]
+
     def lag(self, what: str) -> float:
         """The `events`, or `seconds`, on the exporter's page, of all partitions together."""
         found = LAG.findall(self.stack.page())
@@ -180,6 +158,7 @@ def settings_of(made: Pipeline) -> dict[str, Any]:
         },
         "store": made.store.model_dump(mode="json", exclude_none=True),
         "exporter": {"refresh_seconds": 0.5},
+        "events": {"transport": {"kind": "json_lines"}},
     }
 
 
@@ -191,7 +170,7 @@ def story_in(folder: Path) -> Iterator[Story]:
         engine = opened.enter_context(influxdb_1_engine(folder / "engine"))
         made = pipeline(hub, folder, store=influxdb_settings(engine, folder))
         (folder / "settings.yaml").write_text(yaml.safe_dump(settings_of(made)))
-        story = Story(folder, opened, engine, made, Sending(hub))
+        story = Story(folder, opened, engine, made, Sending(hub, PARTITIONS))
         story.start_stack()
         opened.enter_context(story.sending)
         yield story
@@ -266,5 +245,10 @@ def test_after_all_that_every_event_is_stored_exactly_once_and_no_lag_is_left(
     story.sending.stop()
     count = story.sending.count
     story.wait_until(lambda: len(story.stored()) >= count, "all is stored")
-    assert each_once(story.stored(), count)
+    assert not_once(story.stored(), count) == {}
     story.wait_until(lambda: story.lag("events") == 0, "no lag is shown")
+
+
+def test_after_all_that_others_were_told_of_each_run_that_failed_once(story: Story) -> None:
+    story.wait_until(lambda: set(story.told_failures()) >= story.failed(), "all are told")
+    assert len(story.told_failures()) == len(set(story.told_failures()))

@@ -29,6 +29,7 @@ from metrics_pipeline.storage.dead_letters import (
     DeadLetterSettings,
     KeptDeadLetter,
     Selection,
+    delete_before,
 )
 from metrics_pipeline.storage.operational import (
     DEAD_LETTER_SIZE,
@@ -308,6 +309,25 @@ def test_the_bounds_are_of_the_whole_table(make: Make) -> None:
     make(("other", "hub", "group"), max_rows=2).keep(letters([1, 2]))
     make(max_rows=2).keep([letter(3)])
     assert numbers(make(("other", "hub", "group")).find()) == [2]
+
+
+def test_those_that_are_too_old_go_in_batches_whatever_their_hub_and_are_not_dropped(
+    operational: OperationalDatabase,
+) -> None:
+    for day, count in ((0, 700), (1, 1)):
+        for hub in ("uplinks", "other"):
+            of_that_day = DeadLetters(
+                operational,
+                DeadLetterSettings(),
+                *("plant", hub, "$Default"),
+                clock_ns=lambda day=day: NOW_NS + day,  # type: ignore[misc]
+            )
+            of_that_day.keep(letters(range(day * 1000, day * 1000 + count)))
+    deleted = list(iter(lambda: delete_before(operational, NOW_NS + 1), 0))
+    assert deleted == [500, 500, 400]
+    assert numbers(of_that_day.find()) == [1000]
+    assert_size_is_true(operational)
+    assert DROPPED_TOTAL not in totals(operational)
 
 
 def test_rows_that_somebody_deleted_by_hand_make_room(

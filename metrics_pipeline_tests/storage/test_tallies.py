@@ -93,3 +93,13 @@ def test_several_processes_lose_no_count_and_never_block_each_other_for_good(
     labels = ["a", "b", "c"]
     assert at_once(_add_often, settings, labels, processes=PROCESSES) == [""] * PROCESSES
     assert totals(operational) == {"written": dict.fromkeys(labels, PROCESSES * ROUNDS)}
+
+
+def test_what_is_tried_again_after_a_commit_that_nobody_answered_is_there_once(
+    operational: OperationalDatabase,
+) -> None:
+    once = tallies.CountOnce({"a": {"x": 2, "y": 1}, "b": {"x": 5}})
+    for _ in range(3):
+        with operational.writing() as connection:
+            once(connection)
+    assert totals(operational) == {"a": {"x": 2, "y": 1}, "b": {"x": 5}}

@@ -120,7 +120,7 @@ class _StatusRun:
             },
             judge(summary, listed, listed.devices, self._sweeps.warn_offline_share),
             self._failed,
-            summary.stored,
+            summary.stored + summary.spooled,
         )
 
     def _load_board(self, first_slot: int) -> None:

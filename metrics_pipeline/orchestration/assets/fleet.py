@@ -18,6 +18,7 @@ from metrics_pipeline.core.points import Point
 from metrics_pipeline.core.ports import Reading
 from metrics_pipeline.orchestration.checks import CHECK_SPECS, judge
 from metrics_pipeline.orchestration.failures import Attempt, outcome
+from metrics_pipeline.orchestration.fetch_counting import count_fetches
 from metrics_pipeline.orchestration.resources import POINTS_IO_MANAGER, WRITER
 from metrics_pipeline.orchestration.run_time import time_ns
 from metrics_pipeline.settings import FleetSettings
@@ -56,6 +57,8 @@ def _build_asset(asset: FleetAsset, fleet: FleetSettings) -> dg.AssetsDefinition
         attempt = Attempt(context.retry_number, time.monotonic() - began)
         if reading.points:
             yield _result(context, asset, reading, fleet.warn_drop_share)
+        else:
+            count_fetches(context, reading.fetches)
         error = outcome(reading, attempt, fleet.retry_delay_seconds)
         if error is not None:
             raise error
@@ -70,15 +73,7 @@ def _read(context: dg.AssetExecutionContext, asset: FleetAsset, at_ns: int) -> R
         total += measured(
             name, functools.partial(source.read, metrics, at_ns), SOURCES[name].query_type
         )
-    _count(context, total)
     return total
-
-
-def _count(context: dg.AssetExecutionContext, reading: Reading) -> None:
-    try:
-        getattr(context.resources, WRITER).count_fetches(reading.fetches)
-    except StoreError as error:
-        context.log.warning("What was fetched is missing in the exporter's totals: %s", error)
 
 
 def _result(

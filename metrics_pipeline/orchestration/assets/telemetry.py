@@ -16,7 +16,7 @@ from metrics_pipeline.core.telemetry_assets import DEVICES, GROUP, JOB, UPLINKS
 from metrics_pipeline.ingestion import IngestionReport, Stores, ingest
 from metrics_pipeline.orchestration.failures import failure
 from metrics_pipeline.orchestration.in_flight import find_in_flight
-from metrics_pipeline.orchestration.resources import WRITER
+from metrics_pipeline.orchestration.resources import TELEMETRY_WRITER
 from metrics_pipeline.orchestration.telemetry_report import (
     CHECKS,
     LongestLag,
@@ -54,7 +54,7 @@ def _build_asset(settings: Settings, telemetry: TelemetrySettings) -> dg.AssetsD
         kinds={"azure"},
         owners=["team:network-operations"],
         deps=[HUB],
-        required_resource_keys={WRITER},
+        required_resource_keys={TELEMETRY_WRITER},
         check_specs=[
             dg.AssetCheckSpec(check, asset=key, description=about)
             for check, about in CHECKS.items()
@@ -81,7 +81,7 @@ def _ingest(
 ) -> IngestionReport:
     with open_telemetry(settings, context.run.run_id) as opened:
         telemetry = opened.telemetry
-        writer = getattr(context.resources, WRITER)
+        writer = getattr(context.resources, TELEMETRY_WRITER)
         return ingest(
             opened.stream,
             Stores(writer, opened.dead_letters, opened.checkpoints),

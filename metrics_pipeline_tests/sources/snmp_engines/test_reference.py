@@ -19,6 +19,7 @@ from metrics_pipeline_tests.snmp_agents import snmpd, user
 
 UPTIME = "1.3.6.1.2.1.1.3.0"
 HASTY = EngineSettings(timeout_seconds=0.2, tries=1)
+PATIENT = EngineSettings(timeout_seconds=20, tries=1)
 V2C = Community(1, "public")
 
 
@@ -62,7 +63,7 @@ def test_a_wrong_password_is_an_authentication_failure(tmp_path: Path) -> None:
     async def run() -> None:
         with snmpd(tmp_path, [known]) as port:
             async with (
-                ReferenceEngine(HASTY) as engine,
+                ReferenceEngine(PATIENT) as engine,
                 engine.session(("127.0.0.1", port), wrong) as session,
             ):
                 await session.get([UPTIME])

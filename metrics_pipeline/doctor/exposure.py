@@ -1,0 +1,116 @@
+"""Who else gets in: files with secrets that others may read, addresses that others may reach."""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from pydantic import BaseModel
+
+from metrics_pipeline.access.environment import DAGSTER_POSTGRES_FILE_VARIABLE
+from metrics_pipeline.access.secrets import SecretReference
+from metrics_pipeline.core.findings import Finding, warning, well, wrong
+from metrics_pipeline.settings import Settings
+
+SECRET_FILES = frozenset({"key_file", "robot_tokens_file", "connection_string_file"})
+"""Keys of the settings whose files hold secrets themselves."""
+
+NAME = "secret files"
+SHOWN = 3
+
+
+def examine_exposure(
+    settings: Settings, environment: Mapping[str, str] = os.environ
+) -> list[Finding]:
+    """Of the settings, and of the files they name."""
+    files = dict(secret_files(settings, ""))
+    if named := environment.get(DAGSTER_POSTGRES_FILE_VARIABLE):
+        files[DAGSTER_POSTGRES_FILE_VARIABLE] = Path(named)
+    return [*_examine_files(files), *_examine_exporter(settings), *_examine_gateway(settings)]
+
+
+def secret_files(part: object, key: str) -> Iterator[tuple[str, Path]]:
+    """Each file with a secret that `part` of the settings names, by its key."""
+    if isinstance(part, SecretReference):
+        if part.file is not None:
+            yield key, part.file
+    elif isinstance(part, BaseModel):
+        for name in type(part).model_fields:
+            yield from _below(getattr(part, name), f"{key}.{name}".removeprefix("."))
+    elif isinstance(part, Mapping):
+        for name, inner in part.items():
+            yield from secret_files(inner, f"{key}.{name}")
+
+
+def _below(given: object, key: str) -> Iterator[tuple[str, Path]]:
+    if isinstance(given, Path):
+        if key.rpartition(".")[2] in SECRET_FILES:
+            yield key, given
+    else:
+        yield from secret_files(given, key)
+
+
+def _examine_files(files: Mapping[str, Path]) -> Iterator[Finding]:
+    closed, missing = [], []
+    for key, file in files.items():
+        try:
+            mode = file.stat().st_mode
+        except OSError as error:
+            missing.append(f"{key}: {file} ({error.strerror})")
+            continue
+        if not stat.S_ISREG(mode) or not mode & (stat.S_IROTH | stat.S_IWOTH):
+            closed.append(key)
+        else:
+            may = "read" if mode & stat.S_IROTH else "change"
+            fix = f"chmod o-rwx {file}"
+            yield wrong(NAME, f"{key}: {file}", f"everybody on this machine may {may} it", fix)
+    if missing:
+        said = f"{len(missing)} cannot be read: {'; '.join(missing[:SHOWN])}"
+        more = f"; and {len(missing) - SHOWN} more" if len(missing) > SHOWN else ""
+        fix = "Create them, or correct the settings; those of the simulator are made by `make run`."
+        yield wrong(NAME, "the settings", said + more, fix)
+    if closed:
+        yield well(NAME, ", ".join(closed), "none is for everybody on this machine")
+
+
+def _examine_exporter(settings: Settings) -> Iterator[Finding]:
+    exporter = settings.exporter
+    lacks = [
+        name
+        for name, given in (("TLS", exporter.tls), ("a password", exporter.basic_auth))
+        if given is None
+    ]
+    address = f"{exporter.host}:{exporter.port}"
+    if exporter.is_public and lacks:
+        yield warning(
+            "exporter's address",
+            address,
+            f"other machines reach it, without {' and '.join(lacks)}",
+            "Set exporter.tls and exporter.basic_auth, or keep it behind a firewall.",
+            "SECURITY.md",
+        )
+    else:
+        said = (
+            "other machines reach it, with TLS and a password" if exporter.is_public else "loopback"
+        )
+        yield well("exporter's address", address, said)
+
+
+def _examine_gateway(settings: Settings) -> Iterator[Finding]:
+    gateway = settings.gateway
+    if gateway is None:
+        return
+    address = f"{gateway.host}:{gateway.port}"
+    if gateway.is_public and gateway.tls is None:
+        yield warning(
+            "gateway's address",
+            address,
+            "other machines reach it, and whoever is on the way reads robots' tokens",
+            "Set gateway.tls, or have a proxy in front of it that ends TLS.",
+            "SECURITY.md",
+        )
+    else:
+        said = "other machines reach it, with TLS" if gateway.is_public else "loopback"
+        yield well("gateway's address", address, said)

@@ -1,0 +1,1 @@
+"""Tells others what happened: a publisher that costs its caller nothing, and where it sends to."""

@@ -1,0 +1,153 @@
+"""Old rows of Dagster's event log for which Dagster 1.13 has no API: the only SQL on its tables.
+
+Events that belong to no run (of sensors, freshness, people) have the run id "", and its API deletes
+events by run or by asset only. The outcomes of asset checks have a table of their own, which
+deleting a run leaves as it is (docs/decisions/0009).
+
+The tables are Dagster's own descriptions of them, and so are the connections, so SQLite and
+PostgreSQL are the same here. Of what decides what the UI shows the newest row always stays.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+import dagster as dg
+import sqlalchemy as sa
+from dagster._core.storage.event_log.schema import (
+    AssetCheckExecutionsTable,
+    AssetEventTagsTable,
+    SqlEventLogStorageTable,
+)
+from dagster._core.storage.event_log.sql_event_log import SqlEventLogStorage
+
+TRIED_VERSION = "1.13."
+"""What Dagster's version begins with; with another one nothing is deleted here."""
+
+ROWS_AT_ONCE = 200
+"""In one transaction; SQLite before 3.32 takes 999 parameters at most."""
+
+RUNLESS = ""
+"""The run id of events that belong to no run."""
+
+_EVENT = SqlEventLogStorageTable.c
+_OUTCOME = AssetCheckExecutionsTable.c
+_CHECK = (_OUTCOME.asset_key, _OUTCOME.check_name, _OUTCOME.partition)
+
+
+@dataclass(frozen=True, slots=True)
+class Size:
+    """Bytes of the event log (on PostgreSQL of the whole database), and what of them is free.
+
+    `free_bytes` is None where only the server could say, which uses it again as it likes.
+    """
+
+    total_bytes: int
+    free_bytes: int | None
+
+
+def event_log_of(instance: dg.DagsterInstance) -> SqlEventLogStorage | None:
+    """The event log, if it is one whose tables are known."""
+    storage = instance.event_log_storage
+    tried = dg.__version__.startswith(TRIED_VERSION)
+    return storage if tried and isinstance(storage, SqlEventLogStorage) else None
+
+
+def delete_runless_events(storage: SqlEventLogStorage, before_seconds: float) -> Iterator[int]:
+    """Those older than `before_seconds`; of each kind and partition not the newest.
+
+    Gives how many went, batch by batch. Each is a transaction, made when the iterator is asked.
+    """
+    old = sa.select(_EVENT.id, _EVENT.asset_key, _EVENT.dagster_event_type, _EVENT.partition).where(
+        _EVENT.run_id == RUNLESS, _EVENT.timestamp < _naive(before_seconds)
+    )
+    return _delete_old(storage, old, _newest_event, _delete_events)
+
+
+def delete_check_outcomes(storage: SqlEventLogStorage, before_seconds: float) -> Iterator[int]:
+    """The same with outcomes of asset checks; of each check and partition not the newest."""
+    old = sa.select(_OUTCOME.id, *_CHECK).where(
+        _OUTCOME.evaluation_event_timestamp < _naive(before_seconds)
+    )
+    return _delete_old(storage, old, _newest_outcome, _delete_outcomes)
+
+
+def measure(storage: SqlEventLogStorage) -> Size:
+    """How large it is."""
+    with storage.index_connection() as connection:
+        if connection.dialect.name == "postgresql":
+            total = "SELECT pg_database_size(current_database())"
+            return Size(int(connection.exec_driver_sql(total).scalar_one()), None)
+        pages, free, page_bytes = (
+            int(connection.exec_driver_sql(f"PRAGMA {name}").scalar_one())
+            for name in ("page_count", "freelist_count", "page_size")
+        )
+    return Size(pages * page_bytes, free * page_bytes)
+
+
+def _delete_old(
+    storage: SqlEventLogStorage,
+    old: sa.Select[Any],
+    newest_of: Callable[..., int],
+    delete: Callable[[sa.Connection, Sequence[int]], None],
+) -> Iterator[int]:
+    """Rows of `old`: an id, then what `newest_of` is given to find the row that stays."""
+    number = old.selected_columns["id"]
+    after_id = 0
+    while True:
+        with storage.index_connection() as connection:
+            query = old.where(number > after_id).order_by(number).limit(ROWS_AT_ONCE)
+            rows = connection.execute(query).all()
+            newest = {newest_of(connection, *kind) for kind in {row[1:] for row in rows}}
+            ids = [row.id for row in rows if row.id not in newest]
+            if ids:
+                delete(connection, ids)
+        if rows:
+            yield len(ids)
+            after_id = rows[-1].id
+        if len(rows) < ROWS_AT_ONCE:
+            return
+
+
+def _newest_event(
+    connection: sa.Connection, asset_key: str | None, kind: str | None, partition: str | None
+) -> int:
+    """Of a run or of none; where there is no asset, of those of no run."""
+    columns = (_EVENT.asset_key, _EVENT.dagster_event_type, _EVENT.partition)
+    if asset_key is None:
+        return _newest(
+            connection, _EVENT.id, (*columns, _EVENT.run_id), (None, kind, partition, "")
+        )
+    return _newest(connection, _EVENT.id, columns, (asset_key, kind, partition))
+
+
+def _newest_outcome(connection: sa.Connection, *check: str | None) -> int:
+    return _newest(connection, _OUTCOME.id, _CHECK, check)
+
+
+def _newest(
+    connection: sa.Connection,
+    number: sa.ColumnElement[int],
+    columns: Sequence[sa.ColumnElement[Any]],
+    values: Sequence[Any],
+) -> int:
+    # `IS NULL` where the value is None; Dagster's tables have indexes for both of these.
+    same = [column == value for column, value in zip(columns, values, strict=True)]
+    return int(connection.execute(sa.select(sa.func.max(number)).where(*same)).scalar_one())
+
+
+def _delete_events(connection: sa.Connection, ids: Sequence[int]) -> None:
+    # Tags first: on PostgreSQL Dagster's connections commit each statement.
+    tags = sa.delete(AssetEventTagsTable).where(AssetEventTagsTable.c.event_id.in_(ids))
+    connection.execute(tags)
+    connection.execute(sa.delete(SqlEventLogStorageTable).where(_EVENT.id.in_(ids)))
+
+
+def _delete_outcomes(connection: sa.Connection, ids: Sequence[int]) -> None:
+    connection.execute(sa.delete(AssetCheckExecutionsTable).where(_OUTCOME.id.in_(ids)))
+
+
+def _naive(seconds: float) -> datetime:
+    """Dagster keeps UTC without saying so."""
+    return datetime.fromtimestamp(seconds, UTC).replace(tzinfo=None)

@@ -1,0 +1,179 @@
+"""Deletes what Dagster keeps and nobody will look at again: runs, events, outcomes, ticks.
+
+In small transactions, with as long a pause after each as it took, and for a bounded time, so that
+runs and sensors hardly wait; what is left is deleted the next time. What is deleted once more, by
+two at the same time or after a death in the middle, is gone already.
+"""
+
+import time
+from collections.abc import Callable, Collection, Iterable, Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+import dagster as dg
+from dagster._core.scheduler.instigation import TickStatus
+
+from metrics_pipeline.orchestration.dagster_rows import (
+    delete_check_outcomes,
+    delete_runless_events,
+    event_log_of,
+)
+from metrics_pipeline.settings import RetentionSettings
+
+SECONDS_PER_DAY = 86_400
+
+RUNS_AT_ONCE = 20
+EVENTS_AT_ONCE = 200
+"""So many are asked of Dagster at once."""
+
+LEAP_SECONDS = SECONDS_PER_DAY
+"""A clock that has gone on by more since the last time is believed an hour later, if it stays."""
+
+SUCCEEDED = (dg.DagsterRunStatus.SUCCESS,)
+FAILED = (dg.DagsterRunStatus.FAILURE, dg.DagsterRunStatus.CANCELED)
+
+OTHER_TICKS = [TickStatus.STARTED, TickStatus.SUCCESS, TickStatus.FAILURE]
+
+KINDS = (dg.DagsterEventType.ASSET_MATERIALIZATION, dg.DagsterEventType.ASSET_OBSERVATION)
+
+
+@dataclass(frozen=True, slots=True)
+class Purged:
+    """What was deleted of one kind, and whether that was all that is old."""
+
+    what: str
+    deleted: int
+    is_done: bool
+
+
+class Pace:
+    """Work for at most `budget_seconds`, at most half of the time."""
+
+    def __init__(
+        self,
+        budget_seconds: float,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> None:
+        self._clock = clock
+        self._sleep = sleep
+        self._deadline = clock() + budget_seconds
+        self._worked_since = clock()
+
+    def goes_on(self) -> bool:
+        """After a pause as long as the work since the last one, whether there is time left."""
+        now = self._clock()
+        if now >= self._deadline:
+            return False
+        self._sleep(min(now - self._worked_since, self._deadline - now))
+        self._worked_since = self._clock()
+        return True
+
+
+def is_believed(now_seconds: float, last_seconds: float | None) -> bool:
+    """Whether the clock may be right; one that leapt would make everything old."""
+    return last_seconds is None or now_seconds - last_seconds <= LEAP_SECONDS
+
+
+def purge_dagster(
+    instance: dg.DagsterInstance,
+    settings: RetentionSettings,
+    now_seconds: float,
+    make_pace: Callable[[], Pace],
+) -> Iterator[Purged]:
+    """Kind by kind; each has a pace of its own, so that a backlog of one holds up no other."""
+
+    def before(days: float) -> float:
+        return now_seconds - days * SECONDS_PER_DAY
+
+    newest = find_newest_runs(instance)
+    succeeded, failed = before(settings.successful_runs_days), before(settings.failed_runs_days)
+    yield purge_runs(
+        instance, "successful_runs", SUCCEEDED, succeeded, kept=newest, pace=make_pace()
+    )
+    yield purge_runs(instance, "failed_runs", FAILED, failed, kept=newest, pace=make_pace())
+    event_log = event_log_of(instance)
+    if event_log is not None:
+        runless = delete_runless_events(event_log, before(settings.runless_events_days))
+        yield work_off("runless_events", runless, make_pace())
+        outcomes = delete_check_outcomes(event_log, succeeded)
+        yield work_off("check_outcomes", outcomes, make_pace())
+    purge_ticks(instance, before(settings.skipped_ticks_days), before(settings.ticks_days))
+
+
+def find_newest_runs(instance: dg.DagsterInstance) -> frozenset[str]:
+    """The runs that made the newest materialization or observation of an asset or a partition."""
+    keys = instance.event_log_storage.all_asset_keys()
+    return frozenset(
+        run for key in keys for kind in KINDS for run in _newest_of(instance, key, kind)
+    )
+
+
+def purge_runs(
+    instance: dg.DagsterInstance,
+    what: str,
+    statuses: Collection[dg.DagsterRunStatus],
+    before_seconds: float,
+    *,
+    kept: Collection[str],
+    pace: Pace,
+) -> Purged:
+    """Delete runs that ended before, oldest first, but not those `kept`.
+
+    Events first: a run whose deletion was interrupted is there to be deleted again.
+    """
+    before = datetime.fromtimestamp(before_seconds, UTC)
+    old = dg.RunsFilter(statuses=list(statuses), updated_before=before)
+    deleted, cursor = 0, None
+    while True:
+        records = instance.get_run_records(old, RUNS_AT_ONCE, ascending=True, cursor=cursor)
+        for record in records:
+            run_id = record.dagster_run.run_id
+            if run_id in kept:
+                cursor = run_id
+                continue
+            instance.event_log_storage.delete_events(run_id)
+            instance.run_storage.delete_run(run_id)
+            deleted += 1
+            if not pace.goes_on():
+                return Purged(what, deleted, is_done=False)
+        if len(records) < RUNS_AT_ONCE:
+            return Purged(what, deleted, is_done=True)
+
+
+def work_off(what: str, batches: Iterable[int], pace: Pace) -> Purged:
+    """Delete batch by batch, for as long as `pace` goes on; each batch says how many went."""
+    deleted = 0
+    for number in batches:
+        deleted += number
+        if not pace.goes_on():
+            return Purged(what, deleted, is_done=False)
+    return Purged(what, deleted, is_done=True)
+
+
+def purge_ticks(
+    instance: dg.DagsterInstance, skipped_before_seconds: float, before_seconds: float
+) -> None:
+    """Of all schedules and sensors, also of those that are no more.
+
+    The daemon purges those of each that ticks, by `retention` in dagster.yaml, by whole days.
+    """
+    for state in instance.all_instigator_state():
+        of = (state.instigator_origin_id, state.selector_id)
+        instance.purge_ticks(*of, skipped_before_seconds, [TickStatus.SKIPPED])
+        instance.purge_ticks(*of, before_seconds, OTHER_TICKS)
+
+
+def _newest_of(
+    instance: dg.DagsterInstance, key: dg.AssetKey, kind: dg.DagsterEventType
+) -> Iterator[str]:
+    storage = instance.event_log_storage
+    is_made = kind is dg.DagsterEventType.ASSET_MATERIALIZATION
+    fetch = instance.fetch_materializations if is_made else instance.fetch_observations
+    by_partition = storage.get_latest_storage_id_by_partition(key, kind)
+    yield from (record.run_id for record in fetch(key, limit=1).records)
+    ids = sorted(by_partition.values())
+    for start in range(0, len(ids), EVENTS_AT_ONCE):
+        wanted = dg.AssetRecordsFilter(key, storage_ids=ids[start : start + EVENTS_AT_ONCE])
+        yield from (record.run_id for record in fetch(wanted, limit=EVENTS_AT_ONCE).records)

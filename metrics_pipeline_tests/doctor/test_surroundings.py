@@ -1,0 +1,298 @@
+"""What is said of the machine, of who else gets in, and of what should answer."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http import HTTPStatus
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from metrics_pipeline.core.findings import Finding, Severity, span_in_words
+from metrics_pipeline.doctor import servers
+from metrics_pipeline.doctor.exposure import examine_exposure
+from metrics_pipeline.doctor.machine import Room, examine_disks, where_daemons_are
+from metrics_pipeline.doctor.servers import EXPORTER, GATEWAY, examine_servers
+from metrics_pipeline.orchestration.code_server import examine_code_servers
+from metrics_pipeline.settings import Settings
+from metrics_pipeline.simulators.loopback_server import Answer, LoopbackServer, NoAnswer, Request
+from metrics_pipeline.stack.layout import find_free_port, is_listening
+from metrics_pipeline_tests.doctor.findings import of, the_bad_one, the_wrong_one
+from metrics_pipeline_tests.servers import running
+from metrics_pipeline_tests.storage.influx_stub import TOKEN, InfluxStub
+
+HOUR = 3600.0
+NOWHERE = "http://127.0.0.1:9"
+EVERYTHING = Room(2**63, 2.0)
+NOTHING = Room(0, 0.0)
+
+
+def settings_of(**sections: Any) -> Settings:
+    return Settings.model_validate({"version": 1, "sources": {}, **sections})
+
+
+# --- disks ----------------------------------------------------------------------------------------
+
+
+def test_a_disk_is_judged_once_whatever_is_on_it_and_whether_it_is_there(tmp_path: Path) -> None:
+    folders = [tmp_path, tmp_path / "made" / "later", tmp_path / "spool"]
+    [found] = examine_disks(folders, NOTHING, NOTHING)
+    assert found.severity is Severity.OK
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("hardly", "severity"), [(NOTHING, Severity.WARNING), (EVERYTHING, Severity.WRONG)]
+)
+def test_a_disk_with_less_room_than_is_needed_is_told(
+    tmp_path: Path, hardly: Room, severity: Severity
+) -> None:
+    found = the_bad_one(examine_disks([tmp_path], EVERYTHING, hardly))
+    assert found.severity is severity
+    assert "MB are free" in found.found
+
+
+def test_a_share_that_is_small_of_a_disk_that_is_large_is_enough(tmp_path: Path) -> None:
+    [found] = examine_disks([tmp_path], Room(1, 2.0), Room(1, 2.0))
+    assert found.severity is Severity.OK
+
+
+# --- daemons of other folders ---------------------------------------------------------------------
+
+
+SLEEPING = "import sys; sys.stdin.read()"
+
+
+@contextmanager
+def process_called(*words: str, home: Path) -> Iterator[int]:
+    """A process of this user with these words in its command line, and this DAGSTER_HOME."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", SLEEPING, *words],
+        env={**os.environ, "DAGSTER_HOME": str(home)},
+        stdin=subprocess.PIPE,
+    )
+    with process:
+        yield process.pid
+        assert process.stdin is not None
+        process.stdin.close()
+
+
+def test_a_daemon_of_another_folder_is_named_and_nothing_else(tmp_path: Path) -> None:
+    ours, other = tmp_path / "ours", tmp_path / "other"
+    with (
+        process_called("dagster._daemon", "run", home=other) as daemon,
+        process_called("dagster._daemon", "run", home=ours) as own,
+        process_called("dagster", "api", "grpc", home=other) as server,
+    ):
+        said = where_daemons_are(ours)
+    assert f"process {daemon} with DAGSTER_HOME={other}" in said
+    assert f"process {own} " not in said
+    assert f"process {server} " not in said
+
+
+# --- who else gets in -----------------------------------------------------------------------------
+
+
+@pytest.fixture
+def secret(tmp_path: Path) -> Path:
+    file = tmp_path / "secret"
+    file.write_text("hunter2")
+    file.chmod(0o640)
+    return file
+
+
+def tokens(secret: Path) -> dict[str, Any]:
+    return {"fleet": {"token": {"file": str(secret)}}}
+
+
+def secret_files(settings: Settings, **environment: str) -> list[Finding]:
+    return of(examine_exposure(settings, environment), "secret files")
+
+
+def test_a_file_with_a_secret_that_everybody_may_read_is_wrong(secret: Path) -> None:
+    settings = settings_of(gateway={"tokens": tokens(secret)})
+    assert [each.severity for each in secret_files(settings)] == [Severity.OK]
+    secret.chmod(0o644)
+    found = the_bad_one(secret_files(settings))
+    assert found.looked_at == f"gateway.tokens.fleet.token: {secret}"
+    assert found.fix == f"chmod o-rwx {secret}"
+
+
+def test_a_key_that_everybody_may_change_is_wrong(secret: Path) -> None:
+    key = {"user": "metrics", "key_file": str(secret)}
+    settings = settings_of(polling={"ssh": {"credentials": {"core": key}}})
+    secret.chmod(0o602)
+    found = the_bad_one(secret_files(settings))
+    assert found.looked_at == f"polling.ssh.credentials.core.key_file: {secret}"
+    assert "may change it" in found.found
+
+
+def test_the_file_with_the_url_of_dagsters_postgresql_is_one_of_them(secret: Path) -> None:
+    secret.chmod(0o604)
+    found = the_bad_one(secret_files(settings_of(), DAGSTER_POSTGRES_URL_FILE=str(secret)))
+    assert "DAGSTER_POSTGRES_URL_FILE" in found.looked_at
+
+
+def test_secret_files_that_are_not_there_are_told_at_once(tmp_path: Path) -> None:
+    missing = {
+        name: {"token": {"file": str(tmp_path / name)}} for name in ("a", "b", "c", "d", "e")
+    }
+    found = the_bad_one(secret_files(settings_of(gateway={"tokens": missing})))
+    assert found.found.startswith("5 cannot be read: ")
+    assert found.found.endswith("; and 2 more")
+
+
+def test_listening_beyond_loopback_without_tls_and_password_is_a_warning(secret: Path) -> None:
+    open_to_all = {"host": "0.0.0.0"}
+    settings = settings_of(exporter=open_to_all, gateway={**open_to_all, "tokens": tokens(secret)})
+    findings = examine_exposure(settings, {})
+    bad = {each.name: each.found for each in findings if each.is_bad}
+    assert bad == {
+        "exporter's address": "other machines reach it, without TLS and a password",
+        "gateway's address": "other machines reach it, and whoever is on the way reads robots' "
+        "tokens",
+    }
+    tls = {"certificate_file": str(secret), "key_file": str(secret)}
+    login = {"username": "prometheus", "password": {"file": str(secret)}}
+    closed = settings_of(
+        exporter={**open_to_all, "tls": tls, "basic_auth": login},
+        gateway={**open_to_all, "tls": tls, "tokens": tokens(secret)},
+    )
+    assert not any(each.is_bad for each in examine_exposure(closed, {}))
+
+
+# --- exporter, gateway, InfluxDB's clock ----------------------------------------------------------
+
+
+class Page(LoopbackServer):
+    """Answers everything with `status`."""
+
+    status = HTTPStatus.OK
+
+    def respond(self, request: Request) -> Answer:
+        return Answer(self.status, b"operational database: away\n")
+
+    @property
+    def url(self) -> str:
+        return f"http://{self.host}"
+
+
+def with_gateway(secret: Path) -> Settings:
+    return settings_of(gateway={"tokens": tokens(secret)})
+
+
+def test_exporter_and_gateway_that_answer_are_well(secret: Path) -> None:
+    with Page() as page:
+        findings = list(examine_servers(with_gateway(secret), page.url, page.url))
+    assert {each.name: each.severity for each in findings} == {
+        EXPORTER: Severity.OK,
+        GATEWAY: Severity.OK,
+    }
+
+
+def test_exporter_and_gateway_that_do_not_answer_are_wrong(secret: Path) -> None:
+    findings = list(examine_servers(with_gateway(secret), NOWHERE, NOWHERE))
+    for name in (EXPORTER, GATEWAY):
+        assert "Connection refused" in the_wrong_one(findings, name).found
+
+
+def test_an_exporter_that_cannot_read_is_a_warning_in_its_words() -> None:
+    with Page() as page:
+        page.status = HTTPStatus.SERVICE_UNAVAILABLE
+        found = the_bad_one(examine_servers(settings_of(), page.url))
+    assert found.found == "/readyz answers 503: operational database: away"
+
+
+def test_an_exporter_that_hangs_is_wrong(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(servers, "TIMEOUT_SECONDS", 0.2)
+    with Page() as page:
+        page.faults.append(NoAnswer())
+        assert the_bad_one(examine_servers(settings_of(), page.url)).name == EXPORTER
+
+
+def test_an_exporter_on_any_free_port_cannot_be_looked_at() -> None:
+    [found] = examine_servers(settings_of(exporter={"port": 0}))
+    assert found.severity is Severity.UNKNOWN
+    assert "--exporter-url" in found.found
+
+
+def test_a_clock_that_is_apart_from_influxdbs_is_told(tmp_path: Path) -> None:
+    (tmp_path / "token").write_text(TOKEN)
+    with Page() as page, InfluxStub() as stub:
+        store = {"kind": "influxdb", "url": stub.url, "api": "v3"}
+        settings = settings_of(store={**store, "token": {"file": str(tmp_path / "token")}})
+        assert not any(each.is_bad for each in examine_servers(settings, page.url))
+        ahead = examine_servers(settings, page.url, None, lambda: time.time() + HOUR)
+        found = the_wrong_one(ahead, "clock")
+    assert "s behind this machine's" in found.found
+
+
+def test_a_store_that_does_not_answer_has_no_clock() -> None:
+    with Page() as page:
+        store = {"kind": "influxdb", "url": NOWHERE, "api": "v3"}
+        findings = list(examine_servers(settings_of(store=store), page.url))
+    assert of(findings, "clock") == []
+
+
+# --- code server ----------------------------------------------------------------------------------
+
+
+def workspace(folder: Path, port: int) -> Path:
+    file = folder / "workspace.yaml"
+    server = {"host": "127.0.0.1", "port": port, "location_name": "metrics_pipeline"}
+    file.write_text(yaml.safe_dump({"load_from": [{"grpc_server": server}]}))
+    return file
+
+
+@contextmanager
+def code_server(folder: Path, code: str) -> Iterator[Path]:
+    """Dagster's own, over a module with this code; its workspace file."""
+    (folder / "loaded.py").write_text(code)
+    port = find_free_port()
+    address = ["--host", "127.0.0.1", "--port", str(port), "--lazy-load-user-code"]
+    command = [sys.executable, "-m", "dagster", "api", "grpc", *address]
+    named = ["--python-file", str(folder / "loaded.py")]
+    with running([*command, *named], lambda: is_listening(port)):
+        yield workspace(folder, port)
+
+
+def test_a_code_server_that_could_not_load_its_definitions_is_wrong(tmp_path: Path) -> None:
+    with code_server(tmp_path, "raise RuntimeError('the settings are wrong')\n") as file:
+        found = the_bad_one(examine_code_servers(file))
+    assert "could not load its definitions" in found.found
+    assert "the settings are wrong" in found.found
+
+
+def test_a_code_server_that_is_away_is_wrong(tmp_path: Path) -> None:
+    found = the_bad_one(examine_code_servers(workspace(tmp_path, find_free_port())))
+    assert found.found == "no answer (UNAVAILABLE)"
+
+
+@pytest.mark.parametrize("content", [None, "load_from: [{python_module: {module_name: m}}]", "[]"])
+def test_a_workspace_without_a_server_is_told(tmp_path: Path, content: str | None) -> None:
+    file = tmp_path / "workspace.yaml"
+    if content is not None:
+        file.write_text(content)
+    [found] = examine_code_servers(file)
+    assert found.severity is Severity.UNKNOWN
+
+
+def test_a_workspace_that_is_no_yaml_is_wrong(tmp_path: Path) -> None:
+    file = tmp_path / "workspace.yaml"
+    file.write_text("load_from: [")
+    assert the_bad_one(examine_code_servers(file)).severity is Severity.WRONG
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"),
+    [(95, "95 s"), (120, "2 min"), (5400, "90 min"), (9000, "2.5 h"), (400_000, "4.6 days")],
+)
+def test_spans_are_in_the_largest_unit_that_they_are_two_of(seconds: float, words: str) -> None:
+    assert span_in_words(seconds) == words

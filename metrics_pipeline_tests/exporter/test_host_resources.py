@@ -1,0 +1,89 @@
+"""What the product takes of its machine, of real processes, real files and a /proc of our own."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from metrics_pipeline.access.environment import STATE_DIR_VARIABLE
+from metrics_pipeline.exporter.host_resources import HostReader
+from metrics_pipeline_tests.servers import wait_until
+
+SLEEP = "import sys; sys.stdin.read()"
+TICKS_PER_SECOND = os.sysconf("SC_CLK_TCK")
+
+
+@pytest.fixture
+def daemon(tmp_path: Path) -> Iterator[subprocess.Popen[bytes]]:
+    """A process that calls itself Dagster's daemon, over the state directory `tmp_path`."""
+    with subprocess.Popen(
+        [sys.executable, "-c", SLEEP, "dagster-daemon"],
+        env={STATE_DIR_VARIABLE: str(tmp_path)},
+        stdin=subprocess.PIPE,
+    ) as process:
+        yield process
+
+
+def test_processes_over_the_same_state_are_found_and_no_others(
+    tmp_path: Path, daemon: subprocess.Popen[bytes]
+) -> None:
+    reader = HostReader(tmp_path, {})
+    wait_until(lambda: "daemon" in reader.read().processes, "the process is seen")
+    usage = reader.read().processes["daemon"]
+    assert usage.resident_bytes > 1_000_000
+    assert usage.open_files >= 3
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    assert "daemon" not in HostReader(elsewhere, {}).read().processes
+
+
+def write_process(proc: Path, pid: int, cpu_seconds: float, started: int, state: Path) -> None:
+    """As proc(5) says: the program's name may have anything in it."""
+    folder = proc / str(pid)
+    (folder / "fd").mkdir(parents=True, exist_ok=True)
+    ticks = round(cpu_seconds * TICKS_PER_SECOND)
+    fields = ["S", *"0" * 10, str(ticks), "0", *"0" * 6, str(started), "0", "3"]
+    (folder / "stat").write_text(f"{pid} (a) b (c) {' '.join(fields)}")
+    (folder / "environ").write_bytes(f"A=b\0{STATE_DIR_VARIABLE}={state}\0".encode())
+    (folder / "cmdline").write_bytes(b"python\0-c\0from x import spawn_main\0")
+
+
+def test_the_cpu_time_of_runs_only_rises_while_processes_come_and_go(tmp_path: Path) -> None:
+    proc = tmp_path / "proc"
+    reader = HostReader(tmp_path, {}, proc)
+    seen = []
+    # Another process with the same number has another start time.
+    for cpu_seconds, started in ((2.0, 1), (5.0, 1), (1.0, 2), (1.5, 2)):
+        write_process(proc, 4242, cpu_seconds, started, tmp_path)
+        seen.append(reader.read().processes["run"].cpu_seconds)
+    assert seen == [2.0, 5.0, 6.0, 6.5]
+    assert reader.read().processes["run"].resident_bytes == 3 * os.sysconf("SC_PAGE_SIZE")
+
+
+def test_a_process_that_ends_while_it_is_looked_at_is_left_out(tmp_path: Path) -> None:
+    proc = tmp_path / "proc"
+    write_process(proc, 1, 1.0, 1, tmp_path)
+    write_process(proc, 2, 1.0, 1, tmp_path)
+    (proc / "2" / "environ").unlink()
+    assert HostReader(tmp_path, {}, proc).read().processes["run"].cpu_seconds == 1.0
+
+
+def test_databases_are_files_with_their_logs_or_folders_and_absent_ones_have_no_size(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "one.sqlite").write_bytes(b"x" * 10)
+    (tmp_path / "one.sqlite-wal").write_bytes(b"x" * 5)
+    (tmp_path / "history").mkdir()
+    (tmp_path / "history" / "runs.db").write_bytes(b"x" * 7)
+    files = {"operational": "one.sqlite", "dagster": "history", "store": "absent"}
+    reader = HostReader(tmp_path, {name: tmp_path / file for name, file in files.items()})
+    state = reader.read()
+    assert state.databases["operational"] == 15
+    assert state.databases["dagster"] >= 7
+    assert "store" not in state.databases
+    assert 0 < state.disk_free_bytes <= state.disk_size_bytes

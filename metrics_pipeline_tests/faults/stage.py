@@ -1,0 +1,120 @@
+"""Where faults happen: the topology of docker/compose.yaml with a network and a disk to break."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from metrics_pipeline.storage.spool import SpoolSettings
+from metrics_pipeline.storage.spool_state import SpoolWatch
+from metrics_pipeline_tests.faults.cutting_proxy import CuttingProxy, cutting_proxy
+from metrics_pipeline_tests.faults.load import Load, devices, loaded
+from metrics_pipeline_tests.faults.wrong_clock import WrongClock, make_wrong_clock
+from metrics_pipeline_tests.topology.running_topology import (
+    CODE_SERVER,
+    DAEMON,
+    Topology,
+    running_topology,
+)
+
+SPOOL = "image/var/lib/metrics_pipeline/spool"
+DISK = "4m"
+"""Room for the spool, on a disk of its own."""
+
+FILL_BYTES = 65_536
+
+
+@dataclass(slots=True)
+class Stage:
+    """What is broken and mended."""
+
+    load: Load
+    proxies: Mapping[str, CuttingProxy]
+    spool: Path
+    folder: Path
+    has_own_disk: bool
+    clock: WrongClock | None = None
+
+    @property
+    def it(self) -> Topology:
+        """Its processes."""
+        return self.load.it
+
+    def waiting_points(self) -> int:
+        """Of the spool."""
+        return SpoolWatch(SpoolSettings(directory=self.spool)).look().points
+
+    def fill_disk(self) -> None:
+        """Until there is not a byte left."""
+        with (self.spool / "ballast").open("ab", buffering=0) as file:
+            for size in (FILL_BYTES, 4096, 1):
+                while _has_written(file.fileno(), size):
+                    pass
+
+    def empty_disk(self) -> None:
+        """Take away what filled it."""
+        (self.spool / "ballast").unlink()
+
+    def move_clock(self, seconds: int) -> None:
+        """Set the clock of daemon and code server forward or back, while they sample."""
+        if self.clock is None:
+            self.clock = make_wrong_clock(self.folder / "clock")
+            for name in (CODE_SERVER, DAEMON):
+                self._start_with(self.clock, name)
+            sampled = self.load.sampled()
+            self.it.wait_until(lambda: self.load.sampled() > sampled, "that clock is gone by")
+        wrong_seconds = self.load.wrong_seconds(time.time()) + seconds
+        self.clock.set(wrong_seconds)
+        self.load.leaps.append((time.time(), wrong_seconds))
+
+    def _start_with(self, clock: WrongClock, name: str) -> None:
+        container = self.it.containers[name]
+        environment = {**container.service.get("environment", {}), **clock.environment}
+        self.it.kill(name)
+        clocked = replace(container, service={**container.service, "environment": environment})
+        self.it.children[name] = clocked.start()
+
+
+def _has_written(descriptor: int, size: int) -> bool:
+    try:
+        return os.write(descriptor, bytes(size)) > 0
+    except OSError:
+        return False
+
+
+@contextmanager
+def own_disk(folder: Path) -> Iterator[bool]:
+    """A small disk at `folder`, where that may be mounted; says whether it is."""
+    folder.mkdir(parents=True)
+    options = ["-t", "tmpfs", "-o", f"size={DISK},mode=0755", "faults", str(folder)]
+    mounted = subprocess.run(["mount", *options], check=False, capture_output=True)
+    try:
+        yield mounted.returncode == 0
+    finally:
+        if mounted.returncode == 0:
+            subprocess.run(["umount", "--lazy", str(folder)], check=True)
+
+
+@contextmanager
+def opened(folder: Path, progress: Callable[[str], None]) -> Iterator[Stage]:
+    """All of it, under load."""
+    proxies: dict[str, CuttingProxy] = {}
+    with ExitStack() as stack:
+
+        def between(name: str, port: int) -> int:
+            proxies[name] = stack.enter_context(cutting_proxy(port))
+            return proxies[name].port
+
+        spool = folder / SPOOL
+        has_own_disk = stack.enter_context(own_disk(spool))
+        progress("the processes of docker/compose.yaml start (a minute or two)")
+        polled, settings = stack.enter_context(devices(folder))
+        (folder / "clock").mkdir()
+        it = stack.enter_context(running_topology(folder, settings, between))
+        load = stack.enter_context(loaded(it, polled, progress))
+        yield Stage(load, proxies, spool, folder, has_own_disk)

@@ -1,0 +1,119 @@
+"""What counts as lost."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from metrics_pipeline_tests.faults.accounting import (
+    NEVER,
+    Row,
+    Tally,
+    account_kept,
+    account_numbers,
+    account_rounds,
+    account_slots,
+    by_kind,
+    table,
+)
+from metrics_pipeline_tests.faults.catalogue import FAULTS, chosen
+from metrics_pipeline_tests.faults.load import Load, Rounds, is_told, minutes
+
+
+@given(st.lists(st.integers(0, 30), max_size=60), st.integers(0, 10), st.integers(10, 25))
+def test_numbers_are_stored_missing_or_there_twice(found: list[int], first: int, end: int) -> None:
+    tally = account_numbers(found, first, end)
+    mine = [number for number in found if first <= number < end]
+    assert tally.stored + tally.lost == end - first == tally.sent
+    assert tally.stored + tally.doubled == len(mine)
+
+
+def test_a_dead_letter_is_not_lost() -> None:
+    assert account_numbers([0, 1, 3], 0, 4).lost == 1
+    assert account_numbers([0, 1, 3], 0, 4, dead_letters=1).lost == 0
+
+
+def test_what_was_acknowledged_and_is_not_stored_is_lost() -> None:
+    assert account_kept(["a", "b", "c"], ["b", "c", "d"]).lost == 1
+
+
+def test_a_slot_nobody_speaks_of_is_lost() -> None:
+    outcomes = {"sampled": 5, "failed": 1, "missed_stopped": 3}
+    assert account_slots(9, outcomes, ["sampled", "failed"]) == Tally(9, 6, told=3)
+    assert account_slots(10, outcomes, ["sampled", "failed"]).lost == 1
+
+
+def test_of_a_round_what_is_missing_is_told_of_or_lost() -> None:
+    tally = account_rounds([60, 120, 180, 240], 10, {60: 10, 120: 4, 180: 9, 300: 10}, {120, 240})
+    assert tally == Tally(40, 23, told=16)
+    assert tally.lost == 1
+
+
+def test_a_round_is_untold_until_dagster_says_why_it_is_not_whole() -> None:
+    tick = {"skipReason": None, "error": None}
+    ticks = [{**tick, "timestamp": at, "runIds": [f"{at:g}"]} for at in (60.0, 120.0, 180.0)]
+    rounds = Rounds("polls", 2, {60: 2, 120: 1}, ticks, {"120": "STARTED", "180": "FAILURE"})
+    assert (rounds.untold, rounds.told) == ([120], {180})
+
+
+def test_what_one_kind_has_too_many_of_does_not_make_up_for_what_another_has_lost() -> None:
+    row = Row("store", 10.0, {"a": Tally(5, 4), "b": Tally(5, 6)}, back_seconds=1.0)
+    assert row.lost == 1
+    assert not row.is_well
+
+
+@pytest.mark.parametrize(
+    ("tally", "back_seconds", "is_well"),
+    [
+        (Tally(3, 2, told=1), 1.0, True),
+        (Tally(3, 3), None, False),
+        (Tally(3, 3, doubled=1), 1.0, False),
+        (Tally(3, 2), 1.0, False),
+    ],
+)
+def test_a_row_is_well_where_all_is_there_once_and_goes_on(
+    tally: Tally, back_seconds: float | None, is_well: bool
+) -> None:
+    assert Row("store", 10.0, {"a": tally}, back_seconds).is_well is is_well
+
+
+def test_the_tables_have_a_line_a_fault_and_a_line_a_kind() -> None:
+    tallies = {"a": Tally(5, 3, told=1, dead_letters=1), "b": Tally(2, 2)}
+    rows = [Row("store", 10.2, tallies, 3.4, spooled=7), Row("hub", 5.0, tallies)]
+    head, rule, first, second = table(rows).splitlines()
+    assert head.count("|") == rule.count("|") == first.count("|")
+    assert first == "| store | 10 | 7 | 5 | 7 | 1 | 1 | 0 | 0 | 3 |"
+    assert second.endswith(f"| {NEVER} |")
+    assert by_kind(rows).splitlines()[2:] == [
+        "| a | 10 | 6 | 2 | 2 | 0 | 0 |",
+        "| b | 4 | 4 | 0 | 0 | 0 | 0 |",
+    ]
+
+
+def test_faults_are_chosen_by_how_their_names_begin() -> None:
+    assert [fault.name for fault in chosen("store, disk")] == ["store", "disk full"]
+    assert chosen("") == FAULTS
+    with pytest.raises(ValueError, match="No fault is called nothing"):
+        chosen("store,nothing")
+
+
+def test_a_clock_that_leaps_leaves_out_what_it_leapt_over() -> None:
+    load = Load.__new__(Load)
+    load.leaps = [(100.0, 0), (200.0, 3600), (300.0, 0)]
+    assert load.spans(50, 150) == [(50, 100), (100, 150)]
+    assert load.spans(150, 250) == [(150, 200), (3800, 3850)]
+    assert load.spans(250, 350) == [(3850, 3900), (300, 350)]
+
+
+def test_a_minute_belongs_to_the_time_in_which_it_begins() -> None:
+    assert list(minutes(60, 180)) == [60, 120]
+    assert list(minutes(60.1, 180.1)) == [120, 180]
+
+
+def test_a_tick_is_told_of_by_its_reason_or_by_the_end_of_its_run() -> None:
+    tick = {"runIds": ["a"], "skipReason": None, "error": None}
+    assert not is_told(tick, {"a": "STARTED"})
+    assert not is_told(tick, {"a": "SUCCESS"})  # and the count has to be stored
+    assert is_told(tick, {"a": "FAILURE"})
+    assert is_told({**tick, "runIds": [], "skipReason": "in flight"}, {})

@@ -1,0 +1,227 @@
+"""Runs whose code server is killed: they end, Dagster is told, and nobody waits for them."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import dagster as dg
+import pytest
+from dagster._core.storage.tags import GRPC_INFO_TAG
+from dagster._core.workspace.context import WorkspaceProcessContext
+from dagster._core.workspace.load_target import GrpcServerTarget
+from dagster._daemon.monitoring.run_monitoring import execute_run_monitoring_iteration
+
+from metrics_pipeline.core.findings import Severity
+from metrics_pipeline.orchestration.code_server import examine_code_servers
+from metrics_pipeline.orchestration.in_flight import find_in_flight
+from metrics_pipeline.orchestration.run_launcher import LAUNCH_SECONDS, end_if_dead
+from metrics_pipeline.run_counting import count_runs
+from metrics_pipeline.stack.layout import LOOPBACK, find_free_port, is_listening
+from metrics_pipeline.storage.operational import OperationalDatabase
+from metrics_pipeline_tests.orchestration.dagster_instances import opened
+from metrics_pipeline_tests.servers import running, wait_until
+from metrics_pipeline_tests.storage.operational_databases import sqlite_settings
+
+JOB, OP = "waits_for_ever", "wait"
+LOCATION = "tests"
+CODE = f"""
+import os, time
+from pathlib import Path
+import dagster as dg
+
+@dg.op
+def {OP}():
+    Path(__file__).with_name("pid").write_text(f"{{os.getpid()}} ")
+    while True:
+        time.sleep(0.05)
+
+@dg.job(executor_def=dg.in_process_executor)
+def {JOB}():
+    {OP}()
+
+defs = dg.Definitions(jobs=[{JOB}])
+"""
+
+
+@dg.op(name=OP)
+def wait() -> None:
+    """Done by the code server's."""
+
+
+@dg.job(name=JOB, executor_def=dg.in_process_executor)
+def planned() -> None:
+    """What is planned here is done by the code server's job of that name."""
+    wait()
+
+
+@contextmanager
+def code_server(folder: Path, port: int) -> Iterator[int]:
+    """Its process id; killed or ended, it may be started again."""
+    file = folder / "loaded.py"
+    file.write_text(CODE)
+    address = ["--host", LOOPBACK, "--port", str(port), "--location-name", LOCATION]
+    command = [sys.executable, "-m", "dagster", "api", "grpc", "--python-file", str(file)]
+    with running([*command, *address], lambda: is_listening(port)) as pid:
+        yield pid
+
+
+@contextmanager
+def workspace_of(instance: dg.DagsterInstance, port: int) -> Iterator[WorkspaceProcessContext]:
+    target = GrpcServerTarget(host=LOOPBACK, port=port, socket=None, location_name=LOCATION)
+    with WorkspaceProcessContext(instance, target) as workspace:
+        yield workspace
+
+
+def launch(instance: dg.DagsterInstance, workspace: WorkspaceProcessContext, **tags: str) -> str:
+    """The id of a run in a process of the code server."""
+    context = workspace.create_request_context()
+    [repository] = context.get_code_location(LOCATION).get_repositories().values()
+    origin = repository.get_full_job(JOB).get_remote_origin()
+    run = instance.create_run_for_job(planned, remote_job_origin=origin, tags=tags)
+    instance.launch_run(run.run_id, context)
+    return run.run_id
+
+
+def monitor(workspace: WorkspaceProcessContext) -> None:
+    """What the daemon does every 5 s."""
+    list(execute_run_monitoring_iteration(workspace, logging.getLogger("monitoring")))
+
+
+def status(instance: dg.DagsterInstance, run_id: str) -> dg.DagsterRunStatus:
+    run = instance.get_run_by_id(run_id)
+    assert run is not None
+    return run.status
+
+
+def is_there(pid: int) -> bool:
+    """Whether the process runs: one that ended and was not waited for does not."""
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except OSError:
+        return False
+    return state not in "ZX"
+
+
+def test_a_run_ends_with_its_code_server_and_is_failed_when_that_is_back(tmp_path: Path) -> None:
+    port, said = find_free_port(), tmp_path / "pid"
+    with opened(tmp_path) as instance:
+        with code_server(tmp_path, port) as server, workspace_of(instance, port) as workspace:
+            run_id = launch(instance, workspace)
+            wait_until(lambda: said.exists() and said.read_text().endswith(" "), "the run works")
+            worker = int(said.read_text())
+            monitor(workspace)
+            assert status(instance, run_id) is dg.DagsterRunStatus.STARTED
+            # So that it can neither end in an orderly way nor say anything.
+            os.kill(worker, signal.SIGSTOP)
+            os.kill(server, signal.SIGKILL)
+            wait_until(lambda: not is_listening(port), "the code server is gone")
+            monitor(workspace)
+            # While nobody answers nothing is known.
+            assert status(instance, run_id) is dg.DagsterRunStatus.STARTED
+        with code_server(tmp_path, port), workspace_of(instance, port) as workspace:
+            monitor(workspace)
+            assert status(instance, run_id) is dg.DagsterRunStatus.FAILURE
+        os.kill(worker, signal.SIGCONT)
+        wait_until(lambda: not is_there(worker), "what was left of the run ends by itself")
+
+
+@dataclass(frozen=True, slots=True)
+class Served:
+    """An instance, and a code server that knows no run but those that `launch` gave it."""
+
+    folder: Path
+    instance: dg.DagsterInstance
+    port: int
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    folder, port = tmp_path_factory.mktemp("served"), find_free_port()
+    with opened(folder) as instance, code_server(folder, port):
+        yield Served(folder, instance, port)
+
+
+def counted(instance: dg.DagsterInstance, folder: Path) -> Mapping[str, int]:
+    """What the exporter says of runs of the job."""
+    with closing(OperationalDatabase(sqlite_settings(folder))) as database:
+        return count_runs(instance, database)[JOB]
+
+
+def test_a_run_that_hangs_is_ended_after_its_time_and_counts_as_failed(served: Served) -> None:
+    instance, said = served.instance, served.folder / "pid"
+    with workspace_of(instance, served.port) as workspace:
+        run_id = launch(instance, workspace, **{"dagster/max_runtime": "0.1"})
+        wait_until(lambda: said.exists() and said.read_text().endswith(" "), "the run works")
+        worker = int(said.read_text())
+
+        def is_over() -> bool:
+            monitor(workspace)
+            return not is_there(worker)
+
+        wait_until(is_over, "it has ended")
+    # Whoever is the last to say what became of it.
+    assert counted(instance, served.folder) == {"failure": 1}
+    run = instance.get_run_by_id(run_id)
+    assert run is not None
+    instance.report_run_canceled(run)
+    assert status(instance, run_id) is dg.DagsterRunStatus.CANCELED
+    assert counted(instance, served.folder) == {"failure": 1}
+    assert counted(instance, served.folder / "anew") == {"failure": 1}
+
+
+def test_the_doctor_finds_such_a_code_server_well(served: Served) -> None:
+    file = served.folder / "workspace.yaml"
+    file.write_text(f"load_from: [{{grpc_server: {{host: {LOOPBACK}, port: {served.port}}}}}]")
+    [found] = examine_code_servers(file)
+    assert (found.severity, found.found) == (Severity.OK, "answers, and has __repository__")
+
+
+def test_a_run_that_a_person_cancels_does_not_count_as_failed(tmp_path: Path) -> None:
+    with opened(tmp_path) as instance:
+        run = starting(instance, None).dagster_run
+        instance.report_run_canceling(run)
+        instance.report_run_canceled(run)
+        assert counted(instance, tmp_path) == {"canceled": 1}
+
+
+def starting(instance: dg.DagsterInstance, port: int | None) -> dg.RunRecord:
+    """A run whose launch was told to the code server at `port`, and that has not started."""
+    info = {} if port is None else {GRPC_INFO_TAG: f'{{"host": "{LOOPBACK}", "port": {port}}}'}
+    run = instance.create_run_for_job(planned, status=dg.DagsterRunStatus.STARTING, tags=info)
+    record = instance.get_run_record_by_id(run.run_id)
+    assert record is not None
+    return record
+
+
+def test_a_run_that_its_code_server_will_never_start_is_failed_and_nobody_waits_for_it(
+    served: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    instance = served.instance
+    record = starting(instance, served.port)
+    began = record.update_timestamp.timestamp()
+    assert not end_if_dead(instance, record, began + LAUNCH_SECONDS - 1)
+    monkeypatch.setattr(time, "time", lambda: began + LAUNCH_SECONDS - 1)
+    assert len(find_in_flight(instance, JOB, [])) == 1
+    monkeypatch.setattr(time, "time", lambda: began + LAUNCH_SECONDS + 1)
+    assert find_in_flight(instance, JOB, []) == []
+    monkeypatch.undo()
+    assert status(instance, record.dagster_run.run_id) is dg.DagsterRunStatus.FAILURE
+
+
+@pytest.mark.parametrize("is_told", [True, False])
+def test_of_a_run_whose_code_server_does_not_answer_nothing_is_known(
+    tmp_path: Path, is_told: bool
+) -> None:
+    with opened(tmp_path) as instance:
+        record = starting(instance, find_free_port() if is_told else None)
+        later = record.update_timestamp.timestamp() + 10 * LAUNCH_SECONDS
+        assert not end_if_dead(instance, record, later)
+        assert len(find_in_flight(instance, JOB, [])) == 1

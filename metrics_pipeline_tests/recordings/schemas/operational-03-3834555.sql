@@ -1,0 +1,42 @@
+BEGIN TRANSACTION;
+CREATE TABLE asset_snapshots (
+	asset VARCHAR(256) NOT NULL, 
+	revision BIGINT NOT NULL, 
+	updated_at_ns BIGINT NOT NULL, 
+	complete_at_ns BIGINT, 
+	body BLOB NOT NULL, 
+	PRIMARY KEY (asset)
+);
+INSERT INTO "asset_snapshots" VALUES('fleet/device_counts',1,1700000000000000000,1700000000000000000,X'78018BE68A564ACB494D2D894FCE2FCD2B2956D2A9562A28CA2FCB4C492D52B2524A2C2F8ECFCC2F51AA050AA7A4966526A742D429599918D5EA189A1BA08358AE5800A94719DF');
+CREATE TABLE device_labels (
+	asset VARCHAR(256) NOT NULL, 
+	digest VARCHAR(64) NOT NULL, 
+	body BLOB NOT NULL, 
+	PRIMARY KEY (asset)
+);
+CREATE TABLE point_tallies (
+	name VARCHAR(128) NOT NULL, 
+	label VARCHAR(256) NOT NULL, 
+	total BIGINT NOT NULL, 
+	PRIMARY KEY (name, label)
+);
+INSERT INTO "point_tallies" VALUES('metrics_pipeline_points_written_total','network_metrics',7);
+CREATE TABLE probe_memories (
+	protocol VARCHAR(32) NOT NULL, 
+	body BLOB NOT NULL, 
+	PRIMARY KEY (protocol)
+);
+CREATE TABLE telemetry_checkpoints (
+	namespace TEXT NOT NULL, 
+	hub TEXT NOT NULL, 
+	consumer_group TEXT NOT NULL, 
+	partition TEXT NOT NULL, 
+	"offset" TEXT, 
+	sequence_number BIGINT, 
+	epoch BIGINT NOT NULL, 
+	owner TEXT NOT NULL, 
+	updated_at_ns BIGINT NOT NULL, 
+	PRIMARY KEY (namespace, hub, consumer_group, partition)
+);
+INSERT INTO "telemetry_checkpoints" VALUES('plant','uplinks','metrics','0','5',5,1,'run-1',1795319049737054324);
+COMMIT;

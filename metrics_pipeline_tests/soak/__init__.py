@@ -1,0 +1,1 @@
+"""The whole product for hours: what it misses, and what grows."""

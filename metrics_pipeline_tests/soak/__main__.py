@@ -1,0 +1,216 @@
+"""Runs `make run` for hours, and says which cycles were missed and what grows.
+
+    make soak ARGS="--hours 8"
+
+Nothing is compressed in time: cadences are those of `make run`. Status 1 if a cycle or a slot is
+missed, or if memory grows by more than `--mb-an-hour` for certain in a soak of an hour or more: in
+shorter ones what was imported, cached and fragmented late looks like growth.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import httpx
+
+from metrics_pipeline.core.catalog import SAMPLE_SLOTS
+from metrics_pipeline.core.sample_slots import Outcome
+from metrics_pipeline_tests.running_stack import (
+    READY,
+    READY_WITHIN_SECONDS,
+    RunningStack,
+    running_stack,
+)
+from metrics_pipeline_tests.soak.cycles import RUNS, SCHEDULES, Cycles, all_cycles
+from metrics_pipeline_tests.soak.trend import SECONDS_PER_HOUR, Trend, trend_of
+from metrics_pipeline_tests.soak.watching import RUN, Footprint, file_sizes, footprints
+
+LOOK_SECONDS = 10.0
+TELL_EVERY_LOOKS = 30
+WARM_UP_SHARE = 0.25
+JUDGED_FROM_HOURS = 1.0
+UNKNOWN = "?"
+SLOT = f"{SAMPLE_SLOTS.name}{{"
+BAD = (Outcome.NOT_STORED, Outcome.BUSY, Outcome.LATE, Outcome.CLOCK, Outcome.STOPPED)
+
+
+@dataclass(slots=True)
+class Watched:
+    """What was seen: for each name its samples of (seconds, value)."""
+
+    pss_mb: dict[str, list[tuple[float, float]]] = field(default_factory=dict)
+    files_mb: dict[str, list[tuple[float, float]]] = field(default_factory=dict)
+    last: dict[str, Footprint] = field(default_factory=dict)
+    runs_mb: float = 0.0
+
+    def look(self, at: float, processes: Mapping[str, Footprint], state: Path) -> None:
+        """Take a sample."""
+        for kind, each in processes.items():
+            if kind == RUN:
+                self.runs_mb = max(self.runs_mb, each.pss_mb)
+            else:
+                self.pss_mb.setdefault(kind, []).append((at, each.pss_mb))
+                self.last[kind] = each
+        for kind, size_mb in file_sizes(state).items():
+            self.files_mb.setdefault(kind, []).append((at, size_mb))
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """Of the whole soak."""
+
+    hours: float
+    cycles: Sequence[Cycles]
+    slots: Mapping[str, int]
+    memory: Mapping[str, Trend]
+    files: Mapping[str, Trend]
+    last: Mapping[str, Footprint]
+    runs_mb: float
+
+    @property
+    def missed(self) -> int:
+        """Cycles and slots."""
+        return sum(each.missed for each in self.cycles) + sum(
+            self.slots.get(what, 0) for what in BAD
+        )
+
+    def growing(self, mb_an_hour: float) -> list[str]:
+        """Processes whose memory grows faster than that, for certain; of a long soak."""
+        if self.hours < JUDGED_FROM_HOURS:
+            return []
+        return [kind for kind, trend in self.memory.items() if trend.at_least > mb_an_hour]
+
+    def text(self) -> str:
+        """In Markdown."""
+        return f"{self._cycles()}\n\n{self._memory()}\n\n{self._files()}"
+
+    def _cycles(self) -> str:
+        lines = [("cycles", "due", "missed", "what became of them")]
+        for each in self.cycles:
+            told = ", ".join(f"{n} {what}" for what, n in sorted(each.outcomes.items()))
+            lines.append((each.schedule, str(each.due), str(each.missed), told))
+        told = ", ".join(f"{n} {what}" for what, n in sorted(self.slots.items()) if n)
+        missed = sum(self.slots.get(what, 0) for what in BAD)
+        lines.append(("samples' slots", str(sum(self.slots.values())), str(missed), told))
+        return _table(lines)
+
+    def _memory(self) -> str:
+        head = ("process", "PSS MB", "RSS MB", "files", "threads", "MB an hour", "MB in a year")
+        lines = [head]
+        for kind, trend in self.memory.items():
+            at_end = self.last[kind]
+            numbers = f"{trend.last:.0f}", f"{at_end.rss_mb:.0f}"
+            counts = str(at_end.files), str(at_end.threads)
+            lines.append((kind, *numbers, *counts, _slope(trend), self._year(trend)))
+        return _table(lines) + f"\n\nRuns, all at once: {self.runs_mb:.0f} MB PSS at most."
+
+    def _year(self, trend: Trend) -> str:
+        """What is added in one; of less than an hour nobody can tell."""
+        return f"{trend.in_a_year:,.0f}" if self.hours >= JUDGED_FROM_HOURS else UNKNOWN
+
+    def _files(self) -> str:
+        lines = [("files", "MB", "MB an hour", "MB in a year, if nothing were purged")]
+        for kind, trend in self.files.items():
+            lines.append((kind, f"{trend.last:.2f}", _slope(trend), self._year(trend)))
+        return _table(lines)
+
+
+def _slope(trend: Trend) -> str:
+    return f"{trend.an_hour:+.2f} ± {trend.error:.2f}"
+
+
+def _table(lines: Sequence[Sequence[str]]) -> str:
+    ruled = [lines[0], ["---"] * len(lines[0]), *lines[1:]]
+    return "\n".join(f"| {' | '.join(line)} |" for line in ruled)
+
+
+def slots(page: str) -> dict[str, int]:
+    """What became of slots, of all sources, as the exporter's page says."""
+    found: dict[str, int] = {}
+    for line in page.splitlines():
+        if line.startswith(SLOT):
+            name = line.partition('outcome="')[2].partition('"')[0]
+            found[name] = found.get(name, 0) + round(float(line.rpartition(" ")[2]))
+    return found
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Returns the exit status."""
+    assert __doc__ is not None
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--hours", type=float, default=1.0, help="how long (1)")
+    parser.add_argument("--mb-an-hour", type=float, default=2.0, help="of memory, at most (2)")
+    options = parser.parse_args(arguments)
+    with tempfile.TemporaryDirectory(prefix="soak-") as folder:
+        report = soak(Path(folder), options.hours)
+    print(report.text())
+    growing = report.growing(options.mb_an_hour)
+    print(f"\n{report.missed} cycles and slots missed; memory grows: {', '.join(growing) or 'no'}")
+    if options.hours < JUDGED_FROM_HOURS:
+        print("Growth is not judged, nor is a year: that takes an hour.")
+    return 1 if report.missed or growing else 0
+
+
+def soak(folder: Path, hours: float) -> Report:
+    """Start it in `folder`, watch it, end it."""
+    state = folder / "state"
+    run = f"exec {sys.executable} -m metrics_pipeline run --state-dir {state} PORTS"
+    with running_stack(["sh", "-c", run], folder, {}) as stack:
+        stack.wait_until(lambda: READY in stack.output, "it is ready", READY_WITHIN_SECONDS)
+        print(f"It runs, for {hours:g} hours.", flush=True)
+        begin, before, watched = time.time(), slots(stack.page()), Watched()
+        watch(stack, state, watched, hours)
+        return report_of(stack, watched, begin, before)
+
+
+def watch(stack: RunningStack, state: Path, watched: Watched, hours: float) -> None:
+    """Look again and again."""
+    begin = time.monotonic()
+    looks = 0
+    while (at := time.monotonic() - begin) < hours * SECONDS_PER_HOUR:
+        watched.look(at, footprints(stack.process.pid), state)
+        looks += 1
+        if looks % TELL_EVERY_LOOKS == 1:
+            pss_mb = sum(each.pss_mb for each in watched.last.values())
+            print(f"{at / 60:6.1f} min: {pss_mb:.0f} MB of memory", flush=True)
+        assert stack.process.poll() is None, stack.output
+        time.sleep(LOOK_SECONDS)
+
+
+def report_of(
+    stack: RunningStack, watched: Watched, begin: float, before: Mapping[str, int]
+) -> Report:
+    """While it still runs."""
+    end = time.time()
+    try:
+        after = slots(stack.page())
+    except httpx.HTTPError:
+        after = {}
+    schedules = stack.ask(SCHEDULES)["schedulesOrError"]["results"]
+    runs = stack.ask(RUNS)["runsOrError"]["results"]
+    return Report(
+        (end - begin) / SECONDS_PER_HOUR,
+        all_cycles(schedules, runs, begin, end),
+        {what: n - before.get(what, 0) for what, n in after.items()},
+        trends(watched.pss_mb),
+        trends(watched.files_mb),
+        watched.last,
+        watched.runs_mb,
+    )
+
+
+def trends(samples: Mapping[str, Sequence[tuple[float, float]]]) -> dict[str, Trend]:
+    """After the warm-up."""
+    return {
+        kind: trend_of(each[int(len(each) * WARM_UP_SHARE) :]) for kind, each in samples.items()
+    }
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,118 @@
+"""What a soak says of cycles, slots and growth."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from metrics_pipeline_tests.soak.__main__ import Report, Watched, slots, trends
+from metrics_pipeline_tests.soak.cycles import Cycles, all_cycles, due_times, outcome
+from metrics_pipeline_tests.soak.trend import Trend
+from metrics_pipeline_tests.soak.watching import (
+    OTHER,
+    RUN,
+    Footprint,
+    descendants,
+    file_sizes,
+    footprint,
+    kind_of,
+)
+
+
+def tick(at: int, *runs: str, **more: Any) -> dict[str, Any]:
+    return {"timestamp": at, "runIds": runs, "skipReason": None, "error": None, **more}
+
+
+def test_the_times_of_a_schedule_are_those_of_cron() -> None:
+    assert due_times("*/5 * * * *", 1, 901) == [300, 600, 900]
+    assert due_times("*/1 * * * *", 60, 180) == [60, 120]
+    assert due_times("37 * * * *", 0, 7200) == [2220, 5820]
+    with pytest.raises(ValueError, match="not understood"):
+        due_times("@daily", 0, 1)
+
+
+def test_what_was_due_and_what_became_of_it() -> None:
+    ticks = [tick(300, "a"), tick(600, skipReason="in flight"), tick(900, "b"), tick(1200, "c")]
+    state = {"status": "RUNNING", "ticks": ticks}
+    on = {"name": "on", "cronSchedule": "*/5 * * * *", "scheduleState": state}
+    off = {**on, "scheduleState": {**state, "status": "STOPPED"}}
+    runs = [{"runId": "a", "status": "SUCCESS"}, {"runId": "b", "status": "FAILURE"}]
+    runs += [{"runId": "c", "status": "STARTED"}]
+    (found,) = all_cycles([on, off], runs, 1, 1501)
+    expected = {"done": 1, "skipped": 1, "failed": 1, "on its way": 1, "absent": 1}
+    assert found == Cycles("on", 5, expected)
+    assert found.missed == 3
+
+
+def test_a_run_that_was_purged_had_ended() -> None:
+    assert outcome(tick(0, "a"), {}) == "done"
+    assert outcome(tick(0, error={"message": "broken"}), {}) == "failed"
+
+
+def test_slots_are_summed_over_sources() -> None:
+    name = "metrics_pipeline_sample_slots_total"
+    page = (
+        f'{name}{{source="a",outcome="sampled"}} 5.0\n{name}{{source="b",outcome="sampled"}} 2.0\n'
+        f'{name}{{source="b",outcome="missed_late"}} 1.0\nother{{outcome="sampled"}} 9\n'
+    )
+    assert slots(page) == {"sampled": 7, "missed_late": 1}
+
+
+def report(hours: float, slope: float, **outcomes: int) -> Report:
+    watched = {"daemon": Footprint(1, 150.0, 100.0, 20, 7)}
+    trend = {"daemon": Trend(100.0, 101.0, slope, 0.1)}
+    cycles = [Cycles("fleet", 2, {"done": 2})]
+    return Report(hours, cycles, outcomes, trend, {"store": trend["daemon"]}, watched, 180.0)
+
+
+def test_missed_slots_are_missed() -> None:
+    assert report(2, 0, sampled=5, failed=1).missed == 0
+    assert report(2, 0, sampled=5, missed_late=1, not_stored=2).missed == 3
+
+
+def test_memory_is_judged_once_it_was_watched_for_an_hour() -> None:
+    assert report(2, 2.5).growing(2.0) == ["daemon"]
+    assert report(2, 2.1).growing(2.0) == []  # not for certain
+    assert report(0.2, 50).growing(2.0) == []
+
+
+def test_the_report_has_a_line_for_each() -> None:
+    text = report(2, 1.0, sampled=5, missed_late=1).text()
+    assert "| fleet | 2 | 0 | 2 done |" in text
+    assert "| samples' slots | 6 | 1 | 1 missed_late, 5 sampled |" in text
+    assert "| daemon | 100 | 150 | 20 | 7 | +1.00 ± 0.10 | 8,760 |" in text
+    assert "| store | 100.00 | +1.00 ± 0.10 | 8,760 |" in text
+    assert "| store | 100.00 | +1.00 ± 0.10 | ? |" in report(0.2, 1.0).text()
+
+
+def test_the_warm_up_is_left_out_and_runs_have_no_trend(tmp_path: Path) -> None:
+    watched = Watched()
+    for at in range(8):
+        memory = 100.0 if at >= 2 else 50.0
+        processes = {"daemon": Footprint(1, 1, memory), RUN: Footprint(2, 1, 10.0 * at)}
+        watched.look(at * 10.0, processes, tmp_path)
+    assert watched.runs_mb == 70
+    (trend,) = trends(watched.pss_mb).values()
+    assert trend.an_hour == pytest.approx(0, abs=1e-6)
+
+
+def test_a_process_and_its_files_are_measured(tmp_path: Path) -> None:
+    mine = footprint(os.getpid())
+    assert mine.processes == 1
+    assert 1 < mine.pss_mb <= mine.rss_mb
+    assert mine.files > 2
+    assert mine.threads >= 1
+    assert os.getpid() in descendants(os.getppid())
+    (tmp_path / "embedded.sqlite-wal").write_bytes(bytes(2_000_000))
+    (tmp_path / "secret").write_bytes(bytes(1_000_000))
+    sizes = file_sizes(tmp_path)
+    assert (sizes["store"], sizes[OTHER], sizes["spool"]) == (2, 1, 0)
+
+
+def test_processes_are_told_apart_by_their_command_lines() -> None:
+    assert kind_of("/x/python /x/dagster api grpc --port 1") == "code server"
+    assert kind_of("/x/python -c from multiprocessing.spawn import spawn_main") == RUN
+    assert kind_of("/usr/bin/other") is None

@@ -1,0 +1,120 @@
+"""Memory, open files and threads of the processes of `make run`, and the sizes of its files."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+MB = 1e6
+KINDS = {
+    "webserver": "dagster_webserver",
+    "daemon": "dagster._daemon",
+    "a run": "multiprocessing.spawn",
+    "code server": "api grpc",
+    "exporter": "metrics_pipeline exporter",
+    "gateway": "metrics_pipeline gateway",
+    "simulators": "simulate",
+    "make run": "metrics_pipeline run",
+}
+RUN = "a run"
+"""Comes and goes: it has no trend."""
+
+FILES = {
+    "event log": ("dagster/history",),
+    "Dagster's schedules": ("dagster/schedules",),
+    "what runs printed": ("dagster/storage",),
+    "store": ("embedded",),
+    "operational database": ("operational",),
+    "inventory": ("inventory",),
+    "spool": ("spool",),
+    "logs": ("logs",),
+}
+OTHER = "other files"
+
+
+@dataclass(frozen=True, slots=True)
+class Footprint:
+    """Of the processes of one kind: their number, MB, MB that are shared out, files, threads."""
+
+    processes: int = 0
+    rss_mb: float = 0.0
+    pss_mb: float = 0.0
+    files: int = 0
+    threads: int = 0
+
+    def plus(self, other: Footprint) -> Footprint:
+        """Both."""
+        return Footprint(
+            self.processes + other.processes,
+            self.rss_mb + other.rss_mb,
+            self.pss_mb + other.pss_mb,
+            self.files + other.files,
+            self.threads + other.threads,
+        )
+
+
+def kind_of(command: str) -> str | None:
+    """What runs a command line; None for what is no process of ours to watch."""
+    return next((kind for kind, part in KINDS.items() if part in command), None)
+
+
+def footprints(group_leader: int) -> Mapping[str, Footprint]:
+    """By kind, of the process `group_leader` and all that came of it."""
+    found: dict[str, Footprint] = {}
+    for pid in descendants(group_leader):
+        with suppress(OSError):  # it has ended meanwhile
+            command = Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode()
+            kind = kind_of(command)
+            if kind is not None:
+                found[kind] = found.get(kind, Footprint()).plus(footprint(pid))
+    return found
+
+
+def footprint(pid: int) -> Footprint:
+    """Of one process. Raises OSError when it has ended."""
+    memory = Path(f"/proc/{pid}/smaps_rollup").read_text()
+    status = Path(f"/proc/{pid}/status").read_text()
+    return Footprint(
+        1,
+        _kb(memory, "Rss") * 1024 / MB,
+        _kb(memory, "Pss") * 1024 / MB,
+        sum(1 for _ in Path(f"/proc/{pid}/fd").iterdir()),
+        _kb(status, "Threads"),
+    )
+
+
+def descendants(pid: int) -> Iterable[int]:
+    """`pid`, and all below it."""
+    children: dict[int, list[int]] = {}
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdecimal():
+            with suppress(OSError):
+                parent = int((entry / "stat").read_text().rpartition(")")[2].split()[1])
+                children.setdefault(parent, []).append(int(entry.name))
+    waiting = [pid]
+    while waiting:
+        one = waiting.pop()
+        yield one
+        waiting += children.get(one, [])
+
+
+def file_sizes(state: Path) -> Mapping[str, float]:
+    """MB in the state directory, by what is in the files."""
+    sizes = dict.fromkeys((*FILES, OTHER), 0.0)
+    for path in state.rglob("*"):
+        with suppress(OSError):
+            if path.is_file():
+                name = str(path.relative_to(state))
+                kind = next((k for k, starts in FILES.items() if name.startswith(starts)), OTHER)
+                sizes[kind] += path.stat().st_size / MB
+    return sizes
+
+
+def _kb(text: str, name: str) -> int:
+    found = re.search(rf"^{name}:\s+(\d+)", text, re.MULTILINE)
+    if found is None:
+        raise OSError(f"/proc says nothing of {name}: the process has ended")
+    return int(found[1])
