@@ -12,7 +12,7 @@ from multiprocessing.queues import SimpleQueue
 from multiprocessing.synchronize import Barrier
 from typing import Any
 
-WAIT_SECONDS = 60.0
+from metrics_pipeline_tests.patience import PATIENCE_SECONDS
 
 # Neither fork (a test has threads) nor spawn (each process would import everything anew).
 _CONTEXT = multiprocessing.get_context("forkserver")
@@ -43,7 +43,7 @@ def at_once(work: Callable[..., Any], *arguments: Any, processes: int = 6) -> li
     for process in started:
         process.start()
     for process in started:
-        process.join(WAIT_SECONDS)
+        process.join(PATIENCE_SECONDS)
         assert process.exitcode == 0, f"a process ended with {process.exitcode}"
     return [results.get() for _ in started]
 
@@ -71,7 +71,7 @@ def last_word_of_the_killed(
         except EOFError:
             pass
     timer.join()
-    victim.join(WAIT_SECONDS)
+    victim.join(PATIENCE_SECONDS)
     return last
 
 
@@ -82,7 +82,7 @@ def _tell(work: Callable[..., Any], arguments: Any, teller: Connection) -> None:
 def _run(
     work: Callable[..., Any], arguments: Any, start: Barrier, results: SimpleQueue[Any]
 ) -> None:
-    start.wait(WAIT_SECONDS)
+    start.wait(PATIENCE_SECONDS)
     try:
         results.put(work(*arguments))
     except Exception as error:  # noqa: BLE001 (the test shows it)

@@ -3,12 +3,15 @@
 import gc
 import os
 import signal
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
 from alembic.config import Config
 from alembic.script import ScriptDirectory
 from hypothesis import settings
+from xdist.remote import Producer
+from xdist.scheduler import LoadFileScheduling, Scheduling
 
 from metrics_pipeline_tests.postgresql import postgresql, postgresql_server
 
@@ -23,22 +26,34 @@ The environment variable PYTEST_XDIST_AUTO_NUM_WORKERS is stronger.
 MOST_WORKERS = 8
 """Of `-n auto`: the longest file takes more than an eighth of the time of all."""
 
+WHOLE_STACKS = (
+    (
+        "test_end_to_end.py",
+        "test_secrets_stay_secret.py",
+        "orchestration/test_celery_polls.py",
+        "docker/test_kubernetes_runs.py",
+    ),
+    (
+        "topology/test_kills.py",
+        "stack/test_telemetry_outages.py",
+        "stack/test_cycle.py",
+        "stack/test_sampling.py",
+    ),
+)
+"""Files that start all of the product; those of a row run one after the other.
+
+Each takes a core for a while: all at once they would starve each other, and everything beside them.
+"""
+
 LONGEST_FILES = (
-    "topology/test_kills.py",
-    "test_end_to_end.py",
-    "stack/test_cycle.py",
-    "stack/test_telemetry_outages.py",
-    "test_secrets_stay_secret.py",
+    *(row[0] for row in WHOLE_STACKS),
     "orchestration/test_devices.py",
     "test_preflight.py",
     "orchestration/test_retention.py",
     "sources/test_ssh.py",
-    "orchestration/test_celery_polls.py",
-    "stack/test_sampling.py",
     "test_telemetry_cli.py",
     "test_sampling.py",
     "test_platform_sources.py",
-    "docker/test_kubernetes_runs.py",
     "orchestration/test_platform_sensor.py",
     "orchestration/test_run_events.py",
     "test_devices_cli.py",
@@ -71,8 +86,8 @@ LONGEST_FILES = (
 )
 """They take 20 s and more (`--durations=0`) and begin first: begun last, one worker runs alone.
 
-The first five are whole stacks, which want the cores; most of the next wait. A file of one or two
-tests has its worker take the one after it as well: not two long ones of these in a row.
+With the first of each row of whole stacks begins the row. A file of one or two tests has its worker
+take the one after it as well: not two long ones of these in a row.
 """
 
 # Machines are shared: how long an example takes says nothing.
@@ -116,6 +131,23 @@ def pytest_xdist_auto_num_workers() -> int | None:
     if "PYTEST_XDIST_AUTO_NUM_WORKERS" in os.environ:
         return None
     return min(WORKERS_PER_CORE * len(os.sched_getaffinity(0)), MOST_WORKERS)
+
+
+class TurnsOfWholeStacks(LoadFileScheduling):  # type: ignore[misc]
+    """Deals out files, and a row of `WHOLE_STACKS` as if it was one."""
+
+    rows: Mapping[str, str] = {
+        f"metrics_pipeline_tests/{file}": row[0] for row in WHOLE_STACKS for file in row
+    }
+
+    def _split_scope(self, nodeid: str) -> str:
+        file = super()._split_scope(nodeid)
+        return self.rows.get(file, file)
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> Scheduling | None:
+    """What deals out the tests where whole files are asked for."""
+    return TurnsOfWholeStacks(config, log) if config.getoption("dist") == "loadfile" else None
 
 
 def pytest_collection_finish() -> None:

@@ -14,8 +14,8 @@ from azure.eventhub._pyamqp.utils import generate_sas_token
 from azure.eventhub.aio import EventHubConsumerClient as AsyncConsumerClient
 
 from metrics_pipeline.simulators.event_hub.server import EventHubServer
+from metrics_pipeline_tests.patience import PATIENCE_SECONDS
 
-WAIT_SECONDS = 20.0
 RECLAIM_SECONDS = 0.3
 """After an error the SDK reads a partition again only when it balances the load again."""
 
@@ -29,7 +29,7 @@ def sas_token(hub: EventHubServer, expiry: int) -> str:
 
 async def until_attached(hub: EventHubServer, count: int) -> None:
     """Wait until the hub has so many receivers."""
-    async with asyncio.timeout(WAIT_SECONDS):
+    async with asyncio.timeout(PATIENCE_SECONDS):
         while len(await asyncio.to_thread(hub.receivers)) != count:
             await asyncio.sleep(0.02)
 
@@ -90,7 +90,7 @@ class AsyncReader:
         return str(self.errors[0])
 
     async def _until(self, condition: Callable[[], bool]) -> None:
-        async with asyncio.timeout(WAIT_SECONDS):
+        async with asyncio.timeout(PATIENCE_SECONDS):
             while not condition():
                 self._changed.clear()
                 await self._changed.wait()
@@ -153,7 +153,7 @@ class ThreadReader:
 
     def _until(self, condition: Callable[[], bool]) -> None:
         with self._changed:
-            is_met = self._changed.wait_for(condition, WAIT_SECONDS)
+            is_met = self._changed.wait_for(condition, PATIENCE_SECONDS)
         assert is_met, (len(self.events), self.errors)
 
     def _receive(self) -> None:

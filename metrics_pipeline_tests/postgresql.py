@@ -27,10 +27,10 @@ import pytest
 import sqlalchemy as sa
 
 from metrics_pipeline.stack.layout import LOOPBACK, find_free_port
+from metrics_pipeline_tests.patience import PATIENCE_SECONDS
 
 SUPERUSER = "postgres"
-READY_WITHIN_SECONDS = 30.0
-STOPPED_WITHIN_SECONDS = 10.0
+STOPPED_WITHIN_SECONDS = 60.0
 LOOK_EVERY_SECONDS = 0.02
 
 
@@ -95,7 +95,7 @@ class PostgresqlServer:
                 stderr=subprocess.STDOUT,
                 **_account(),
             )
-        deadline = time.monotonic() + READY_WITHIN_SECONDS
+        deadline = time.monotonic() + PATIENCE_SECONDS
         while not self.is_ready():
             assert self.process.poll() is None, self.log.read_text()
             assert time.monotonic() < deadline, self.log.read_text()
@@ -115,7 +115,7 @@ class PostgresqlServer:
             self.process.wait(STOPPED_WITHIN_SECONDS)
         except subprocess.TimeoutExpired:
             self.process.send_signal(signal.SIGQUIT)
-            self.process.wait(STOPPED_WITHIN_SECONDS)
+            self.process.wait(PATIENCE_SECONDS)
         self.process = None
 
     def kill(self) -> None:

@@ -19,9 +19,9 @@ import pytest
 from metrics_pipeline.stack.layout import find_free_port
 from metrics_pipeline.stack.webserver_client import TRUST
 from metrics_pipeline_tests.graphql import ask
+from metrics_pipeline_tests.patience import PATIENCE_SECONDS
 
 READY = "from now on the schedules count"
-READY_WITHIN_SECONDS = 300.0
 ENDS_WITHIN_SECONDS = 60.0
 LOOK_EVERY_SECONDS = 0.5
 
@@ -62,9 +62,9 @@ class RunningStack:
         """The `data` of a GraphQL answer."""
         return ask(self.webserver_url, query, **variables)
 
-    def wait_until(self, condition: Callable[[], bool], what: str, within_seconds: float) -> None:
+    def wait_until(self, condition: Callable[[], bool], what: str) -> None:
         """Return once `condition` holds; fail with the output if it does not in time."""
-        deadline = time.monotonic() + within_seconds
+        deadline = time.monotonic() + PATIENCE_SECONDS
         while not condition():
             if time.monotonic() > deadline or self.process.poll() is not None:
                 pytest.fail(f"waited in vain until {what}:\n{self.output}")

@@ -29,6 +29,7 @@ from metrics_pipeline.stack.stack import Stack
 from metrics_pipeline.storage import tallies
 from metrics_pipeline.storage.operational import SAMPLING_LEASE, OperationalDatabase
 from metrics_pipeline_tests.graphql import ask
+from metrics_pipeline_tests.patience import PATIENCE_SECONDS
 
 MODULE = "metrics_pipeline_tests.sampled_definitions"
 ROOT = Path(__file__).parents[1]
@@ -78,7 +79,7 @@ class SampledStack:
         """Once more, on its port."""
         layout = self.stack.layout
         child = self.stack._start_needed(CODE_SERVER, layout.code_server())
-        child.wait_until(lambda: is_listening(layout.code_server_port), 60)
+        child.wait_until(lambda: is_listening(layout.code_server_port), PATIENCE_SECONDS)
 
     def ask(self, query: str, **variables: Any) -> dict[str, Any]:
         """The `data` of the webserver's answer."""

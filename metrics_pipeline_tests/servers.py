@@ -23,6 +23,8 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
+from metrics_pipeline_tests.patience import PATIENCE_SECONDS
+
 REQUIRE_REAL_SERVERS = "METRICS_PIPELINE_REQUIRE_REAL_SERVERS"
 """Environment variable: with 1, a server that is not installed fails the test (as in CI)."""
 
@@ -30,7 +32,6 @@ PLAIN_HTTP = httpx.Client(verify=False, timeout=30)
 """For http:// alone: loading the system's certificates would take longer than the request."""
 atexit.register(PLAIN_HTTP.close)
 
-START_SECONDS = 120.0
 STOP_SECONDS = 10.0
 LOG_TAIL_CHARACTERS = 2000
 
@@ -76,7 +77,7 @@ def wait_until(
     log: int | None = None,
 ) -> None:
     """Returns once `condition` holds; fails the test when it does not, or `process` has ended."""
-    deadline = time.monotonic() + START_SECONDS
+    deadline = time.monotonic() + PATIENCE_SECONDS
     while not condition():
         has_ended = process is not None and process.poll() is not None
         if has_ended or time.monotonic() > deadline:

@@ -26,6 +26,7 @@ from metrics_pipeline.cli import build_parser, main
 from metrics_pipeline.core.device_rows import COLUMNS, DeviceRow
 from metrics_pipeline.devices_commands import LISTED
 from metrics_pipeline.stack.layout import LOOPBACK
+from metrics_pipeline_tests.patience import PATIENCE_SECONDS
 from metrics_pipeline_tests.snmp_agents import COMMUNITY, snmpd
 
 ACTIONS = ("import", "list", "add", "remove", "probe")
@@ -322,7 +323,7 @@ def test_two_imports_at_once_wait_for_each_other(operator: Operator) -> None:
     for process in others:
         process.start()
     for process in others:
-        process.join(timeout=60)
+        process.join(timeout=PATIENCE_SECONDS)
     assert [process.exitcode for process in others] == [0, 0]
     assert len(operator.rows()) == 2_000
 

@@ -38,6 +38,7 @@ from metrics_pipeline.events_cli import moment
 from metrics_pipeline.events_commands import in_words
 from metrics_pipeline.settings_file import load_settings
 from metrics_pipeline.simulators.loopback_server import Answer, LoopbackServer, Request
+from metrics_pipeline_tests.patience import PATIENCE_SECONDS
 from metrics_pipeline_tests.redis_server import RedisServer
 from metrics_pipeline_tests.servers import wait_until
 
@@ -234,7 +235,7 @@ def test_ctrl_c_is_a_good_end_and_events_come_as_they_are_sent() -> None:
         send(failed("run-2"))
         assert json.loads(process.stdout.readline())["meta"]["correlation_id"] == "run-2"
         process.send_signal(signal.SIGINT)
-        out, err = process.communicate(timeout=60)
+        out, err = process.communicate(timeout=PATIENCE_SECONDS)
         assert (process.returncode, out, err) == (0, "", "")
 
 

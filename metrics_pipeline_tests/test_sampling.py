@@ -32,6 +32,7 @@ from metrics_pipeline.storage.open import open_writer
 from metrics_pipeline.storage.operational import OperationalDatabase
 from metrics_pipeline.storage.writer import Writer
 from metrics_pipeline_tests.meanwhile import meanwhile
+from metrics_pipeline_tests.patience import PATIENCE_SECONDS
 from metrics_pipeline_tests.sampled_http import (
     FIELD,
     MEASUREMENT,
@@ -499,7 +500,9 @@ def test_a_process_that_exits_while_it_samples_does_so_at_once_and_gives_the_lea
     stores: Stores, server: CountServer
 ) -> None:
     command = [sys.executable, "-W", "error", "-c", EXITS, str(stores.folder), server.url]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+    done = subprocess.run(
+        command, capture_output=True, text=True, check=False, timeout=PATIENCE_SECONDS
+    )
     assert (done.returncode, done.stderr) == (0, "")
     assert _owner(stores) == ""
     assert stores.slots()["sampled"] == len(server.asked_ns)

@@ -58,7 +58,6 @@ from metrics_pipeline_tests.planted_settings import (
 from metrics_pipeline_tests.postgresql import PostgresqlServer
 from metrics_pipeline_tests.running_stack import (
     READY,
-    READY_WITHIN_SECONDS,
     RunningStack,
     running_stack,
 )
@@ -275,7 +274,7 @@ def site(places: dict[str, Place], peers: Telltales) -> Iterator[Site]:
     other = start("check", places["other way round"])
     checked = {name: check_here(places[name]) for name in places if name.startswith("Entra ID")}
     with running_stack(read_only(here), here.folder, here.environment) as stack:
-        stack.wait_until(lambda: READY in stack.output, "it is ready", READY_WITHIN_SECONDS)
+        stack.wait_until(lambda: READY in stack.output, "it is ready")
         doctor = start("doctor", here, DAGSTER_HOME=str(here.state / "dagster"))
         checked["what runs"] = doctor.communicate()[0]
         checked["other way round"] = other.communicate()[0]

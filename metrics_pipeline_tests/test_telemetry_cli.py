@@ -26,6 +26,7 @@ from metrics_pipeline_tests.orchestration.telemetry_pipeline import (
     telemetry,
     uplink,
 )
+from metrics_pipeline_tests.patience import PATIENCE_SECONDS
 
 MODULE = {"iothub-connection-auth-method": '{"scope":"module"}'}
 SOON = BatchLimits(max_wait_seconds=1.0)
@@ -388,7 +389,11 @@ def test_it_runs_as_a_process_and_tells_a_hub_that_is_not_there_without_its_key(
     options = ["--partition", "0", "--from", "0", "--state-dir", folder]
     settings = ["--settings", f"{folder}/settings.yaml"]
     done = subprocess.run(
-        [*command, *options, *settings], check=False, capture_output=True, text=True, timeout=60
+        [*command, *options, *settings],
+        check=False,
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE_SECONDS,
     )
     assert done.returncode == 1
     assert "127.0.0.1:1" in done.stderr

@@ -14,8 +14,7 @@ from metrics_pipeline.core.telemetry import BatchLimits
 from metrics_pipeline.settings import Settings
 from metrics_pipeline.simulators.event_hub.server import serve_event_hub
 from metrics_pipeline.telemetry_connections import open_telemetry
-
-WAIT_SECONDS = 20.0
+from metrics_pipeline_tests.patience import PATIENCE_SECONDS
 
 
 def settings(folder: Path, **sections: Any) -> Settings:
@@ -54,7 +53,7 @@ def test_at_the_end_nobody_reads_any_more(tmp_path: Path) -> None:
         with open_telemetry(of_a_hub(tmp_path), "test") as opened:
             opened.stream.open("0", None, epoch=1).receive(BatchLimits(max_wait_seconds=0.05))
             assert hub.receivers() == [("$default", "0", 1)]
-        deadline = time.monotonic() + WAIT_SECONDS
+        deadline = time.monotonic() + PATIENCE_SECONDS
         while hub.receivers():
             assert time.monotonic() < deadline
 

@@ -19,6 +19,7 @@ import dagster as dg
 from dagster._core.errors import DagsterUserCodeUnreachableError
 from dagster._core.launcher.base import CheckRunHealthResult, WorkerStatus
 from dagster._core.launcher.default_run_launcher import DefaultRunLauncher
+from dagster._core.storage.tags import GRPC_INFO_TAG
 from dagster._grpc.types import CanCancelExecutionRequest, CanCancelExecutionResult
 from dagster._serdes import deserialize_value
 
@@ -60,14 +61,16 @@ def end_if_dead(instance: dg.DagsterInstance, record: dg.RunRecord, now_seconds:
     """Whether the run was being started by a code server that has died; then it is failed.
 
     Of one that has started run monitoring finds out by itself, of one that waits there is no
-    process yet.
+    process yet. The launcher is made only for a run that was told to a code server: that of a
+    cluster needs what only the daemon has there.
     """
-    run, launcher = record.dagster_run, instance.run_launcher
-    if run.status is not dg.DagsterRunStatus.STARTING:
-        return False
-    if not isinstance(launcher, WatchedRunLauncher):
+    run = record.dagster_run
+    if run.status is not dg.DagsterRunStatus.STARTING or GRPC_INFO_TAG not in run.tags:
         return False
     if now_seconds - record.update_timestamp.timestamp() < LAUNCH_SECONDS:
+        return False
+    launcher = instance.run_launcher
+    if not isinstance(launcher, WatchedRunLauncher):
         return False
     health = launcher.check_run_worker_health(run)
     if health.status is not WorkerStatus.NOT_FOUND:

@@ -18,6 +18,7 @@ from metrics_pipeline.access.inventory_schema import UPGRADES, VERSIONS, upgrade
 from metrics_pipeline.access.inventory_tables import CONCENTRATORS, DEVICES, INVENTORY
 from metrics_pipeline.access.secrets import SecretReference
 from metrics_pipeline.core.errors import ConfigurationError
+from metrics_pipeline_tests.patience import PATIENCE_SECONDS
 
 PROCESSES = 4
 
@@ -119,7 +120,7 @@ def test_tables_of_a_later_release_are_left_alone(engine: sa.Engine) -> None:
 
 def _upgrade_in_a_process(database: DatabaseSettings, at_once: Any) -> None:
     engine = open_engine(database)
-    at_once.wait(timeout=60)
+    at_once.wait(timeout=PATIENCE_SECONDS)
     upgrade_inventory(engine)
     engine.dispose()
 
@@ -134,7 +135,7 @@ def test_several_processes_may_upgrade_at_once(database: DatabaseSettings) -> No
     for process in others:
         process.start()
     for process in others:
-        process.join(timeout=60)
+        process.join(timeout=PATIENCE_SECONDS)
     assert [process.exitcode for process in others] == [0] * PROCESSES
     engine = open_engine(database)
     assert versions(engine) == list(range(1, len(UPGRADES) + 1))

@@ -32,7 +32,6 @@ from metrics_pipeline.sources.probe_registry import PROBES
 from metrics_pipeline_tests.benchmarks.command_line import parser_of, show
 from metrics_pipeline_tests.running_stack import (
     READY,
-    READY_WITHIN_SECONDS,
     RunningStack,
     running_stack,
 )
@@ -118,7 +117,7 @@ def measure(minutes: float) -> dict[str, Any]:
         options = f"PORTS --state-dir {folder} --settings {default_settings_file()}"
         command = ["sh", "-c", f"exec {sys.executable} -m metrics_pipeline run {options}"]
         with running_stack(command, Path.cwd(), {}) as stack:
-            stack.wait_until(lambda: READY in stack.output, "it is ready", READY_WITHIN_SECONDS)
+            stack.wait_until(lambda: READY in stack.output, "it is ready")
             os.environ[STATE_DIR_VARIABLE] = folder
             settings = load_settings(default_settings_file())
             began = time.monotonic()

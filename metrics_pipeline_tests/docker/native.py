@@ -33,13 +33,13 @@ from metrics_pipeline_tests.docker.container_files import (
     last_stage,
     named_volumes,
 )
+from metrics_pipeline_tests.patience import PATIENCE_SECONDS
 from metrics_pipeline_tests.postgresql import PostgresqlServer
 
 OWN = re.compile(r"(?<![\w/.])/(etc|run)/")
 OF_THE_IMAGE = re.compile(r"(?<![\w/.])/var/lib/")
 BINARIES = Path(sys.executable).parent
 HEALTH_CHECK_SECONDS = 60.0
-WELL_WITHIN_SECONDS = 180.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,5 +185,5 @@ def start_in_order(containers: Mapping[str, Container], children: dict[str, Chil
         for name in names:
             children[name] = containers[name].start()
         for name in names:
-            children[name].wait_until(containers[name].is_healthy, WELL_WITHIN_SECONDS)
+            children[name].wait_until(containers[name].is_healthy, PATIENCE_SECONDS)
             order.done(name)

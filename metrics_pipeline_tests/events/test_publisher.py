@@ -20,6 +20,7 @@ from metrics_pipeline.core.events import Event, Meta, connection_established, pa
 from metrics_pipeline.events.publisher import EventPublisher
 from metrics_pipeline.events.sending import Queued
 from metrics_pipeline.events.transport import TransportUnavailable
+from metrics_pipeline_tests.patience import PATIENCE_SECONDS
 from metrics_pipeline_tests.servers import wait_until
 
 
@@ -301,7 +302,7 @@ EXITING = """
 def test_a_process_that_ends_sends_what_is_queued(tmp_path: Path) -> None:
     file = tmp_path / "events.jsonl"
     command = [sys.executable, "-c", textwrap.dedent(EXITING), str(file)]
-    subprocess.run(command, check=True, timeout=60)
+    subprocess.run(command, check=True, timeout=PATIENCE_SECONDS)
     assert len(file.read_text().splitlines()) == 2000
 
 

@@ -38,6 +38,7 @@ from metrics_pipeline.storage.operational import OperationalDatabase
 from metrics_pipeline.storage.snapshots import Snapshot
 from metrics_pipeline_tests.exporter.instance_fixtures import Runs
 from metrics_pipeline_tests.exporter.test_app import basic, serving
+from metrics_pipeline_tests.patience import PATIENCE_SECONDS
 from metrics_pipeline_tests.servers import require
 
 COUNTS, STATUS, SCRAPE = "fleet/device_counts", "devices/device_status", "platform/scrape_pipeline"
@@ -392,5 +393,7 @@ def photograph(url: str, picture: Path, width: int, scheme: str) -> str:
         f"--screenshot={picture}",
         url,
     ]
-    done = subprocess.run(command, check=True, capture_output=True, text=True, timeout=120)
+    done = subprocess.run(
+        command, check=True, capture_output=True, text=True, timeout=PATIENCE_SECONDS
+    )
     return done.stderr

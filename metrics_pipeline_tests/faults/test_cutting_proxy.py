@@ -10,8 +10,7 @@ from contextlib import closing, contextmanager
 import pytest
 
 from metrics_pipeline_tests.faults.cutting_proxy import HOST, CuttingProxy, cutting_proxy
-
-PATIENCE_SECONDS = 30.0
+from metrics_pipeline_tests.patience import PATIENCE_SECONDS
 
 
 @contextmanager

@@ -26,6 +26,7 @@ from metrics_pipeline.access.state_path import STATE_DIR_KEY
 from metrics_pipeline.core.points import Point
 from metrics_pipeline.settings import Settings
 from metrics_pipeline.storage.embedded import EmbeddedStore, EmbeddedStoreSettings
+from metrics_pipeline_tests.patience import PATIENCE_SECONDS
 from metrics_pipeline_tests.servers import PLAIN_HTTP, STOP_SECONDS, wait_until
 
 TOKEN = "of-all-robots-0123456789"
@@ -63,7 +64,7 @@ class GatewayProcess:
             proxy=None,
             ping_interval=None,
             close_timeout=2,
-            open_timeout=30,
+            open_timeout=PATIENCE_SECONDS,
         )
 
     def refusal(self, robot_id: str = "robot-1", token: str | None = TOKEN, **headers: str) -> int:
@@ -117,7 +118,7 @@ def frame(payload: bytes, opcode: int = 1, *, masked: bool = True) -> bytes:
 def ask(robot: ClientConnection, text: str | bytes) -> dict[str, Any]:
     """Send a message; the answer."""
     robot.send(text)
-    answer: dict[str, Any] = json.loads(robot.recv(timeout=20))
+    answer: dict[str, Any] = json.loads(robot.recv(timeout=PATIENCE_SECONDS))
     return answer
 
 
@@ -126,7 +127,7 @@ def await_close(robot: ClientConnection) -> Close:
     found = None
     while found is None:
         try:
-            robot.recv(timeout=20)
+            robot.recv(timeout=PATIENCE_SECONDS)
         except ConnectionClosed as closed:
             found = closed.rcvd or pytest.fail(f"no close frame came: {closed}")
     return found

@@ -17,6 +17,7 @@ from metrics_pipeline.gateway.gateway import Gateway
 from metrics_pipeline.gateway.tokens import Tokens
 from metrics_pipeline.settings import GatewaySettings
 from metrics_pipeline_tests.gateway.gateway_process import gateway_process, write_settings
+from metrics_pipeline_tests.patience import PATIENCE_SECONDS
 
 NO_WRITER = cast("Any", object())
 """Whatever is asked of it is an AttributeError, which nobody expects."""
@@ -33,7 +34,7 @@ def test_a_task_that_ends_by_a_bug_ends_the_gateway(
     async def run() -> BaseException | None:
         ended = asyncio.Event()
         gateway = make(tmp_path, ended)
-        async with gateway.running(), asyncio.timeout(30):
+        async with gateway.running(), asyncio.timeout(PATIENCE_SECONDS):
             await ended.wait()
         return gateway.bug
 

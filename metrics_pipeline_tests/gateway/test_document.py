@@ -16,6 +16,7 @@ from metrics_pipeline_tests.gateway.gateway_process import (
     stored,
     write_settings,
 )
+from metrics_pipeline_tests.patience import PATIENCE_SECONDS
 
 DOCUMENT = (Path(__file__).parents[2] / "docs" / "gateway.md").read_text()
 
@@ -33,7 +34,7 @@ def test_the_client_of_the_document_sends_all_it_has(tmp_path: Path) -> None:
             },
             capture_output=True,
             text=True,
-            timeout=60,
+            timeout=PATIENCE_SECONDS,
             check=False,
         )
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")

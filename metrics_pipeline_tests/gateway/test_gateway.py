@@ -21,6 +21,7 @@ from metrics_pipeline_tests.gateway.gateway_process import (
     stored,
     write_settings,
 )
+from metrics_pipeline_tests.patience import PATIENCE_SECONDS
 from metrics_pipeline_tests.servers import self_signed, wait_until
 
 ALL = {
@@ -62,7 +63,7 @@ def test_the_same_message_twice_in_one_batch_is_stored_once(gateway: GatewayProc
     with gateway.connect("twice") as robot:
         robot.send(message(1, now))
         assert ask(robot, message(1, now)) == {"type": "ack", "id": 1}
-        assert "ack" in str(robot.recv(timeout=20))
+        assert "ack" in str(robot.recv(timeout=PATIENCE_SECONDS))
     assert [p.tags["robot_id"] for p in stored(gateway.state)].count("twice") == 1
 
 
@@ -71,7 +72,7 @@ def test_answers_come_in_the_order_of_the_messages(gateway: GatewayProcess) -> N
         robot.send(message(1))
         robot.send(message(2, cpu_usage=101))
         robot.send(message(3))
-        answers = [str(robot.recv(timeout=20)) for _ in range(3)]
+        answers = [str(robot.recv(timeout=PATIENCE_SECONDS)) for _ in range(3)]
     assert ["ack" in answer for answer in answers] == [True, False, True]
 
 
@@ -110,7 +111,7 @@ def test_a_robot_that_connects_again_ends_its_first_connection(gateway: GatewayP
 def test_a_fragmented_message_is_one_message(gateway: GatewayProcess) -> None:
     with gateway.connect("parts") as robot:
         robot.send(iter(['{"id": 5, "cpu', '_usage": 1}']))
-        assert '"ack"' in str(robot.recv(timeout=20))
+        assert '"ack"' in str(robot.recv(timeout=PATIENCE_SECONDS))
 
 
 def test_a_token_that_is_not_there_at_the_start_keeps_out_nobody_else(tmp_path: Path) -> None:
@@ -134,7 +135,7 @@ def test_robots_come_over_tls(tmp_path: Path) -> None:
     with (
         gateway_process(tmp_path) as gateway,
         # Less than the 60 s of the event loop's own.
-        socket.create_connection(gateway.address, timeout=50) as silent,
+        socket.create_connection(gateway.address, timeout=PATIENCE_SECONDS) as silent,
     ):
         assert gateway.url.startswith("wss://")
         robot = connect(

@@ -30,7 +30,8 @@ from metrics_pipeline_tests.gateway.gateway_process import (
     stored,
     write_settings,
 )
-from metrics_pipeline_tests.servers import START_SECONDS, wait_until
+from metrics_pipeline_tests.patience import PATIENCE_SECONDS
+from metrics_pipeline_tests.servers import wait_until
 
 NOW = "2020-01-01T00:00:00Z"
 BUFFER_BYTES = 65_536
@@ -251,7 +252,7 @@ def test_a_robot_that_sends_but_answers_no_ping_stays(gateway: GatewayProcess) -
         robot.settimeout(0.05)
         opcodes: list[int] = []
         received = b""
-        limit = time.monotonic() + START_SECONDS
+        limit = time.monotonic() + PATIENCE_SECONDS
         # The second ping comes after the time for an answer to the first one.
         while opcodes.count(PING) < 2 and time.monotonic() < limit:
             robot.sendall(frame(message(1).encode()))
@@ -296,7 +297,7 @@ def test_pings_of_which_no_answer_is_read_are_not_kept(
     sent = 40_000 * ping
     with limited(tmp_path_factory) as gateway, gateway.raw("pings") as robot:
         bound_buffers(robot)
-        robot.settimeout(30)
+        robot.settimeout(PATIENCE_SECONDS)
         robot.sendall(sent + last)
         received = b""
         while b"the last ping" not in received[-1000:]:
@@ -417,7 +418,7 @@ def test_who_sends_faster_than_allowed_has_to_wait(
         for number in range(230):
             robot.send(message(number))
         for number in range(230):
-            assert json.loads(robot.recv(timeout=20)) == {"type": "ack", "id": number}
+            assert json.loads(robot.recv(timeout=PATIENCE_SECONDS)) == {"type": "ack", "id": number}
         assert time.monotonic() - began >= 1.4  # 200 at once, and then 20 a second
 
 
@@ -443,7 +444,7 @@ def test_of_a_flood_of_connects_all_get_in_who_come_again_and_nobody_else_waits(
 
     async def flood(url: str) -> None:
         nonlocal waves
-        async with asyncio.timeout(120):
+        async with asyncio.timeout(PATIENCE_SECONDS):
             while not refused:  # a machine that is slow enough sends no flood
                 robots = (f"flood-{waves}-{number}" for number in range(30))
                 await asyncio.gather(*(come_until_let_in(url, r, refused) for r in robots))

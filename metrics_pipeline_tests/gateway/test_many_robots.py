@@ -27,6 +27,7 @@ from metrics_pipeline_tests.gateway.gateway_process import (
     stored,
     write_settings,
 )
+from metrics_pipeline_tests.patience import PATIENCE_SECONDS
 from metrics_pipeline_tests.servers import PLAIN_HTTP, wait_until
 
 ROBOTS = 1000
@@ -67,7 +68,7 @@ async def live(url: str, name: str, together: asyncio.Barrier, seen: asyncio.Eve
         additional_headers=headers,
         compression=None,
         proxy=None,
-        open_timeout=120,
+        open_timeout=PATIENCE_SECONDS,
         ping_interval=None,
     ) as robot:
         await together.wait()

@@ -25,13 +25,14 @@ from metrics_pipeline_tests.gateway.gateway_process import (
     stored,
     write_settings,
 )
+from metrics_pipeline_tests.patience import PATIENCE_SECONDS
 from metrics_pipeline_tests.servers import wait_until
 
 
 @contextlib.contextmanager
 def locked(file: Path):  # type: ignore[no-untyped-def]
     """Nobody else writes into the SQLite file meanwhile: as a store that is away."""
-    connection = sqlite3.connect(file, isolation_level=None, timeout=20)
+    connection = sqlite3.connect(file, isolation_level=None, timeout=PATIENCE_SECONDS)
     connection.execute("BEGIN IMMEDIATE")
     try:
         yield
@@ -50,7 +51,7 @@ def test_while_the_store_is_away_nothing_is_acknowledged_and_then_all_is(tmp_pat
                 robot.send(message(number, began + number / 1000))
             with pytest.raises(TimeoutError):
                 robot.recv(timeout=2)  # longer than ping and pong: who waits for us is not gone
-        answers = [json.loads(robot.recv(timeout=20)) for _ in range(1, 40)]
+        answers = [json.loads(robot.recv(timeout=PATIENCE_SECONDS)) for _ in range(1, 40)]
         assert answers == [{"type": "ack", "id": number} for number in range(1, 40)]
         assert len(stored(tmp_path)) == 40
         log = (tmp_path / "gateway.log").read_text()
@@ -67,7 +68,7 @@ def test_a_full_queue_stops_all_reading(tmp_path: Path) -> None:
                 robot.send(message(number, time.time()))
             # It is read as long as the five have not come.
             wait_until(lambda: not is_answered(other, message(1, cpu_usage=101)), "nobody is read")
-        answers = [json.loads(robot.recv(timeout=20))["type"] for _ in range(1, 20)]
+        answers = [json.loads(robot.recv(timeout=PATIENCE_SECONDS))["type"] for _ in range(1, 20)]
         assert answers == ["ack"] * 19
 
 
@@ -135,7 +136,7 @@ def test_a_gateway_that_ends_says_what_is_stored_and_goodbye(tmp_path: Path) -> 
         robot.send(message(1))
         time.sleep(0.2)  # it is in the queue, where it stays for a second
         gateway.process.send_signal(signal.SIGTERM)
-        assert json.loads(robot.recv(timeout=20)) == {"type": "ack", "id": 1}
+        assert json.loads(robot.recv(timeout=PATIENCE_SECONDS)) == {"type": "ack", "id": 1}
         assert await_close(robot).code == 1001
         assert gateway.process.wait(20) == 0
 

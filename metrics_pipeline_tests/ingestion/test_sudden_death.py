@@ -25,6 +25,7 @@ from metrics_pipeline_tests.ingestion.ingesting import (
     numbers,
     pipeline,
 )
+from metrics_pipeline_tests.patience import PATIENCE_SECONDS
 from metrics_pipeline_tests.storage.influxdb_1_engine_shim import influxdb_1_engine
 
 KILLS = 50
@@ -93,7 +94,7 @@ def letters_in(made: Pipeline) -> list[Poison]:
 
 
 @pytest.mark.parametrize("stores", [embedded, influxdb])
-@pytest.mark.timeout(180)
+@pytest.mark.timeout(6 * PATIENCE_SECONDS)
 def test_whoever_dies_wherever_every_event_is_stored_exactly_once(
     stores: OpenedIn, tmp_path: Path
 ) -> None:

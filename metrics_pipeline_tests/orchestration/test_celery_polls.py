@@ -26,10 +26,11 @@ from metrics_pipeline_tests.orchestration.poll_workers import (
     kill,
     site,
 )
+from metrics_pipeline_tests.patience import PATIENCE_SECONDS
 from metrics_pipeline_tests.redis_server import PASSWORD
 from metrics_pipeline_tests.servers import wait_until
 
-pytestmark = pytest.mark.timeout(300)
+pytestmark = pytest.mark.timeout(6 * PATIENCE_SECONDS)
 
 
 @pytest.fixture(scope="module")

@@ -14,11 +14,13 @@ from pathlib import Path
 
 import dagster as dg
 import pytest
+import yaml
 from dagster._core.storage.tags import GRPC_INFO_TAG
 from dagster._core.workspace.context import WorkspaceProcessContext
 from dagster._core.workspace.load_target import GrpcServerTarget
 from dagster._daemon.monitoring.run_monitoring import execute_run_monitoring_iteration
 
+from metrics_pipeline.access.environment import make_dagster_home
 from metrics_pipeline.core.findings import Severity
 from metrics_pipeline.orchestration.code_server import examine_code_servers
 from metrics_pipeline.orchestration.in_flight import find_in_flight
@@ -222,6 +224,25 @@ def test_of_a_run_whose_code_server_does_not_answer_nothing_is_known(
 ) -> None:
     with opened(tmp_path) as instance:
         record = starting(instance, find_free_port() if is_told else None)
+        later = record.update_timestamp.timestamp() + 10 * LAUNCH_SECONDS
+        assert not end_if_dead(instance, record, later)
+        assert len(find_in_flight(instance, JOB, [])) == 1
+
+
+def test_a_code_server_that_may_not_see_the_cluster_tells_which_runs_are_on_their_way(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home = make_dagster_home(tmp_path)
+    launcher = {"module": "dagster_k8s", "class": "K8sRunLauncher"}
+    needs = {"config": {"instance_config_map": {"env": "A_VARIABLE_OF_THE_DAEMON"}}}
+    settings = yaml.safe_load((home / "dagster.yaml").read_text())
+    settings["run_launcher"] = launcher | needs
+    (home / "dagster.yaml").write_text(yaml.safe_dump(settings))
+    monkeypatch.setenv("DAGSTER_HOME", str(home))
+    with dg.DagsterInstance.get() as instance:
+        with pytest.raises(dg.DagsterInvalidConfigError, match="A_VARIABLE_OF_THE_DAEMON"):
+            _ = instance.run_launcher
+        record = starting(instance, None)
         later = record.update_timestamp.timestamp() + 10 * LAUNCH_SECONDS
         assert not end_if_dead(instance, record, later)
         assert len(find_in_flight(instance, JOB, [])) == 1

@@ -20,6 +20,7 @@ from metrics_pipeline.simulators.event_hub.amqp_frames import (
 from metrics_pipeline.simulators.event_hub.amqp_types import Described, Symbol, UInt, ULong, encode
 from metrics_pipeline.simulators.event_hub.server import EventHubServer, serve_event_hub
 from metrics_pipeline_tests.event_hub_clients import sas_token
+from metrics_pipeline_tests.patience import PATIENCE_SECONDS
 
 CREDIT = 1000
 
@@ -47,7 +48,7 @@ class Client:
 
     def __init__(self, hub: EventHubServer, window: int = 5000, frame_bytes: int = 4096) -> None:
         self._hub = hub
-        self._socket = socket.create_connection(("127.0.0.1", hub.port), timeout=20)
+        self._socket = socket.create_connection(("127.0.0.1", hub.port), timeout=PATIENCE_SECONDS)
         self._reader = FrameReader()
         self._frames: list[Frame] = []
         self.taken = 1  # the hub's first transfer
@@ -140,7 +141,7 @@ class Client:
         except TimeoutError:
             return True
         finally:
-            self._socket.settimeout(20)
+            self._socket.settimeout(PATIENCE_SECONDS)
         return False
 
 

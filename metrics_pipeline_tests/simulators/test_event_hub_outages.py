@@ -20,6 +20,7 @@ from metrics_pipeline.simulators.event_hub.amqp_frames import (
 from metrics_pipeline.simulators.event_hub.amqp_types import UInt
 from metrics_pipeline.simulators.event_hub.server import EventHubServer, serve_event_hub
 from metrics_pipeline_tests.event_hub_clients import ThreadReader
+from metrics_pipeline_tests.patience import PATIENCE_SECONDS
 
 pytestmark = pytest.mark.filterwarnings("ignore:unclosed <socket:ResourceWarning")
 """The SDK does not close its end of a connection that was cut."""
@@ -104,7 +105,7 @@ def test_a_hub_that_is_left_while_it_restarts_is_gone() -> None:
 
 
 def opened(hub: EventHubServer, idle_ms: int | None) -> socket.socket:
-    client = socket.create_connection(("127.0.0.1", hub.port), timeout=20)
+    client = socket.create_connection(("127.0.0.1", hub.port), timeout=PATIENCE_SECONDS)
     idle = None if idle_ms is None else UInt(idle_ms)
     client.sendall(AMQP_HEADER + encode_frame(Performative.OPEN, ["c", None, None, None, idle]))
     return client
@@ -129,7 +130,7 @@ def test_a_client_that_is_silent_for_too_long_is_turned_out() -> None:
 
 def test_what_is_no_amqp_is_turned_out(hub: EventHubServer) -> None:
     for nonsense in (b"GET / HTTP/1.1\r\n\r\n", b"AMQP\x00\x00\x09\x01", b"\x00" * 8):
-        with socket.create_connection(("127.0.0.1", hub.port), timeout=20) as client:
+        with socket.create_connection(("127.0.0.1", hub.port), timeout=PATIENCE_SECONDS) as client:
             client.sendall(nonsense)
             while client.recv(1000):
                 pass

@@ -30,6 +30,7 @@ from metrics_pipeline.simulators.iot_hub import (
 )
 from metrics_pipeline.simulators.loopback_server import Answer, NoAnswer
 from metrics_pipeline.sources.azure_iot_hub import ANSWERS, AzureIotHub, AzureIotHubSettings
+from metrics_pipeline_tests.patience import PATIENCE_SECONDS
 from metrics_pipeline_tests.sources.iot_hub_fixtures import TIME_NS, sample_state, values
 
 COUNT_ALL = "SELECT COUNT() AS n FROM devices"
@@ -280,7 +281,7 @@ def test_the_operators_rows_are_never_touched(inventory: sa.Engine) -> None:
 
 
 def wait_until(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + PATIENCE_SECONDS
     while not condition():
         assert time.monotonic() < deadline, "it never came to that"
         time.sleep(0.01)

@@ -23,9 +23,8 @@ from metrics_pipeline.simulators.platform_services import (
     SimulatedPlatform,
     serve_platform_services,
 )
+from metrics_pipeline_tests.patience import PATIENCE_SECONDS
 from metrics_pipeline_tests.servers import PLAIN_HTTP, wait_until
-
-PATIENCE_SECONDS = 30.0
 
 
 def get(url: str) -> httpx.Response:

@@ -21,6 +21,7 @@ from metrics_pipeline.simulators.ssh_host import (
 from metrics_pipeline.sources import host_report
 from metrics_pipeline.sources.host_report import parse_report
 from metrics_pipeline.sources.ssh import SCRIPT
+from metrics_pipeline_tests.patience import PATIENCE_SECONDS
 from metrics_pipeline_tests.servers import require, wait_until
 from metrics_pipeline_tests.sshd import make_key
 
@@ -90,7 +91,7 @@ def test_hosts_that_stop_end_what_is_open(tmp_path: Path) -> None:
             stderr=subprocess.DEVNULL,
         )
         wait_until(lambda: host.polls == 1, "the script has begun")
-    assert client.wait(timeout=30) == 255
+    assert client.wait(timeout=PATIENCE_SECONDS) == 255
 
 
 def test_figures_wander_and_stay_possible() -> None:

@@ -23,7 +23,6 @@ from metrics_pipeline.core.catalog import SAMPLE_SLOTS
 from metrics_pipeline.core.sample_slots import Outcome
 from metrics_pipeline_tests.running_stack import (
     READY,
-    READY_WITHIN_SECONDS,
     RunningStack,
     running_stack,
 )
@@ -162,7 +161,7 @@ def soak(folder: Path, hours: float) -> Report:
     state = folder / "state"
     run = f"exec {sys.executable} -m metrics_pipeline run --state-dir {state} PORTS"
     with running_stack(["sh", "-c", run], folder, {}) as stack:
-        stack.wait_until(lambda: READY in stack.output, "it is ready", READY_WITHIN_SECONDS)
+        stack.wait_until(lambda: READY in stack.output, "it is ready")
         print(f"It runs, for {hours:g} hours.", flush=True)
         begin, before, watched = time.time(), slots(stack.page()), Watched()
         watch(stack, state, watched, hours)

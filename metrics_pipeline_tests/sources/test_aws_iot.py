@@ -81,6 +81,7 @@ from metrics_pipeline.sources.aws_iot import (
     parse_is_connectivity_indexed,
     parse_page,
 )
+from metrics_pipeline_tests.patience import PATIENCE_SECONDS
 
 LISTINGS = (CORE_DEVICES, DEPLOYMENTS, THINGS, CONNECTED_THINGS)
 TIME_NS = 1_700_000_000_000_000_000
@@ -844,7 +845,11 @@ def test_importing_the_source_does_not_load_botocore() -> None:
         "print([name for name in ('boto3', 'botocore') if name in sys.modules])"
     )
     done = subprocess.run(
-        [sys.executable, "-c", program], check=True, capture_output=True, text=True, timeout=60
+        [sys.executable, "-c", program],
+        check=True,
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE_SECONDS,
     )
     assert done.stdout.strip() == "[]"
 

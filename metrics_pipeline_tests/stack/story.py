@@ -13,13 +13,13 @@ from typing import Any
 import yaml
 
 from metrics_pipeline.core.events import AGGREGATION_FAILED, parse_event
+from metrics_pipeline.core.fleet import JOB
 from metrics_pipeline.simulators.fleet import Fleet
 from metrics_pipeline.simulators.iot_hub import IotHubSimulator
 from metrics_pipeline.stack.webserver_client import WebserverClient
 from metrics_pipeline_tests.orchestration.pipeline import FLEET, list_concentrators, make_settings
 from metrics_pipeline_tests.running_stack import (
     READY,
-    READY_WITHIN_SECONDS,
     RunningStack,
     running_stack,
 )
@@ -27,7 +27,6 @@ from metrics_pipeline_tests.running_stack import (
 SELECTOR = """{repositoryLocationName: "metrics_pipeline", repositoryName: "__repository__",
     scheduleName: "fleet_every_1_minutes"}"""
 
-IDLE_WITHIN_SECONDS = 180
 EARLY_SECONDS = (5, 30)
 """Of a minute: the tick is over, and the next one is far."""
 
@@ -56,6 +55,13 @@ class Story:
         query = "query ($id: ID!) { runOrError(runId: $id) { ... on Run { status } } }"
         return str(self.stack.ask(query, id=run_id)["runOrError"]["status"])
 
+    def started_since(self, seconds: float) -> list[str]:
+        """The counts that have started since a time, in seconds since the epoch."""
+        query = f"""{{ runsOrError(filter: {{pipelineName: "{JOB}"}}) {{ ... on Runs {{
+            results {{ runId startTime }} }} }} }}"""
+        found = self.stack.ask(query)["runsOrError"]["results"]
+        return [run["runId"] for run in found if (run["startTime"] or 0.0) > seconds]
+
     def cancel(self, run_id: str) -> None:
         """As the UI's button does."""
         assert self.end(run_id) == "TerminateRunSuccess"
@@ -70,7 +76,7 @@ class Story:
 
         What a test starts then is not met by the run of a tick.
         """
-        self.stack.wait_until(self._is_idle, "no run is on its way", IDLE_WITHIN_SECONDS)
+        self.stack.wait_until(self._is_idle, "no run is on its way")
 
     def _is_idle(self) -> bool:
         query = """{ runsOrError(filter: {statuses: [QUEUED, NOT_STARTED, STARTING, STARTED,
@@ -103,7 +109,7 @@ def minutely_stack(
         options = f"PORTS --no-simulator --state-dir {folder} --settings {settings}"
         command = ["sh", "-c", f"exec {sys.executable} -m metrics_pipeline run {options}"]
         with running_stack(command, folder, {}) as stack:
-            stack.wait_until(lambda: READY in stack.output, "it is ready", READY_WITHIN_SECONDS)
+            stack.wait_until(lambda: READY in stack.output, "it is ready")
             yield Story(stack, hub, fleet, folder)
 
 

@@ -23,14 +23,13 @@ from metrics_pipeline.core.telemetry_assets import JOB as TELEMETRY_JOB
 from metrics_pipeline.simulators.loopback_server import NoAnswer
 from metrics_pipeline_tests.orchestration.pipeline import FLEET
 from metrics_pipeline_tests.orchestration.telemetry_pipeline import Telemetry, telemetry
+from metrics_pipeline_tests.patience import PATIENCE_SECONDS
 from metrics_pipeline_tests.running_stack import RunningStack
 from metrics_pipeline_tests.stack.story import Story, minutely_stack
 
-CYCLE_SECONDS = 60
 HANG_SECONDS = 40
 """How long a request waits for a hub that hangs; two of them are longer than a cycle."""
 
-SLACK_SECONDS = 40
 QUEUED_LOOKS = 5
 """The queue is looked at every second: a run that may start does so in this time."""
 
@@ -39,7 +38,6 @@ FAILURES = 'metrics_pipeline_runs_total{job="fleet_counts",status="failure"}'
 LAST_SUCCESS = 'metrics_pipeline_last_success_timestamp_seconds{asset="fleet/device_counts"}'
 
 WINDOW_SECONDS = 600
-RUN_WITHIN_SECONDS = 60.0
 TELEMETRY_RUNS = "SELECT run_id, status FROM runs WHERE pipeline_name = ?"
 EVENTS = "SELECT dagster_event_type FROM event_logs WHERE run_id = ? ORDER BY id"
 
@@ -64,23 +62,21 @@ def story(it: Telemetry) -> Iterator[Story]:
 def test_a_count_that_falls_makes_its_gauge_fall_within_one_cycle(story: Story) -> None:
     assert story.stack.gauge(DEVICES) == 15
     story.fleet.put(replace(FLEET, devices=FLEET.devices[:8]))
-    story.stack.wait_until(
-        lambda: story.stack.gauge(DEVICES) == 8,
-        "the gauge has fallen",
-        CYCLE_SECONDS + SLACK_SECONDS,
-    )
+    fell = time.time()
+    story.stack.wait_until(lambda: story.stack.gauge(DEVICES) == 8, "the gauge has fallen")
+    # The next one may have begun before the gauge was looked at.
+    assert len(story.started_since(fell)) in (1, 2)
 
 
 def test_a_tick_while_a_run_is_in_flight_is_skipped_and_the_ui_shows_why(story: Story) -> None:
     story.wait_until_idle()
     story.hub.faults.extend([NoAnswer(), NoAnswer()])
     hanging = story.client.launch(JOB)
-    story.stack.wait_until(lambda: story.status(hanging) == "STARTED", "it runs", SLACK_SECONDS)
+    story.stack.wait_until(lambda: story.status(hanging) == "STARTED", "it runs")
     reason = f"Run {hanging} of {JOB} is still started; this tick is skipped"
     story.stack.wait_until(
         lambda: any(reason in shown for shown in story.skip_reasons()),
         "a tick is skipped, and says which run it is for",
-        CYCLE_SECONDS + SLACK_SECONDS,
     )
     story.end(hanging)  # or the next test waits for it, a cycle longer
     story.hub.faults.clear()
@@ -90,20 +86,16 @@ def test_a_run_that_is_cancelled_gives_its_place_to_the_one_that_waits(story: St
     story.wait_until_idle()
     story.hub.faults.extend([NoAnswer(), NoAnswer()])
     first = story.client.launch(JOB)
-    story.stack.wait_until(lambda: story.status(first) == "STARTED", "it runs", 3 * SLACK_SECONDS)
+    story.stack.wait_until(lambda: story.status(first) == "STARTED", "it runs")
     second = story.client.launch(JOB)
     for _ in range(QUEUED_LOOKS):
         assert (story.status(first), story.status(second)) == ("STARTED", "QUEUED")
         time.sleep(1)
     story.cancel(first)
     story.hub.faults.clear()
-    story.stack.wait_until(
-        lambda: story.status(second) == "SUCCESS", "the second runs", 2 * SLACK_SECONDS
-    )
+    story.stack.wait_until(lambda: story.status(second) == "SUCCESS", "the second runs")
     assert story.status(first) == "CANCELED"
-    story.stack.wait_until(
-        lambda: first in story.failures_told(), "others are told", 2 * SLACK_SECONDS
-    )
+    story.stack.wait_until(lambda: first in story.failures_told(), "others are told")
 
 
 def test_a_hub_that_dies_leaves_the_gauges_and_its_age_grows(story: Story) -> None:
@@ -116,11 +108,10 @@ def test_a_hub_that_dies_leaves_the_gauges_and_its_age_grows(story: Story) -> No
     stack.wait_until(
         lambda: (stack.gauge(FAILURES) or 0) > failures,
         "the failure is counted",
-        3 * HANG_SECONDS + SLACK_SECONDS,
     )
     success = stack.gauge(LAST_SUCCESS)
     failed = story.client.launch(JOB)
-    stack.wait_until(lambda: story.status(failed) == "FAILURE", "it fails", 3 * SLACK_SECONDS)
+    stack.wait_until(lambda: story.status(failed) == "FAILURE", "it fails")
     assert devices == 8
     assert stack.gauge(DEVICES) == devices
     assert success is not None
@@ -129,13 +120,11 @@ def test_a_hub_that_dies_leaves_the_gauges_and_its_age_grows(story: Story) -> No
 
 def test_of_each_run_that_ended_badly_others_were_told_once(story: Story) -> None:
     """The sensor has looked several times since the first: one was canceled, and two failed."""
-    story.stack.wait_until(
-        lambda: len(story.failures_told()) >= 3, "others are told of all", SLACK_SECONDS
-    )
+    story.stack.wait_until(lambda: len(story.failures_told()) >= 3, "others are told of all")
     assert len(story.failures_told()) == len(set(story.failures_told()))
 
 
-@pytest.mark.timeout(400)
+@pytest.mark.timeout(6 * PATIENCE_SECONDS)
 def test_a_run_that_lingers_ends_by_itself_long_before_its_window(
     story: Story, it: Telemetry
 ) -> None:
@@ -154,9 +143,9 @@ def test_a_run_that_lingers_ends_by_itself_long_before_its_window(
 def interrupt_while_it_lingers(it: Telemetry, stack: RunningStack) -> float:
     """Seconds from Ctrl-C until all processes have ended."""
     it.send(5)
-    stack.wait_until(lambda: bool(it.checkpoints()), "a run stores", RUN_WITHIN_SECONDS)
+    stack.wait_until(lambda: bool(it.checkpoints()), "a run stores")
     it.send(5, first=5)
-    stack.wait_until(lambda: len(it.stored()) == 10, "it lingers", RUN_WITHIN_SECONDS)
+    stack.wait_until(lambda: len(it.stored()) == 10, "it lingers")
     began = time.monotonic()
     assert stack.interrupt() == 0
     return time.monotonic() - began

@@ -32,9 +32,9 @@ from metrics_pipeline_tests.ingestion.ingesting import (
     pipeline,
 )
 from metrics_pipeline_tests.ingestion.sending import Sending
+from metrics_pipeline_tests.patience import PATIENCE_SECONDS
 from metrics_pipeline_tests.running_stack import (
     READY,
-    READY_WITHIN_SECONDS,
     RunningStack,
     running_stack,
 )
@@ -49,9 +49,6 @@ WINDOW_SECONDS = 20
 
 SHORT_LAG_SECONDS = 4.0
 """Of both partitions together, while a run stores what comes."""
-
-SOON_SECONDS = 180.0
-"""What is waited for at most: machines are shared."""
 
 RUNS = """{ runsOrError(filter: {pipelineName: "telemetry"}) { ... on Runs { results {
     runId status } } } }"""
@@ -79,18 +76,18 @@ class Story:
         options = f"PORTS --no-simulator --state-dir {self.folder} --settings {settings}"
         command = ["sh", "-c", f"exec {sys.executable} -m metrics_pipeline run {options}"]
         stack = self.opened.enter_context(running_stack(command, self.folder, {}))
-        stack.wait_until(lambda: READY in stack.output, "it is ready", READY_WITHIN_SECONDS)
+        stack.wait_until(lambda: READY in stack.output, "it is ready")
         self.stack = stack
 
     def let_time_pass(self, run_id: str) -> None:
         """Make a run an hour older, in the table that Dagster reads its age from."""
         (file,) = self.folder.glob("*/history/runs.db")
-        with closing(sqlite3.connect(file, timeout=SOON_SECONDS)) as database, database:
+        with closing(sqlite3.connect(file, timeout=PATIENCE_SECONDS)) as database, database:
             statement = "UPDATE runs SET start_time = start_time - 3600 WHERE run_id = ?"
             assert database.execute(statement, (run_id,)).rowcount == 1
 
     def wait_until(self, condition: Callable[[], bool], what: str) -> None:
-        self.stack.wait_until(condition, what, SOON_SECONDS)
+        self.stack.wait_until(condition, what)
 
     def runs(self) -> dict[str, str]:
         """Of telemetry, the newest first: the status of each."""
@@ -208,7 +205,7 @@ def test_a_run_that_died_with_its_code_server_is_ended_by_its_time_and_the_next_
     process = story.process(dead)
     for each in (parent_of(process), process):
         os.kill(each, signal.SIGKILL)
-    assert story.stack.process.wait(SOON_SECONDS) == 1, story.stack.output
+    assert story.stack.process.wait(PATIENCE_SECONDS) == 1, story.stack.output
     story.start_stack()
     assert story.runs()[dead] == "STARTED"  # for nobody is left who could tell
     before = story.checkpoints()

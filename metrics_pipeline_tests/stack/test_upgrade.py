@@ -11,7 +11,7 @@ import yaml
 
 from metrics_pipeline.core.points import Point
 from metrics_pipeline.storage.embedded_schema import SCHEMA_VERSION
-from metrics_pipeline_tests.running_stack import READY_WITHIN_SECONDS, running_stack
+from metrics_pipeline_tests.running_stack import running_stack
 from metrics_pipeline_tests.storage.schema_1 import write_schema_1
 
 
@@ -22,9 +22,7 @@ def test_the_store_is_changed_before_anything_starts(tmp_path: Path) -> None:
     options = f"PORTS --no-simulator --state-dir {tmp_path} --settings {settings}"
     command = ["sh", "-c", f"exec {sys.executable} -m metrics_pipeline run {options}"]
     with running_stack(command, tmp_path, {}) as stack:
-        stack.wait_until(
-            lambda: "state in" in stack.output, "the stack begins", READY_WITHIN_SECONDS
-        )
+        stack.wait_until(lambda: "state in" in stack.output, "the stack begins")
         with closing(sqlite3.connect(tmp_path / "embedded.sqlite")) as connection:
             (version,) = connection.execute("PRAGMA user_version").fetchone()
     assert version == SCHEMA_VERSION

@@ -27,6 +27,7 @@ from metrics_pipeline.core.points import FieldValue, Point
 from metrics_pipeline.storage import embedded
 from metrics_pipeline.storage.embedded import EmbeddedStore, EmbeddedStoreSettings
 from metrics_pipeline.storage.embedded_rows import SERIES_AT_ONCE
+from metrics_pipeline_tests.patience import PATIENCE_SECONDS
 from metrics_pipeline_tests.storage.contract import (
     TIME_NS,
     ExactStoreContract,
@@ -233,7 +234,7 @@ def start_writer(path: Path, device_id: str, writes: int, points: int) -> subpro
 def test_processes_that_start_and_write_at_once_lose_nothing(path: Path) -> None:
     writers = [start_writer(path, f"d{n}", writes=50, points=20) for n in range(4)]
     for writer in writers:
-        printed, _ = writer.communicate(timeout=60)
+        printed, _ = writer.communicate(timeout=PATIENCE_SECONDS)
         assert writer.returncode == 0
         assert printed.split() == [str(number) for number in range(50)]
     with opened(path) as store:

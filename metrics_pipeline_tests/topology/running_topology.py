@@ -54,6 +54,7 @@ from metrics_pipeline_tests.graphql import Unanswered, ask
 from metrics_pipeline_tests.ingestion.sending import Sending
 from metrics_pipeline_tests.orchestration.pipeline import FLEET
 from metrics_pipeline_tests.orchestration.telemetry_pipeline import DEVICE
+from metrics_pipeline_tests.patience import PATIENCE_SECONDS
 from metrics_pipeline_tests.postgresql import PostgresqlServer, running_postgresql
 from metrics_pipeline_tests.running_stack import processes_in
 from metrics_pipeline_tests.servers import require
@@ -74,9 +75,6 @@ CODE_SERVER, DAEMON, WEBSERVER, EXPORTER = "code-server", "daemon", "webserver",
 POSTGRESQL, INFLUXDB, PROMETHEUS = "postgres", "influxdb", "prometheus"
 GATEWAY, EVENT_HUB = "gateway", "event hub"
 PARTITIONS = 2
-WITHIN_SECONDS = 180.0
-"""What is waited for at most: machines are shared."""
-
 LOOK_EVERY_SECONDS = 0.5
 WATCHING = "watching"
 WATCHING_PASSWORD = "/run/secrets/postgres_password"
@@ -178,7 +176,7 @@ class Topology:
 
     def wait_until(self, condition: Callable[[], bool], what: str) -> None:
         """Return once `condition` holds; what it asks may be away meanwhile."""
-        deadline = time.monotonic() + WITHIN_SECONDS
+        deadline = time.monotonic() + PATIENCE_SECONDS
         while True:
             with suppress(httpx.TransportError, Unanswered):
                 if condition():

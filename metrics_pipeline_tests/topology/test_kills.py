@@ -35,6 +35,7 @@ from metrics_pipeline_tests.dashboards.exported import SELECTOR, queries
 from metrics_pipeline_tests.dashboards.live import has_data
 from metrics_pipeline_tests.ingestion.ingesting import not_once
 from metrics_pipeline_tests.orchestration.pipeline import COUNTS, FLEET
+from metrics_pipeline_tests.patience import PATIENCE_SECONDS
 from metrics_pipeline_tests.topology.faster import SAMPLE_SECONDS
 from metrics_pipeline_tests.topology.running_topology import (
     CODE_SERVER,
@@ -80,7 +81,7 @@ OURS = '{job="metrics_pipeline"}'
 OF_THE_EXPORTER = {EXPORTER_REFRESH_FAILURES.name, "metrics_pipeline_process_cpu_seconds_total"}
 """Counters that begin anew with their process, as Prometheus expects; all others are kept."""
 
-pytestmark = pytest.mark.timeout(600)
+pytestmark = pytest.mark.timeout(6 * PATIENCE_SECONDS)
 each_round = pytest.mark.usefixtures("kill_round")
 
 

@@ -40,6 +40,7 @@ from metrics_pipeline_tests.hostile_snmp_agent import (
     relay,
     text,
 )
+from metrics_pipeline_tests.patience import PATIENCE_SECONDS
 from metrics_pipeline_tests.snmp_agents import snmpd, user
 
 T = TypeVar("T")
@@ -256,7 +257,7 @@ def test_a_thousand_devices_that_are_silent_wait_together() -> None:
             return list(await asyncio.gather(*asking, return_exceptions=True))
 
     async def bounded(engine: FastEngine) -> list[object]:
-        return await asyncio.wait_for(main(engine), 20)
+        return await asyncio.wait_for(main(engine), PATIENCE_SECONDS)
 
     failures = run(bounded, EngineSettings(timeout_seconds=0.5, tries=2))
     assert all(isinstance(failure, SnmpTimeout | SnmpUnreachable) for failure in failures)
