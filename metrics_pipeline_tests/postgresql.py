@@ -93,6 +93,7 @@ class PostgresqlServer:
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
+                process_group=0,  # Ctrl-C is for who has started it
                 **_account(),
             )
         deadline = time.monotonic() + READY_WITHIN_SECONDS
