@@ -93,7 +93,7 @@ class PostgresqlServer:
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
-                process_group=0,  # Ctrl-C is for who has started it
+                process_group=0,  # as in `servers.running`
                 **_account(),
             )
         deadline = time.monotonic() + READY_WITHIN_SECONDS
