@@ -69,7 +69,7 @@ def build_parser() -> argparse.ArgumentParser:
     _add_run(commands)
     _add_check(commands)
     _add_doctor(commands)
-    _add_rewind(commands)
+    _add_daemon(commands)
     _add_exporter(commands)
     _add_gateway(commands)
     _add_worker(commands)
@@ -172,9 +172,16 @@ def _add_doctor(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
     parser.set_defaults(command=_doctor)
 
 
-def _add_rewind(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    about = "Let schedules go on after the clock was set back."
-    _add(commands, "rewind", about, "rewind").set_defaults(command=_rewind)
+def _add_daemon(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    about = "Run Dagster's daemon; anew when the clock is set back."
+    parser = _add(commands, "daemon", about, "daemon --workspace workspace.yaml")
+    parser.add_argument(
+        "--workspace",
+        type=Path,
+        metavar="FILE",
+        help="where the code server is (default: workspace.yaml in DAGSTER_HOME)",
+    )
+    parser.set_defaults(command=_daemon)
 
 
 def _add_exporter(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -324,13 +331,11 @@ def _doctor(options: argparse.Namespace) -> int:
     return 0 if is_well(findings) else 1
 
 
-def _rewind(_options: argparse.Namespace) -> int:
-    from metrics_pipeline.doctor.examination import find_home
-    from metrics_pipeline.orchestration.clock_rewind import rewind
+def _daemon(options: argparse.Namespace) -> int:
+    from metrics_pipeline.orchestration.daemon import run_daemon
 
-    os.environ["DAGSTER_HOME"] = str(find_home())
-    names = rewind()
-    print("\n".join(names) or "Nothing is of the future.")
+    _choose_dagster_home()
+    run_daemon(options.workspace or Path(os.environ["DAGSTER_HOME"]) / "workspace.yaml")
     return 0
 
 

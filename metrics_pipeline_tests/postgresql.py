@@ -93,6 +93,7 @@ class PostgresqlServer:
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
+                process_group=0,  # as in `servers.running`
                 **_account(),
             )
         deadline = time.monotonic() + PATIENCE_SECONDS

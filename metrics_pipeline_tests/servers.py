@@ -62,7 +62,8 @@ def _do_without(message: str) -> NoReturn:
 def running(argv: Sequence[str], ready: Callable[[], bool] | None = None) -> Iterator[int]:
     """Runs `argv` for the length of the `with`; gives its process id once `ready` says so."""
     with tempfile.TemporaryFile() as log:
-        process = subprocess.Popen(argv, stdout=log, stderr=subprocess.STDOUT)
+        # In a group of its own: Ctrl-C is for who has started it, and still needs it then.
+        process = subprocess.Popen(argv, stdout=log, stderr=subprocess.STDOUT, process_group=0)
         try:
             wait_until(ready or (lambda: True), f"{argv[0]} is ready", process, log.fileno())
             yield process.pid

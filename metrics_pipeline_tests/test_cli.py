@@ -18,7 +18,7 @@ SUBCOMMANDS = (
     "run",
     "check",
     "doctor",
-    "rewind",
+    "daemon",
     "exporter",
     "gateway",
     "worker",

@@ -24,7 +24,8 @@ HARDLY = Room(300_000_000, 0.03)
 """SQLite, the spool and PostgreSQL stop at the last byte."""
 
 BYTES_PER_MB = 1_000_000
-DAEMON_WORDS = (b"dagster._daemon", b"dagster-daemon")
+DAEMONS = (b"metrics-pipeline daemon", b"metrics_pipeline daemon", b"dagster-daemon run")
+"""What a command line of a daemon has in it."""
 HOME = b"DAGSTER_HOME"
 PROCESSES = Path("/proc")
 
@@ -75,8 +76,8 @@ def where_daemons_are(home: Path, processes: Path = PROCESSES) -> str:
 def _home_of_daemon(process: Path) -> Path | None:
     """None for what is no daemon, has ended, or is another user's."""
     try:
-        words = (process / "cmdline").read_bytes().split(b"\0")
-        if not any(word.endswith(DAEMON_WORDS) for word in words):
+        command = (process / "cmdline").read_bytes().replace(b"\0", b" ")
+        if not any(each in command for each in DAEMONS):
             return None
         environment = (process / "environ").read_bytes().split(b"\0")
     except OSError:

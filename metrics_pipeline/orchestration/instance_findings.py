@@ -26,6 +26,7 @@ from metrics_pipeline.core.errors import ConfigurationError
 from metrics_pipeline.core.findings import Finding, span_in_words, unknown, warning, well, wrong
 from metrics_pipeline.core.redaction import without_secrets
 from metrics_pipeline.orchestration.instance_storage import bounded_url, postgres_url
+from metrics_pipeline.orchestration.set_back_clock import find_last
 
 LATE_HEARTBEAT_SECONDS = 90.0
 """A daemon's thread says every 30 s that it lives; three of them are missing."""
@@ -40,6 +41,7 @@ LONG_TICK_SECONDS = 300.0
 """A tick is given a minute by Dagster."""
 MISSED_TICKS = 3
 LEAST_SILENCE_SECONDS = 60.0
+SET_BACK_TOLD_SECONDS = 86_400.0
 LARGE_EVENT_LOG_BYTES = 500_000_000
 """What docs/retention.md promises to stay below."""
 
@@ -135,6 +137,7 @@ def _looks(
         lambda: _last_runs(instance),
         lambda: _event_log(instance),
         lambda: _clock(instance, clock),
+        lambda: _set_back(instance, now),
     )
 
 
@@ -308,7 +311,8 @@ def _judge_ticks(
             "its last tick",
             f"it is {span_in_words(last - now)} in the future, so the clock was set back: the next "
             "comes after that",
-            "End the daemon, `metrics-pipeline rewind`, start it again; keep the clock by NTP.",
+            "Start the daemon again, by `metrics-pipeline daemon`, which brings it back; keep the "
+            "clock by NTP.",
         )
     elif now - last > limit:
         yield wrong(
@@ -467,3 +471,10 @@ def _clock(instance: dg.DagsterInstance, clock: Callable[[], float]) -> Iterator
     with storage.index_connection() as connection:
         if connection.dialect.name == "postgresql":
             yield judge_skew("Dagster's PostgreSQL", *postgresql_skew(connection, clock))
+
+
+def _set_back(instance: dg.DagsterInstance, now: float) -> Iterator[Finding]:
+    done = find_last(instance)
+    if done is not None and abs(now - done.at_seconds) < SET_BACK_TOLD_SECONDS:
+        said = f"{span_in_words(abs(now - done.at_seconds))} ago {done}"
+        yield warning("clock", "the daemon's", said, "Keep it by NTP, which slews it.")

@@ -74,7 +74,9 @@ class FailureWatch:
         """
         with self._lock:
             now = self._clock()
-            ended = [each for each in _find_ended(instance, since) if is_ours(each.dagster_run)]
+            # One of the future is a look from before the clock was set back.
+            found = _find_ended(instance, min(since, now))
+            ended = [each for each in found if is_ours(each.dagster_run)]
             ripe = [each for each in ended if now - _end_of(each) >= GRACE_SECONDS]
             untold = self._untold(ripe)
             events = [_event(instance, record) for record in untold[:MOST_TOLD]]

@@ -186,7 +186,8 @@ def pause_seconds(last: Sequence[dg.RunRecord], now_seconds: float) -> float:
     if started is None:
         return 0.0
     pause = min(FIRST_PAUSE_SECONDS * (1 << failed - 1), LONGEST_PAUSE_SECONDS)
-    return max(0.0, started + pause - now_seconds)
+    # One that started in the future did so before the clock was set back.
+    return max(0.0, min(started, now_seconds) + pause - now_seconds)
 
 
 def _tell(backlog: Backlog, now_ns: int) -> str:

@@ -87,7 +87,7 @@ class Layout:
 
     def daemon(self) -> Sequence[str]:
         """Schedules, the run queue and run monitoring."""
-        return [*_module("dagster._daemon"), "run", "--workspace", str(self.workspace)]
+        return [*_module("metrics_pipeline"), "daemon", "--workspace", str(self.workspace)]
 
     def exporter(self) -> Sequence[str]:
         """The page that Prometheus scrapes."""

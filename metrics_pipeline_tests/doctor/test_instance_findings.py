@@ -21,10 +21,10 @@ from dagster._core.storage.event_log.sql_event_log import SqlEventLogStorage
 from dagster._daemon.types import DaemonHeartbeat
 from dagster_shared.error import SerializableErrorInfo
 
-from metrics_pipeline.cli import main
 from metrics_pipeline.core.findings import Finding, Severity
 from metrics_pipeline.orchestration import instance_findings
 from metrics_pipeline.orchestration.instance_findings import Evaluated, examine_instance
+from metrics_pipeline.orchestration.set_back_clock import forget_the_future
 from metrics_pipeline_tests.doctor.findings import of, the_bad_one, the_wrong_one
 from metrics_pipeline_tests.exporter.instance_fixtures import LOCATION, Runs
 from metrics_pipeline_tests.postgresql import PostgresqlDatabase
@@ -142,23 +142,19 @@ def test_a_tick_of_the_future_that_keeps_others_from_coming_is_told(instance: In
     instance.tick(instance.now + 5 * HOUR, TickStatus.SUCCESS)
     found = the_wrong_one(instance.examine(), SCHEDULE)
     assert "5 h in the future" in found.found
-    assert "metrics-pipeline rewind" in found.fix
+    assert "metrics-pipeline daemon" in found.fix
 
 
-def test_the_command_that_is_told_brings_the_next_tick_back(
-    instance: Instance, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_that_the_clock_was_set_back_is_told_for_a_day(instance: Instance) -> None:
     instance.tick(instance.now + 5 * HOUR, TickStatus.SUCCESS)
-    assert main(["rewind"]) == 1
-    assert "its daemon said within 90 s that it lives" in capsys.readouterr().err
-    instance.it.wipe_daemon_heartbeats()
-    assert main(["rewind"]) == 0
-    assert capsys.readouterr().out == f"{SCHEDULE}\n"
-    instance.beat(instance.now)
-    assert not any(each.is_bad for each in instance.examine())
-    instance.it.wipe_daemon_heartbeats()
-    assert main(["rewind"]) == 0
-    assert capsys.readouterr().out == "Nothing is of the future.\n"
+    forget_the_future(instance.it, instance.now)
+    found = the_bad_one(instance.examine())
+    assert found.severity is Severity.WARNING
+    assert found.found.startswith("0 s ago the clock was ahead by 5 h or more and was set back: ")
+    assert SCHEDULE in found.found
+    instance.beat(instance.now + 25 * HOUR)
+    instance.tick(instance.now + 25 * HOUR, TickStatus.SUCCESS)
+    assert not any(each.is_bad for each in instance.examine(later=25 * HOUR))
 
 
 def test_ticks_that_fail_are_counted_with_what_the_last_said(instance: Instance) -> None:

@@ -87,8 +87,8 @@ def process_called(*words: str, home: Path) -> Iterator[int]:
 def test_a_daemon_of_another_folder_is_named_and_nothing_else(tmp_path: Path) -> None:
     ours, other = tmp_path / "ours", tmp_path / "other"
     with (
-        process_called("dagster._daemon", "run", home=other) as daemon,
-        process_called("dagster._daemon", "run", home=ours) as own,
+        process_called("metrics_pipeline", "daemon", home=other) as daemon,
+        process_called("metrics_pipeline", "daemon", home=ours) as own,
         process_called("dagster", "api", "grpc", home=other) as server,
     ):
         said = where_daemons_are(ours)

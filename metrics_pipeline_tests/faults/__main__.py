@@ -2,7 +2,8 @@
 
     make faults ARGS="--only store,disk --seconds 20"
 
-Status 1 if anything is lost, is there twice, or does not come back. Takes 10 to 20 minutes.
+Status 1 if anything is lost, is there twice, or does not come back. Takes 10 to 20 minutes; after
+Ctrl-C the table has what was done before.
 """
 
 from __future__ import annotations
@@ -73,9 +74,13 @@ def run(folder: Path, faults: Sequence[Fault], seconds: float) -> list[Row]:
             if missing := fault.missing(stage):
                 progress(f"{fault.name}: left out, {missing}")
                 continue
-            seen.append(happen(fault, stage, seconds))
-            marks.append(stage.load.mark())
-        return account(stage, seen, marks)
+            try:
+                seen.append(happen(fault, stage, seconds))
+                marks.append(stage.load.mark())
+            except KeyboardInterrupt:
+                progress(f"{fault.name}: broken off; accounting for what was done before")
+                break
+        return account(stage, seen[: len(marks) - 1], marks)
 
 
 def happen(fault: Fault, stage: Stage, seconds: float) -> Seen:
@@ -83,10 +88,12 @@ def happen(fault: Fault, stage: Stage, seconds: float) -> Seen:
     progress(f"{fault.name}: broken for {seconds:g} s ({fault.expected})")
     began = ended = time.monotonic()
     try:
-        fault.break_(stage)
-        time.sleep(seconds)
-        ended = time.monotonic()
-        fault.restore(stage)
+        try:
+            fault.break_(stage)
+            time.sleep(seconds)
+        finally:  # also after Ctrl-C: what was done before is accounted for
+            ended = time.monotonic()
+            fault.restore(stage)
         await_recovery(stage)
     except pytest.fail.Exception as failure:
         progress(f"{fault.name}: {failure}")
@@ -114,9 +121,9 @@ def account(stage: Stage, seen: Sequence[Seen], marks: Sequence[Mark]) -> list[R
     progress("accounting: runs that were killed end within minutes")
     it, load = stage.it, stage.load
     it.sending.stop()
-    it.wait_until(lambda: it.uplink_count() >= it.sending.count, "the last uplink is stored")
     remarks = []
     try:
+        it.wait_until(lambda: it.uplink_count() >= it.sending.count, "the last uplink is stored")
         it.wait_until(lambda: load.untold() == [], "each count is stored, or told of")
     except pytest.fail.Exception as failure:
         remarks.append(str(failure).splitlines()[0])

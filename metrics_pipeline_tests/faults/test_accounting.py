@@ -6,6 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from metrics_pipeline.orchestration.set_back_clock import WAS_OF
+from metrics_pipeline_tests.faults.__main__ import happen
 from metrics_pipeline_tests.faults.accounting import (
     NEVER,
     Row,
@@ -17,8 +19,9 @@ from metrics_pipeline_tests.faults.accounting import (
     by_kind,
     table,
 )
-from metrics_pipeline_tests.faults.catalogue import FAULTS, chosen
-from metrics_pipeline_tests.faults.load import Load, Rounds, is_told, minutes
+from metrics_pipeline_tests.faults.catalogue import FAULTS, Fault, chosen
+from metrics_pipeline_tests.faults.load import Load, Rounds, as_it_was, is_told, minutes
+from metrics_pipeline_tests.faults.stage import Stage
 
 
 @given(st.lists(st.integers(0, 30), max_size=60), st.integers(0, 10), st.integers(10, 25))
@@ -117,3 +120,26 @@ def test_a_tick_is_told_of_by_its_reason_or_by_the_end_of_its_run() -> None:
     assert not is_told(tick, {"a": "SUCCESS"})  # and the count has to be stored
     assert is_told(tick, {"a": "FAILURE"})
     assert is_told({**tick, "runIds": [], "skipReason": "in flight"}, {})
+
+
+def test_a_tick_of_a_clock_that_was_ahead_is_of_the_time_that_its_reason_says() -> None:
+    moved = f"{WAS_OF} 1970-01-01T01:00:00+00:00."
+    tick = {"timestamp": 60.0, "skipReason": moved, "runIds": ["a"], "error": None}
+    as_before = as_it_was(tick)
+    assert as_before["timestamp"] == 3600
+    assert is_told(as_before, {"a": "CANCELED"})
+    assert not is_told(as_before, {"a": "SUCCESS"})
+    skipped = as_it_was({**tick, "runIds": [], "skipReason": f"{moved} Run a is still queued."})
+    assert skipped["skipReason"] == "Run a is still queued."
+    assert as_it_was(skipped) == skipped
+
+
+def test_a_fault_that_is_broken_off_is_mended() -> None:
+    def interrupt(_: Stage) -> None:
+        raise KeyboardInterrupt
+
+    mended: list[Stage] = []
+    stage = Stage.__new__(Stage)
+    with pytest.raises(KeyboardInterrupt):
+        happen(Fault("store", "all waits", interrupt, mended.append), stage, 0)
+    assert mended == [stage]

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
@@ -14,16 +15,30 @@ from pathlib import Path
 
 import dagster as dg
 import pytest
+import sqlalchemy as sa
+from dagster._core.remote_origin import RemoteInstigatorOrigin
 from dagster._core.remote_representation.external import RemoteSchedule
-from dagster._core.scheduler.instigation import InstigatorTick, TickStatus
+from dagster._core.scheduler.instigation import (
+    InstigatorState,
+    InstigatorStatus,
+    InstigatorTick,
+    InstigatorType,
+    SensorInstigatorData,
+    TickStatus,
+)
 from dagster._core.workspace.context import WorkspaceProcessContext
 from dagster._core.workspace.load_target import GrpcServerTarget
 from dagster._daemon.daemon import SchedulerDaemon
 from dagster._scheduler.scheduler import launch_scheduled_runs
 
-from metrics_pipeline.orchestration.clock_rewind import forget_the_future
+from metrics_pipeline.orchestration.set_back_clock import (
+    WAS_OF,
+    find_last,
+    forget_the_future,
+)
 from metrics_pipeline.stack.layout import LOOPBACK, find_free_port, is_listening
-from metrics_pipeline_tests.orchestration.dagster_instances import opened
+from metrics_pipeline_tests.exporter.instance_fixtures import ORIGIN
+from metrics_pipeline_tests.orchestration.dagster_instances import opened, storages
 from metrics_pipeline_tests.servers import running
 
 DAEMON = logging.getLogger(SchedulerDaemon.__name__)
@@ -144,16 +159,96 @@ def test_a_clock_that_is_set_back_a_little_repeats_no_tick(daemon: Daemon) -> No
     assert clock_times(daemon.look(NOON + 8 * MINUTE)) == ["12:10"]
 
 
-def test_schedules_that_wait_for_a_clock_that_was_set_back_go_on_after_the_command(
+def test_schedules_go_on_after_a_clock_that_was_ahead_is_set_back(daemon: Daemon) -> None:
+    daemon.look(NOON)
+    assert clock_times(daemon.look(NOON + 5 * HOUR)) == ["17:00"]
+    # Dagster waits until the clock has come to where it was: what a new process looks at says so,
+    # and so does what this one remembers.
+    daemon.restart()
+    assert daemon.look(NOON + 8 * MINUTE) == []
+    now = NOON + 9 * MINUTE
+    done = forget_the_future(daemon.instance, now.timestamp())
+    assert done is not None
+    assert done.names == ["fleet_every_5_minutes"]
+    assert done.run_ids == []
+    assert daemon.look(NOON + 13 * MINUTE) == []
+    daemon.restart()
+    assert clock_times(daemon.look(NOON + 13 * MINUTE)) == ["12:15"]
+    assert forget_the_future(daemon.instance, (NOON + 13 * MINUTE).timestamp()) is None
+    assert find_last(daemon.instance) == done
+
+
+def test_a_time_that_comes_again_after_the_clock_was_set_back_has_a_run_of_its_own(
     daemon: Daemon,
 ) -> None:
     daemon.look(NOON)
-    assert clock_times(daemon.look(NOON + 5 * HOUR)) == ["17:00"]
+    daemon.look(NOON + HOUR)
+    [tick] = daemon.ticks()
+    forget_the_future(daemon.instance, NOON.timestamp())
+    [moved] = daemon.ticks()
+    assert moved.tick_id == tick.tick_id
+    assert moved.run_ids == tick.run_ids
+    assert moved.skip_reason == f"{WAS_OF} 2050-03-27T13:00:00+00:00."
     daemon.restart()
-    # Dagster waits until the clock has come to where it was.
-    assert daemon.look(NOON + 8 * MINUTE) == []
-    now = NOON + 9 * MINUTE
-    assert forget_the_future(daemon.instance, now.timestamp()) == ["fleet_every_5_minutes"]
-    daemon.restart()
-    assert clock_times(daemon.look(NOON + 13 * MINUTE)) == ["12:15"]
-    assert forget_the_future(daemon.instance, (NOON + 13 * MINUTE).timestamp()) == []
+    daemon.look(NOON + 4 * MINUTE)
+    assert clock_times(daemon.look(NOON + HOUR)) == ["13:00"]
+    again = daemon.ticks()[0]
+    assert len(again.run_ids) == 1
+    assert again.run_ids != tick.run_ids
+
+
+def test_a_clock_that_is_a_little_ahead_is_waited_for(daemon: Daemon) -> None:
+    daemon.look(NOON)
+    daemon.look(NOON + 3 * MINUTE)
+    before = [(tick.timestamp, tick.skip_reason) for tick in daemon.ticks()]
+    assert forget_the_future(daemon.instance, (NOON + 2.6 * MINUTE).timestamp()) is None
+    assert [(tick.timestamp, tick.skip_reason) for tick in daemon.ticks()] == before
+
+
+@pytest.mark.parametrize(
+    ("status", "becomes"),
+    [
+        (dg.DagsterRunStatus.QUEUED, dg.DagsterRunStatus.CANCELED),
+        (dg.DagsterRunStatus.STARTING, dg.DagsterRunStatus.CANCELING),
+        (dg.DagsterRunStatus.STARTED, dg.DagsterRunStatus.CANCELING),
+        (dg.DagsterRunStatus.CANCELING, dg.DagsterRunStatus.CANCELED),
+    ],
+)
+def test_a_run_of_the_future_is_ended_and_others_go_on(
+    tmp_path: Path, status: dg.DagsterRunStatus, becomes: dg.DagsterRunStatus
+) -> None:
+    @dg.job
+    def poll() -> None:
+        """Never run here."""
+
+    with opened(tmp_path) as instance:
+        now = time.time()
+        run = instance.create_run_for_job(poll, status=status, remote_job_origin=ORIGIN)
+        assert forget_the_future(instance, now) is None
+        with storages(instance)[1].connect() as connection:
+            connection.execute(sa.text("UPDATE runs SET start_time = :at"), {"at": now + 3600})
+        done = forget_the_future(instance, now)
+        assert done is not None
+        assert done.run_ids == [run.run_id]
+        ended = instance.get_run_by_id(run.run_id)
+        assert ended is not None
+        assert ended.status is becomes
+
+
+def test_a_sensor_of_the_future_may_tick_at_once_and_keeps_its_cursor(tmp_path: Path) -> None:
+    now = time.time()
+    origin = RemoteInstigatorOrigin(ORIGIN.repository_origin, "backlog")
+    ahead = now + 3600
+    data = SensorInstigatorData(
+        last_tick_timestamp=ahead, last_tick_start_timestamp=ahead, min_interval=2, cursor="so far"
+    )
+    state = InstigatorState(origin, InstigatorType.SENSOR, InstigatorStatus.RUNNING, data)
+    with opened(tmp_path) as instance:
+        instance.add_instigator_state(state)
+        done = forget_the_future(instance, now)
+        assert done is not None
+        assert done.names == ["backlog"]
+        [found] = instance.all_instigator_state()
+        assert found.instigator_data == data._replace(
+            last_tick_timestamp=now, last_tick_start_timestamp=now
+        )

@@ -212,6 +212,12 @@ def test_a_run_that_has_just_ended_is_left_to_its_process_for_a_moment(told: Tol
     assert len(told.events()) == 1
 
 
+def test_a_failure_is_told_of_although_the_clock_was_ahead_at_the_last_look(told: Told) -> None:
+    a_dead_run(told)
+    told.tick(repr(time.time() + 3600))
+    assert len(told.events()) == 1
+
+
 def test_what_was_told_is_noted_at_the_time_by_which_it_was_looked_for(told: Told) -> None:
     a_dead_run(told)
     transport, settings = told.it.settings.events.transport, told.it.settings.operational_database

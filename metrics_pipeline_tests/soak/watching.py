@@ -11,7 +11,7 @@ from pathlib import Path
 MB = 1e6
 KINDS = {
     "webserver": "dagster_webserver",
-    "daemon": "dagster._daemon",
+    "daemon": "metrics_pipeline daemon",
     "a run": "multiprocessing.spawn",
     "code server": "api grpc",
     "exporter": "metrics_pipeline exporter",
