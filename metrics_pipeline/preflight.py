@@ -15,7 +15,7 @@ import textwrap
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -24,6 +24,7 @@ import redis
 from pydantic import BaseModel
 
 from metrics_pipeline.access.database import DatabaseSettings
+from metrics_pipeline.access.database_trust import FIX, PROBLEM, find_unverified
 from metrics_pipeline.access.environment import settings_file
 from metrics_pipeline.access.one_line import first_line
 from metrics_pipeline.access.redis_address import read_redis_url
@@ -44,6 +45,7 @@ from metrics_pipeline.events.open import open_transport
 from metrics_pipeline.events.settings import TransportSettings
 from metrics_pipeline.exporter.instance_reader import InstanceReader
 from metrics_pipeline.gateway.tokens import Tokens
+from metrics_pipeline.orchestration.instance_storage import postgres_url
 from metrics_pipeline.orchestration.poll_list import PollList, list_devices
 from metrics_pipeline.settings import GatewaySettings, Settings, WorkersSettings
 from metrics_pipeline.settings_file import INFLUXDB_TOKEN, INFLUXDB_URL
@@ -103,6 +105,7 @@ def check_everything(settings: Settings, tell: Callable[[str], None]) -> list[Fi
         _attempt("operational database", lambda: _check_operational(settings)),
         *_check_events(settings.events.transport),
         _attempt("Dagster instance", lambda: _check_instance(settings), INSTANCE_FIX),
+        *_check_certificates(settings),
         _check_exposure(settings),
     ]
 
@@ -473,6 +476,16 @@ def _check_instance(settings: Settings) -> str:
         return f"{reader.where}; {len(state.heartbeats)} daemons known, {state.queue_length} queued"
     finally:
         reader.close()
+
+
+def _check_certificates(settings: Settings) -> Iterator[Finding]:
+    """Nothing where each server of PostgreSQL has to prove who it is, or is on this machine."""
+    url = None
+    with suppress(ConfigurationError):  # the Dagster instance is tried, and says so
+        url = postgres_url(os.environ)
+    if unverified := find_unverified(settings, url, os.environ):
+        says = f"{', '.join(unverified)}: {PROBLEM}. {FIX}"
+        yield Finding("TLS to PostgreSQL", True, says)
 
 
 def _check_exposure(settings: Settings) -> Finding:

@@ -359,6 +359,16 @@ def test_tokens_of_the_gateway_are_read_and_what_is_public_without_tls_is_pointe
     ]
 
 
+def test_a_server_of_postgresql_that_proves_nothing_is_pointed_out(
+    state: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    nobody = {"url": "postgresql://me@no-such-host.invalid/metrics"}
+    _, found = check(state, capsys, "", sources={}, fleet=None, operational_database=nobody)
+    [said] = found["TLS to PostgreSQL"]
+    assert said.startswith("ok operational_database (sslmode=prefer): nothing proves who")
+    assert "?sslmode=verify-full&sslrootcert=FILE" in said
+
+
 def test_the_table_wraps_what_is_long_below_its_beginning() -> None:
     table = render([Finding("a", True, "fine"), Finding("b", False, "word " * 30 + "\nend")])
     lines = table.splitlines()
