@@ -303,9 +303,9 @@ def _check(_options: argparse.Namespace) -> int:
 
     settings = load_settings()
     _choose_dagster_home()
-    findings = check_everything(settings, _tell)
-    print(render(findings))
-    return 0 if all(finding.is_well for finding in findings) else 1
+    attempts = check_everything(settings, _tell)
+    print(render(attempts))
+    return 0 if all(attempt.is_well for attempt in attempts) else 1
 
 
 def _doctor(options: argparse.Namespace) -> int:

@@ -15,7 +15,7 @@ import textwrap
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -24,6 +24,7 @@ import redis
 from pydantic import BaseModel
 
 from metrics_pipeline.access.database import DatabaseSettings
+from metrics_pipeline.access.database_trust import FIX, PROBLEM, find_unverified
 from metrics_pipeline.access.environment import settings_file
 from metrics_pipeline.access.one_line import first_line
 from metrics_pipeline.access.redis_address import read_redis_url
@@ -44,6 +45,7 @@ from metrics_pipeline.events.open import open_transport
 from metrics_pipeline.events.settings import TransportSettings
 from metrics_pipeline.exporter.instance_reader import InstanceReader
 from metrics_pipeline.gateway.tokens import Tokens
+from metrics_pipeline.orchestration.instance_storage import postgres_url
 from metrics_pipeline.orchestration.poll_list import PollList, list_devices
 from metrics_pipeline.settings import GatewaySettings, Settings, WorkersSettings
 from metrics_pipeline.settings_file import INFLUXDB_TOKEN, INFLUXDB_URL
@@ -63,8 +65,6 @@ from metrics_pipeline.telemetry_connections import TelemetryConnections, open_te
 TEXT_COLUMNS = 76
 NAME_COLUMNS = 22
 MAX_EXAMPLES = 5
-SPOOL_NEARLY_FULL = 0.8
-"""As the alert SpoolNearlyFull."""
 QUEUES = ("dagster", *(f"dagster\x06\x16{priority}" for priority in (3, 6, 9)))
 """Of Dagster's Celery executor: in kombu 5.7 a list of Redis for each step of priority."""
 BROKER_FIX = "Check that Redis runs, its address, and user and password in it."
@@ -72,7 +72,7 @@ INSTANCE_FIX = "Check the folder DAGSTER_HOME, or DAGSTER_POSTGRES_URL, if Dagst
 
 
 @dataclass(frozen=True, slots=True)
-class Finding:
+class Attempt:
     """One thing that was tried. `says` is what came back; of a failure, also what to do."""
 
     name: str
@@ -80,7 +80,7 @@ class Finding:
     says: str
 
 
-def check_everything(settings: Settings, tell: Callable[[str], None]) -> list[Finding]:
+def check_everything(settings: Settings, tell: Callable[[str], None]) -> list[Attempt]:
     """Try everything, one after the other; a failure does not keep the rest from being tried.
 
     The store's file comes first, as it may be of an earlier version: `tell` hears how its change
@@ -89,9 +89,9 @@ def check_everything(settings: Settings, tell: Callable[[str], None]) -> list[Fi
     store = _attempt("time-series store", lambda: _check_store(settings, tell))
     used = [spec for spec in SOURCES.values() if settings.source(spec.name) is not None]
     return [
-        Finding("settings", True, str(settings_file())),
+        Attempt("settings", True, str(settings_file())),
         *_check_simulator(settings),
-        *(finding for spec in used for finding in _check_source(spec, settings)),
+        *(attempt for spec in used for attempt in _check_source(spec, settings)),
         *_check_polling(settings),
         *_check_workers(settings),
         *_check_telemetry(settings),
@@ -103,18 +103,19 @@ def check_everything(settings: Settings, tell: Callable[[str], None]) -> list[Fi
         _attempt("operational database", lambda: _check_operational(settings)),
         *_check_events(settings.events.transport),
         _attempt("Dagster instance", lambda: _check_instance(settings), INSTANCE_FIX),
+        *_check_certificates(settings),
         _check_exposure(settings),
     ]
 
 
-def render(findings: Iterable[Finding]) -> str:
-    """The findings as a table."""
-    return "\n".join(_render_one(finding) for finding in findings)
+def render(attempts: Iterable[Attempt]) -> str:
+    """The attempts as a table."""
+    return "\n".join(_render_one(attempt) for attempt in attempts)
 
 
-def _render_one(finding: Finding) -> str:
-    lines = [line for paragraph in finding.says.splitlines() for line in _wrap(paragraph)]
-    head = f"{'ok' if finding.is_well else 'FAIL':<5} {finding.name:<{NAME_COLUMNS}} "
+def _render_one(attempt: Attempt) -> str:
+    lines = [line for paragraph in attempt.says.splitlines() for line in _wrap(paragraph)]
+    head = f"{'ok' if attempt.is_well else 'FAIL':<5} {attempt.name:<{NAME_COLUMNS}} "
     return head + f"\n{' ' * len(head)}".join(lines)
 
 
@@ -123,7 +124,7 @@ def _wrap(paragraph: str) -> list[str]:
     return textwrap.wrap(paragraph, TEXT_COLUMNS, break_long_words=False, break_on_hyphens=False)
 
 
-def _check_simulator(settings: Settings) -> list[Finding]:
+def _check_simulator(settings: Settings) -> list[Attempt]:
     """Nothing unless these are settings for the simulator, and it was never started here."""
     simulator = settings.simulator
     if simulator is None or not settings.reads_simulator():
@@ -131,18 +132,18 @@ def _check_simulator(settings: Settings) -> list[Finding]:
     if simulator.connection_string_file.exists():
         return []
     says = "not running, so there is nothing to count yet. Start `make run` first, or name your own"
-    return [Finding("simulated IoT Hub", False, f"{says} hub and leave `simulator` out.")]
+    return [Attempt("simulated IoT Hub", False, f"{says} hub and leave `simulator` out.")]
 
 
-def _check_source(spec: SourceSpec, settings: Settings) -> list[Finding]:
+def _check_source(spec: SourceSpec, settings: Settings) -> list[Attempt]:
     try:
         reading = _read(spec, settings)
     except MetricsPipelineError as error:
-        return [Finding(spec.name, False, str(error))]
+        return [Attempt(spec.name, False, str(error))]
     values = [f"{k} {v}" for point in reading.points for k, v in point.fields.items()]
-    well = [Finding(spec.name, True, ", ".join(values))] if values else []
+    well = [Attempt(spec.name, True, ", ".join(values))] if values else []
     wrong = "\n".join(_tell(reading.failures))
-    return [*well, Finding(spec.name, False, wrong)] if wrong else well
+    return [*well, Attempt(spec.name, False, wrong)] if wrong else well
 
 
 def _tell(failures: Iterable[SourceError]) -> Iterator[str]:
@@ -175,7 +176,7 @@ def _metrics_used(spec: SourceSpec, settings: Settings) -> Sequence[Metric]:
     return [m for asset in settings.fleet_assets() for m in asset.asked.get(spec.name, ())]
 
 
-def _check_polling(settings: Settings) -> Iterator[Finding]:
+def _check_polling(settings: Settings) -> Iterator[Attempt]:
     """Nothing where no device is polled. What needs no list of them is tried without one, too."""
     if not settings.polls_devices:
         return
@@ -183,7 +184,7 @@ def _check_polling(settings: Settings) -> Iterator[Finding]:
     try:
         listed = _list_devices(settings)
     except MetricsPipelineError as error:
-        yield Finding("devices", False, str(error))
+        yield Attempt("devices", False, str(error))
     else:
         devices = listed.devices
         yield from _judge_list(listed)
@@ -192,7 +193,7 @@ def _check_polling(settings: Settings) -> Iterator[Finding]:
         yield from _check_credentials(settings, name, devices)
 
 
-def _check_workers(settings: Settings) -> Iterator[Finding]:
+def _check_workers(settings: Settings) -> Iterator[Attempt]:
     """Nothing where runs poll themselves. What hands polls out is asked how many there are."""
     workers = settings.sweeps.workers
     if settings.polls_devices and workers is not None:
@@ -215,17 +216,17 @@ def _list_devices(settings: Settings) -> PollList:
         return list_devices(inventory.read_device_rows(), tuple(PROBES), shard="", shards=1)
 
 
-def _judge_list(listed: PollList) -> Iterator[Finding]:
+def _judge_list(listed: PollList) -> Iterator[Attempt]:
     by_protocol = Counter(device.protocol for device in listed.devices)
     counts = "".join(f", {by_protocol[name]} by {name}" for name in PROBES if by_protocol[name])
-    yield Finding("devices", True, f"{len(listed.devices)} can be polled{counts}")
+    yield Attempt("devices", True, f"{len(listed.devices)} can be polled{counts}")
     if listed.unusable:
         reasons = (f"{reason} {count}" for reason, count in sorted(listed.unusable.items()))
         lines = [
             f"rows that cannot be polled: {', '.join(reasons)}. Correct them in the inventory:",
             *listed.examples[:MAX_EXAMPLES],
         ]
-        yield Finding("devices", False, "\n".join(lines))
+        yield Attempt("devices", False, "\n".join(lines))
 
 
 def _probes_used(settings: Settings, devices: Iterable[Device]) -> Sequence[str]:
@@ -248,7 +249,7 @@ def _check_probe(settings: Settings, name: str) -> str:
 
 def _check_credentials(
     settings: Settings, protocol: str, devices: Iterable[Device]
-) -> Iterator[Finding]:
+) -> Iterator[Attempt]:
     """Of those that devices of `protocol` name; nothing where there are none to name."""
     if not PROBES[protocol].credential_types:
         return
@@ -264,9 +265,9 @@ def _check_credentials(
             well.append(f"{name} ({count})")
     if well:
         says = f"can be read, each with how many devices name it: {', '.join(well)}"
-        yield Finding(f"{protocol} credentials", True, says)
+        yield Attempt(f"{protocol} credentials", True, says)
     if wrong:
-        yield Finding(f"{protocol} credentials", False, "\n".join(wrong))
+        yield Attempt(f"{protocol} credentials", False, "\n".join(wrong))
 
 
 def _read_credential(section: str, defined: Mapping[str, BaseModel], name: str) -> None:
@@ -304,7 +305,7 @@ def _read_file(path: Path) -> None:
         raise ConfigurationError(str(path), problem, "Create it, or make it readable.") from error
 
 
-def _check_telemetry(settings: Settings) -> Iterator[Finding]:
+def _check_telemetry(settings: Settings) -> Iterator[Attempt]:
     """Nothing where there is none. The hub is asked how far it goes; no event is read."""
     if settings.telemetry is None:
         return
@@ -313,12 +314,12 @@ def _check_telemetry(settings: Settings) -> Iterator[Finding]:
             states = opened.stream.partitions()
             kept = sum(_kept(state) for state in states.values())
             says = f"{opened.stream.name}: {len(states)} partitions, {kept} events are kept"
-            yield Finding("event hub", True, says)
+            yield Attempt("event hub", True, says)
             yield _attempt("checkpoints", partial(_check_checkpoints, opened, states))
     except SourceError as error:
-        yield Finding("event hub", False, "\n".join(_tell([error])))
+        yield Attempt("event hub", False, "\n".join(_tell([error])))
     except MetricsPipelineError as error:
-        yield Finding("event hub", False, str(error))
+        yield Attempt("event hub", False, str(error))
 
 
 def _kept(state: PartitionState) -> int:
@@ -338,7 +339,7 @@ def _check_checkpoints(opened: TelemetryConnections, states: Mapping[str, Partit
     return f"{checkpoints.name}: {waiting} events are not stored yet{gone}"
 
 
-def _check_sql(settings: Settings) -> Iterator[Finding]:
+def _check_sql(settings: Settings) -> Iterator[Attempt]:
     """Every query of every set once. Nothing where there are none."""
     for sql_set in settings.sql.loaded if settings.sql is not None else ():
         assert settings.sql is not None
@@ -349,10 +350,10 @@ def _check_sql(settings: Settings) -> Iterator[Finding]:
             is_answered = bool(metrics.answered)
         values = sum(len(point.fields) for point in reading.points)
         if wrong := "\n".join(_tell(reading.failures)):
-            yield Finding(name, False, wrong)
+            yield Attempt(name, False, wrong)
         if is_answered or not wrong:
             says = f"{sql_set.file}: {len(reading.points)} points with {values} values"
-            yield Finding(name, True, says + _tell_excess(database))
+            yield Attempt(name, True, says + _tell_excess(database))
 
 
 def _tell_excess(database: DatabaseSettings) -> str:
@@ -362,7 +363,7 @@ def _tell_excess(database: DatabaseSettings) -> str:
     return f"\nthe role in {database.url} {excess}: {advice}" if excess else ""
 
 
-def _check_services(settings: Settings) -> Iterator[Finding]:
+def _check_services(settings: Settings) -> Iterator[Attempt]:
     """Each service by itself; nothing where there is none."""
     platform = settings.platform
     if not platform.services:
@@ -375,10 +376,10 @@ def _check_services(settings: Settings) -> Iterator[Finding]:
         service = point.tags["service"]
         wrong = [each for each in reading.failures if each.target.partition(".")[0] == service]
         values = ", ".join(f"{name} {value}" for name, value in point.fields.items())
-        yield Finding(f"service {service}", not wrong, "\n".join(_tell(wrong)) or values)
+        yield Attempt(f"service {service}", not wrong, "\n".join(_tell(wrong)) or values)
 
 
-def _check_gateway(settings: Settings) -> Iterator[Finding]:
+def _check_gateway(settings: Settings) -> Iterator[Attempt]:
     """Its tokens, and who reaches it. Nothing where there is none; no port is opened."""
     gateway = settings.gateway
     if gateway is None:
@@ -387,9 +388,9 @@ def _check_gateway(settings: Settings) -> Iterator[Finding]:
     address = f"{gateway.host}:{gateway.port}"
     if gateway.is_public and gateway.tls is None:
         says = f"{address} takes tokens that everybody on the way can read; set gateway.tls, or "
-        yield Finding("gateway", True, f"{says}have a proxy in front of it that ends TLS")
+        yield Attempt("gateway", True, f"{says}have a proxy in front of it that ends TLS")
     else:
-        yield Finding("gateway", True, f"will listen on {address}")
+        yield Attempt("gateway", True, f"will listen on {address}")
 
 
 def _check_tokens(gateway: GatewaySettings) -> str:
@@ -398,13 +399,13 @@ def _check_tokens(gateway: GatewaySettings) -> str:
     return tokens.in_words(time.time())
 
 
-def _attempt(name: str, check: Callable[[], str], fix: str = "") -> Finding:
+def _attempt(name: str, check: Callable[[], str], fix: str = "") -> Attempt:
     try:
-        return Finding(name, True, check())
+        return Attempt(name, True, check())
     except MetricsPipelineError as error:
-        return Finding(name, False, str(error))
+        return Attempt(name, False, str(error))
     except Exception as error:  # noqa: BLE001 (Dagster's storages raise their drivers' errors)
-        return Finding(name, False, f"{first_line(error)}. {fix}")
+        return Attempt(name, False, f"{first_line(error)}. {fix}")
 
 
 def _check_store(settings: Settings, tell: Callable[[str], None]) -> str:
@@ -424,7 +425,7 @@ def _unused_influxdb(settings: Settings) -> str:
     return f"\n{', '.join(given)}: not used, as store.kind is {settings.store.kind}"
 
 
-def _check_spool(settings: Settings) -> Iterator[Finding]:
+def _check_spool(settings: Settings) -> Iterator[Attempt]:
     """Nothing where there is none. One file is made and taken away again."""
     if settings.spool is None:
         return
@@ -433,7 +434,7 @@ def _check_spool(settings: Settings) -> Iterator[Finding]:
         spool.check()
         state = SpoolWatch(settings.spool).look()
     except (StoreError, OSError) as error:
-        yield Finding("spool", False, str(error))
+        yield Attempt("spool", False, str(error))
         return
     says = (
         f"{spool.directory}: {state.points} points wait, {state.size_bytes} of "
@@ -444,10 +445,9 @@ def _check_spool(settings: Settings) -> Iterator[Finding]:
             f"\n{state.damaged} damaged pieces were set aside ({spool.directory}/*.damaged): see "
             "docs/runbooks/alerts/SpoolDamaged.md, and remove them"
         )
-    is_roomy = state.size_bytes < SPOOL_NEARLY_FULL * state.limit_bytes
-    if not is_roomy:
+    if state.is_nearly_full:
         says += "\nit is nearly full: bring the time-series store back, or raise spool.max_bytes"
-    yield Finding("spool", is_roomy and not state.damaged, says)
+    yield Attempt("spool", not (state.is_nearly_full or state.damaged), says)
 
 
 def _check_operational(settings: Settings) -> str:
@@ -459,7 +459,7 @@ def _check_operational(settings: Settings) -> str:
         database.close()
 
 
-def _check_events(transport: TransportSettings | None) -> Iterator[Finding]:
+def _check_events(transport: TransportSettings | None) -> Iterator[Attempt]:
     """Nothing where events go nowhere; none is sent."""
     if transport is not None:
         with closing(open_transport(transport)) as opened:
@@ -475,14 +475,24 @@ def _check_instance(settings: Settings) -> str:
         reader.close()
 
 
-def _check_exposure(settings: Settings) -> Finding:
+def _check_certificates(settings: Settings) -> Iterator[Attempt]:
+    """Nothing where each server of PostgreSQL has to prove who it is, or is on this machine."""
+    url = None
+    with suppress(ConfigurationError):  # the Dagster instance is tried, and says so
+        url = postgres_url(os.environ)
+    if unverified := find_unverified(settings, url, os.environ):
+        says = f"{', '.join(unverified)}: {PROBLEM}. {FIX}"
+        yield Attempt("TLS to PostgreSQL", True, says)
+
+
+def _check_exposure(settings: Settings) -> Attempt:
     exporter = settings.exporter
     address = f"{exporter.host}:{exporter.port}"
     if exporter.is_public and (exporter.tls is None or exporter.basic_auth is None):
-        return Finding(
+        return Attempt(
             "exporter",
             True,
             f"{address} can be read by everybody who reaches this machine; "
             "set exporter.tls and exporter.basic_auth, or keep it behind a firewall",
         )
-    return Finding("exporter", True, f"will listen on {address}")
+    return Attempt("exporter", True, f"will listen on {address}")

@@ -25,7 +25,7 @@ from metrics_pipeline.access.secrets import SecretReference
 from metrics_pipeline.cli import main
 from metrics_pipeline.core.points import Point
 from metrics_pipeline.core.telemetry import Checkpoint, PartitionKey, Position
-from metrics_pipeline.preflight import Finding, check_everything, render
+from metrics_pipeline.preflight import Attempt, check_everything, render
 from metrics_pipeline.settings import Settings
 from metrics_pipeline.settings_file import load_settings
 from metrics_pipeline.simulators.event_hub.server import serve_event_hub
@@ -359,8 +359,18 @@ def test_tokens_of_the_gateway_are_read_and_what_is_public_without_tls_is_pointe
     ]
 
 
+def test_a_server_of_postgresql_that_proves_nothing_is_pointed_out(
+    state: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    nobody = {"url": "postgresql://me@no-such-host.invalid/metrics"}
+    _, found = check(state, capsys, "", sources={}, fleet=None, operational_database=nobody)
+    [said] = found["TLS to PostgreSQL"]
+    assert said.startswith("ok operational_database (sslmode=prefer): nothing proves who")
+    assert "?sslmode=verify-full&sslrootcert=FILE" in said
+
+
 def test_the_table_wraps_what_is_long_below_its_beginning() -> None:
-    table = render([Finding("a", True, "fine"), Finding("b", False, "word " * 30 + "\nend")])
+    table = render([Attempt("a", True, "fine"), Attempt("b", False, "word " * 30 + "\nend")])
     lines = table.splitlines()
     assert lines[0] == f"ok    a{' ' * 22}fine"
     assert lines[1].startswith(f"FAIL  b{' ' * 22}word")

@@ -40,14 +40,19 @@ class MetricsPipelineError(Exception):
     def __init__(self, text: str) -> None:
         super().__init__(KNOWN.hide(text))
 
+    def _hide_in(self, part: str, text: str) -> str:
+        """`part` of the `text` that was given, without secrets: looked for where that has any."""
+        return part if str(self) == text else KNOWN.hide(part)
+
 
 class ConfigurationError(MetricsPipelineError):
     """A choice is wrong. `where` is the file and key, or the environment variable."""
 
     def __init__(self, where: str, problem: str, fix: str) -> None:
-        super().__init__(f"{where}: {problem}. {fix}")
+        text = f"{where}: {problem}. {fix}"
+        super().__init__(text)
         self.where = where
-        self.problem = KNOWN.hide(problem)
+        self.problem = self._hide_in(problem, text)
         self.fix = fix
 
 
@@ -58,10 +63,11 @@ class SourceError(MetricsPipelineError):
 
     def __init__(self, source: str, target: str, problem: str, fix: str) -> None:
         hint = "trying again may help" if self.retry_helps else "trying again does not help"
-        super().__init__(f"{source}: reading {target}: {problem}. {fix} ({hint})")
+        text = f"{source}: reading {target}: {problem}. {fix} ({hint})"
+        super().__init__(text)
         self.source = source
         self.target = target
-        self.problem = KNOWN.hide(problem)
+        self.problem = self._hide_in(problem, text)
         self.fix = fix
 
     def about(self, target: str) -> Self:
@@ -121,9 +127,10 @@ class StoreError(MetricsPipelineError):
     retry_helps = False
 
     def __init__(self, store: str, problem: str, fix: str) -> None:
-        super().__init__(f"{store}: {problem}. {fix}")
+        text = f"{store}: {problem}. {fix}"
+        super().__init__(text)
         self.store = store
-        self.problem = KNOWN.hide(problem)
+        self.problem = self._hide_in(problem, text)
         self.fix = fix
 
 

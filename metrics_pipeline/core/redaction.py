@@ -11,7 +11,7 @@ import json
 import re
 import threading
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from urllib.parse import quote, unquote, urlsplit
 
 HIDDEN = "***"
@@ -20,10 +20,17 @@ SHORTEST_KNOWN = 8
 """Characters: a shorter secret may be a word that is meant, as the community `public` is."""
 
 MOST_KNOWN = 5000
-"""Forms of secrets that are remembered; then those go that were read longest ago."""
+"""Secrets that are remembered; then those go that were read longest ago."""
+
+FORGOTTEN_AT_ONCE = 8
+"""Every so many-th part goes at once."""
 
 MOST_SIGNATURES = 200
 """As MOST_KNOWN, of what is made of a secret for a request and a new one each time."""
+
+PIECE = 4
+STRIDE = SHORTEST_KNOWN - PIECE + 1
+"""Characters: what of a text is looked up first (`_Forms`)."""
 
 # No pattern begins with a repetition without a bound, and none gives back what it took to try again
 # with less: over one long word that would take minutes.
@@ -80,6 +87,46 @@ LONG_SEGMENT_CHARACTERS = 16
 """A part of a path that is as long may be a token."""
 
 
+class _Forms:
+    """Texts to find in another, at a cost that does not grow with how many they are.
+
+    A form has `SHORTEST_KNOWN` characters at least, so one of the pieces of `PIECE` characters that
+    a text has at every `STRIDE`-th place is among the first of a form that begins there or before.
+    Others may look while one adds: nothing is changed that they may be walking through.
+    """
+
+    def __init__(self, forms: Iterable[str] = ()) -> None:
+        self._forms: set[str] = set()
+        self._lengths: dict[str, frozenset[int]] = {}
+        """Of the forms, by how they begin."""
+        self._pieces: set[str] = set()
+        for form in forms:
+            self.add(form)
+
+    def add(self, form: str) -> None:
+        """Have it found from now on."""
+        self._forms.add(form)
+        begin = form[:SHORTEST_KNOWN]
+        self._lengths[begin] = self._lengths.get(begin, frozenset()) | {len(form)}
+        self._pieces.update(form[at : at + PIECE] for at in range(STRIDE))
+
+    def find(self, text: str) -> list[tuple[int, int]]:
+        """Where each begins and ends in `text`, in order; they may overlap."""
+        pieces = self._pieces
+        if not pieces:
+            return []
+        places = [at for at in range(0, len(text), STRIDE) if text[at : at + PIECE] in pieces]
+        if not places:
+            return []
+        starts = (start for at in places for start in range(max(at - STRIDE + 1, 0), at + 1))
+        return [
+            (start, start + length)
+            for start in starts
+            for length in sorted(self._lengths.get(text[start : start + SHORTEST_KNOWN], ()))
+            if text[start : start + length] in self._forms
+        ]
+
+
 class KnownSecrets:
     """What this process has read as a secret, in every form that a peer or a library gives it."""
 
@@ -87,25 +134,46 @@ class KnownSecrets:
         self._most = most
         self._besides = besides
         self._lock = threading.Lock()
-        self._forms: OrderedDict[str, None] = OrderedDict()
+        self._secrets: OrderedDict[str, frozenset[str]] = OrderedDict()
+        self._forms = _Forms()
 
     def remember(self, secret: str) -> None:
         """Have `secret` left out of errors from now on, and what is secret in it as well."""
-        forms = {form for part in _parts_of(secret) for form in _forms_of(part)}
         with self._lock:
-            for form in forms:
-                self._forms[form] = None
-                self._forms.move_to_end(form)
-            while len(self._forms) > self._most:
-                self._forms.popitem(last=False)
+            if secret not in self._secrets:
+                self._add(secret)
+            self._secrets.move_to_end(secret)
+
+    def _add(self, secret: str) -> None:
+        forms = frozenset(form for part in _parts_of(secret) for form in _forms_of(part))
+        self._secrets[secret] = forms
+        for form in forms:
+            self._forms.add(form)
+        if len(self._secrets) > self._most:
+            self._forget()
+
+    def _forget(self) -> None:
+        """Those read longest ago: some at once, for the forms of all others are looked up anew."""
+        for _ in range(1 + self._most // FORGOTTEN_AT_ONCE):
+            self._secrets.popitem(last=False)
+        self._forms = _Forms(form for forms in self._secrets.values() for form in forms)
 
     def hide(self, text: str) -> str:
         """`text`, with stars for each of them."""
-        with self._lock:
-            found = [form for form in self._forms if form in text]
-        for form in sorted(found, key=len, reverse=True):
-            text = text.replace(form, HIDDEN)
+        found = self._forms.find(text)
+        if found:
+            text = _starred(text, found)
         return text if self._besides is None else self._besides.hide(text)
+
+
+def _starred(text: str, found: Iterable[tuple[int, int]]) -> str:
+    """Stars once for what overlaps."""
+    shown, done = [], 0
+    for start, end in found:
+        if start >= done:
+            shown += [text[done:start], HIDDEN]
+        done = max(done, end)
+    return "".join([*shown, text[done:]])
 
 
 SIGNATURES = KnownSecrets(MOST_SIGNATURES)

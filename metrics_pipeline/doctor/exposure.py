@@ -5,13 +5,17 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 
 from pydantic import BaseModel
 
+from metrics_pipeline.access.database_trust import FIX, PROBLEM, find_unverified
 from metrics_pipeline.access.environment import DAGSTER_POSTGRES_FILE_VARIABLE
 from metrics_pipeline.access.secrets import SecretReference
+from metrics_pipeline.core.errors import ConfigurationError
 from metrics_pipeline.core.findings import Finding, warning, well, wrong
+from metrics_pipeline.orchestration.instance_storage import postgres_url
 from metrics_pipeline.settings import Settings
 
 SECRET_FILES = frozenset({"key_file", "robot_tokens_file", "connection_string_file"})
@@ -28,7 +32,12 @@ def examine_exposure(
     files = dict(secret_files(settings, ""))
     if named := environment.get(DAGSTER_POSTGRES_FILE_VARIABLE):
         files[DAGSTER_POSTGRES_FILE_VARIABLE] = Path(named)
-    return [*_examine_files(files), *_examine_exporter(settings), *_examine_gateway(settings)]
+    return [
+        *_examine_files(files),
+        *_examine_certificates(settings, environment),
+        *_examine_exporter(settings),
+        *_examine_gateway(settings),
+    ]
 
 
 def secret_files(part: object, key: str) -> Iterator[tuple[str, Path]]:
@@ -73,6 +82,14 @@ def _examine_files(files: Mapping[str, Path]) -> Iterator[Finding]:
         yield wrong(NAME, "the settings", said + more, fix)
     if closed:
         yield well(NAME, ", ".join(closed), "none is for everybody on this machine")
+
+
+def _examine_certificates(settings: Settings, environment: Mapping[str, str]) -> Iterator[Finding]:
+    url = None
+    with suppress(ConfigurationError):  # the instance is looked at, too
+        url = postgres_url(environment)
+    if unverified := find_unverified(settings, url, environment):
+        yield warning("TLS to PostgreSQL", ", ".join(unverified), PROBLEM, FIX, "SECURITY.md")
 
 
 def _examine_exporter(settings: Settings) -> Iterator[Finding]:

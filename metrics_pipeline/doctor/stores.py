@@ -140,14 +140,13 @@ def examine_spool(
 
 
 def _judge_spool(state: SpoolState, place: str, now: float) -> Iterator[Finding]:
-    taken = state.size_bytes / state.limit_bytes
-    if taken >= NEARLY_FULL:
-        kind = wrong if taken >= 1 else warning
+    if state.is_nearly_full:
+        kind = wrong if state.taken_share >= 1 else warning
         yield kind(
             SPOOL,
             place,
-            f"{state.size_bytes} of {state.limit_bytes} bytes are taken, {taken:.0%}; beyond it "
-            "runs fail",
+            f"{state.size_bytes} of {state.limit_bytes} bytes are taken, "
+            f"{state.taken_share:.0%}; beyond it runs fail",
             "Bring the time-series store back, or raise spool.max_bytes.",
             f"{RUNBOOKS}/SpoolNearlyFull.md",
         )

@@ -12,8 +12,9 @@ from typing import Protocol
 
 import hiredis
 
+from metrics_pipeline.access.redis_address import parse_address
 from metrics_pipeline.events.redis_failures import no_address, unavailable
-from metrics_pipeline.events.redis_wire import Command, RedisWire, parse_address
+from metrics_pipeline.events.redis_wire import Command, RedisWire
 from metrics_pipeline.events.settings import RedisStreamSettings
 
 FIELD = "event"

@@ -10,56 +10,16 @@ from __future__ import annotations
 import socket
 import ssl
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from typing import Any, cast
-from urllib.parse import unquote, urlsplit
 
 import hiredis
 
-PORT = 6379
+from metrics_pipeline.access.redis_address import Address
+
 CHUNK_BYTES = 65_536
 CLIENT_NAME = "metrics_pipeline"
 
 Command = Sequence[str]
-
-
-@dataclass(frozen=True, slots=True)
-class Address:
-    """Where a server is, and as whom to speak to it; `path` is of a socket of this machine."""
-
-    host: str
-    port: int
-    path: str
-    database: int
-    is_tls: bool
-    user: str
-    password: str = field(repr=False)
-
-    def __str__(self) -> str:
-        """Without a secret."""
-        return self.path or f"{self.host}:{self.port}"
-
-
-def parse_address(url: str) -> Address | None:
-    """What `url` says; None where it has options, behind a `?`. Raises ValueError if it is none."""
-    parts = urlsplit(url)
-    is_path = parts.scheme == "unix"
-    if parts.scheme not in {"redis", "rediss", "unix"} or (is_path and not parts.path):
-        raise ValueError("no address of Redis")
-    if parts.query:
-        return None
-    host, path = unquote(parts.hostname or "localhost"), unquote(parts.path) if is_path else ""
-    if not f"{host}{path}".isprintable():
-        raise ValueError("no address of anything")
-    return Address(
-        host=host,
-        port=parts.port or PORT,
-        path=path,
-        database=0 if is_path else int(parts.path.strip("/") or 0),
-        is_tls=parts.scheme == "rediss",
-        user=unquote(parts.username or ""),
-        password=unquote(parts.password or ""),
-    )
 
 
 class RedisWire:

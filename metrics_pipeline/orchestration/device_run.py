@@ -12,7 +12,7 @@ from metrics_pipeline.core.fetches import Fetch
 from metrics_pipeline.core.points import Point
 from metrics_pipeline.orchestration.device_sweep import Summary, Swept, sweep_and_store
 from metrics_pipeline.orchestration.fetch_counting import count_fetches
-from metrics_pipeline.orchestration.poll_list import PollList, list_devices
+from metrics_pipeline.orchestration.poll_list import PollList, list_devices, wanted_ids
 from metrics_pipeline.orchestration.resources import WRITER
 from metrics_pipeline.polling import Question
 from metrics_pipeline.settings import Settings
@@ -37,15 +37,16 @@ class DeviceRun:
 
     def list_devices(self, protocols: Collection[str]) -> PollList:
         """The devices of `protocols` as the inventory has them now; SourceError if it cannot."""
+        shards = self.settings.sweeps.shards
         began, is_read = time.monotonic(), False
         try:
-            listed = self._inventory.read_device_rows()
+            listed = self._inventory.read_device_rows(wanted_ids(self.shard, shards))
             is_read = True
         finally:
             took = time.monotonic() - began
             fetch = Fetch(INVENTORY, took, int(is_read), int(not is_read), INVENTORY)
             count_fetches(self.context, [fetch])
-        return list_devices(listed, protocols, self.shard, self.settings.sweeps.shards)
+        return list_devices(listed, protocols, self.shard, shards)
 
     def shown_points(self) -> Iterator[Point]:
         """What the exporter shows of this asset, or of its shard."""

@@ -23,6 +23,11 @@ class PollList:
     """Among whom to look for devices that are there twice: those of all shards, or nobody."""
 
 
+def wanted_ids(shard: str, shards: int) -> Callable[[str], bool] | None:
+    """Whether a device is one that `list_devices` needs for `shard`; None where it needs all."""
+    return None if shard in FIRST else lambda name: shard_of(name, shards) == shard
+
+
 def list_devices(
     listed: DeviceRows, protocols: Collection[str], shard: str, shards: int
 ) -> PollList:

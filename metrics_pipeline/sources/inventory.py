@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Literal
@@ -42,6 +42,9 @@ from metrics_pipeline.sources.spec import SourceSpec
 
 NAME = "inventory"
 MAX_EXAMPLES = 20
+
+ROWS_AT_ONCE = 5000
+"""Devices that one query names; SQLite lets a statement have 32,766 parameters."""
 
 QUERIES: Mapping[Metric, sa.Select[tuple[int]]] = {
     # Registered means listed, so a disabled concentrator counts as well (CONTRACTS section 1).
@@ -186,21 +189,39 @@ class Inventory:
         """One point with one integer field for each of `metrics`; what fails is a failure."""
         return read_counts(NAME, tuple(QUERIES), self._count, metrics, time_ns)
 
-    def read_device_rows(self) -> DeviceRows:
-        """All devices, and what is wrong with others; SourceError if the table cannot be read."""
+    def read_device_rows(self, is_wanted: Callable[[str], bool] | None = None) -> DeviceRows:
+        """The devices, and what is wrong with others; SourceError if the table cannot be read.
+
+        With `is_wanted` only those whose id it wants: of the others nothing but the id is read.
+        """
         try:
-            return self._read_device_rows()
+            return self._read_device_rows(is_wanted)
         except ConfigurationError as error:
             problem = f"{error.where}: {error.problem}"
             raise SourceRefused(NAME, self._where, problem, error.fix) from error
 
-    def _read_device_rows(self) -> DeviceRows:
+    def _read_device_rows(self, is_wanted: Callable[[str], bool] | None) -> DeviceRows:
         with self._translating(), reading(self._engine) as connection:
-            found = [dict(row) for row in connection.execute(self._devices.select()).mappings()]
+            queries = self._queries(connection, is_wanted)
+            found = [dict(row) for query in queries for row in connection.execute(query).mappings()]
         if self._last is None or self._last[0] != found:
             # Checking them takes longer than asking ten thousand devices for an echo.
             self._last = found, _check_rows(map(dict, found), self._devices.defaults)
         return self._last[1]
+
+    def _queries(
+        self, connection: sa.Connection, is_wanted: Callable[[str], bool] | None
+    ) -> Iterator[sa.Select[tuple[object, ...]]]:
+        everything = self._devices.select()
+        if is_wanted is None or "id" in self._devices.defaults:
+            yield everything
+            return
+        column = everything.selected_columns["id"]
+        cells = connection.execute(everything.with_only_columns(column)).scalars()
+        usable = (cell for cell in cells if is_wanted(str(cell).strip()) and _is_id(cell))
+        wanted = list(dict.fromkeys(usable))  # the table may have one twice
+        for at in range(0, len(wanted), ROWS_AT_ONCE):
+            yield everything.where(column.in_(wanted[at : at + ROWS_AT_ONCE]))
 
     def close(self) -> None:
         """Close the pool."""
@@ -249,6 +270,13 @@ def _check_rows(
         Counter(reason for reason, _ in wrong),
         tuple(says for _, says in wrong[:MAX_EXAMPLES]),
     )
+
+
+def _is_id(cell: object) -> bool:
+    try:
+        return bool(COLUMNS["id"](cell))
+    except ValueError:
+        return False
 
 
 def _missing(

@@ -16,6 +16,9 @@ from metrics_pipeline.storage.spool import (
 )
 from metrics_pipeline.storage.spool_records import FORMAT, heads
 
+NEARLY_FULL = 0.8
+"""As the alert SpoolNearlyFull."""
+
 
 @dataclass(frozen=True, slots=True)
 class SpoolState:
@@ -29,6 +32,16 @@ class SpoolState:
     points: int
     oldest_ns: int | None
     damaged: int
+
+    @property
+    def taken_share(self) -> float:
+        """Of what it may take; 1 and more is full."""
+        return self.size_bytes / self.limit_bytes
+
+    @property
+    def is_nearly_full(self) -> bool:
+        """Whether somebody should do something."""
+        return self.taken_share >= NEARLY_FULL
 
 
 @dataclass(frozen=True, slots=True)

@@ -161,6 +161,25 @@ def test_a_part_that_is_secret_is_hidden_alone(secret: str, said: str) -> None:
     assert known.hide(f"h.example.net has no {said}") == "h.example.net has no ***"
 
 
+LETTERS = st.text(st.sampled_from("ab"), min_size=8, max_size=14)
+
+
+@given(st.lists(LETTERS, max_size=6), st.text(st.sampled_from("ab "), max_size=60))
+def test_no_letter_of_any_secret_is_left_wherever_they_are_and_overlap(
+    secrets: list[str], text: str
+) -> None:
+    known = KnownSecrets(100)
+    for secret in secrets:
+        known.remember(secret)
+    text = f"{text}{''.join(secrets)}"
+    told = [True] * len(text)
+    for secret in secrets:
+        for found in re.finditer(f"(?={secret})", text):
+            told[found.start() : found.start() + len(secret)] = [False] * len(secret)
+    left = "".join(letter for letter, is_told in zip(text, told, strict=True) if is_told)
+    assert known.hide(text).replace(HIDDEN, "") == left
+
+
 def test_a_short_secret_is_not_looked_for() -> None:
     known = KnownSecrets(100)
     known.remember("public")
@@ -173,6 +192,15 @@ def test_no_more_are_remembered_than_there_is_room_for_and_the_newest_stay() -> 
         known.remember(secret)
     shown = known.hide("first-secret second-secret third-secret")
     assert shown == "*** second-secret ***"
+
+
+def test_after_many_were_forgotten_the_newest_are_still_hidden_and_the_oldest_not() -> None:
+    known = KnownSecrets(16)
+    secrets = [f"secret-number-{each:03}" for each in range(200)]
+    for secret in secrets:
+        known.remember(secret)
+    assert known.hide(" ".join(secrets[-10:])) == " ".join([HIDDEN] * 10)
+    assert known.hide(" ".join(secrets[:-16])) == " ".join(secrets[:-16])
 
 
 def test_no_address_is_too_strange_to_be_remembered() -> None:

@@ -149,6 +149,48 @@ def test_secret_files_that_are_not_there_are_told_at_once(tmp_path: Path) -> Non
     assert found.found.endswith("; and 2 more")
 
 
+def test_a_server_of_postgresql_that_proves_nothing_is_a_warning_and_told_by_its_key() -> None:
+    far = "postgresql://me@db.example.net/metrics"
+    settings = settings_of(
+        operational_database={"url": far},
+        sources={"inventory": {"database": {"url": f"{far}?sslmode=verify-full"}}},
+        sql={"databases": {"shop": {"url": f"{far}?sslmode=require"}}},
+    )
+    url = {"DAGSTER_POSTGRES_URL": far}
+    found = the_bad_one(examine_exposure(settings, url))
+    assert found.looked_at == (
+        "sql.databases.shop (sslmode=require), operational_database (sslmode=prefer), "
+        "Dagster's (sslmode=prefer)"
+    )
+    assert found.severity is Severity.WARNING
+    assert "sslmode=verify-full" in found.fix
+    verified = {**url, "PGSSLMODE": "verify-full"}
+    assert "sql.databases.shop" in the_bad_one(examine_exposure(settings, verified)).looked_at
+    assert "Dagster's" not in the_bad_one(examine_exposure(settings, verified)).looked_at
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "postgresql://me@127.0.0.1/metrics",
+        "postgresql://me@[::1]:5433/metrics",
+        "postgresql://me@localhost/metrics",
+        "postgresql:///metrics",
+        "postgresql:///metrics?host=/run/postgresql",
+        "postgresql://me@db.example.net/metrics?hostaddr=127.0.0.1",
+        "sqlite:///metrics.sqlite",
+    ],
+)
+def test_a_database_on_this_machine_needs_no_certificate(url: str) -> None:
+    settings = settings_of(operational_database={"url": url})
+    assert of(examine_exposure(settings, {}), "TLS to PostgreSQL") == []
+
+
+def test_of_several_servers_one_that_is_elsewhere_is_enough() -> None:
+    url = {"DAGSTER_POSTGRES_URL": "postgresql://me@/metrics?host=127.0.0.1&host=db.example.net"}
+    assert "Dagster's" in the_bad_one(examine_exposure(settings_of(), url)).looked_at
+
+
 def test_listening_beyond_loopback_without_tls_and_password_is_a_warning(secret: Path) -> None:
     open_to_all = {"host": "0.0.0.0"}
     settings = settings_of(exporter=open_to_all, gateway={**open_to_all, "tokens": tokens(secret)})

@@ -17,13 +17,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from metrics_pipeline.access.redis_address import Address, parse_address
 from metrics_pipeline.access.secrets import SecretReference
 from metrics_pipeline.core.errors import ConfigurationError
 from metrics_pipeline.core.events import Event, NotAnEvent, connection_established, read_event
 from metrics_pipeline.events.following import follow, open_follower
 from metrics_pipeline.events.publisher import EventPublisher
 from metrics_pipeline.events.redis_stream import RedisStream
-from metrics_pipeline.events.redis_wire import Address, parse_address
 from metrics_pipeline.events.settings import RedisStreamSettings
 from metrics_pipeline.events.stream_following import AT_ONCE, StreamFollower
 from metrics_pipeline.events.transport import TransportUnavailable

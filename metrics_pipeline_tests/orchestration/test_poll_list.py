@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from metrics_pipeline.core.device_assets import shard_names
 from metrics_pipeline.core.device_rows import DeviceRow
 from metrics_pipeline.core.devices import Device
-from metrics_pipeline.orchestration.poll_list import list_devices, select_due
+from metrics_pipeline.orchestration.poll_list import list_devices, select_due, wanted_ids
 from metrics_pipeline.orchestration.status_grid import StatusGrid
 from metrics_pipeline.settings import STATUS_CADENCES_SECONDS
 from metrics_pipeline.sources.inventory import DeviceRows
@@ -31,6 +31,10 @@ def due_types(at: int, asked: dict[str, int]) -> set[str]:
     due = select_due(devices, at, asked, lambda kind: CADENCES[kind])
     asked.update({each.id: at for each in due})
     return {each.device_type for each in due}
+
+
+def row(name: str) -> DeviceRow:
+    return DeviceRow(name, "192.0.2.1", "snmp")
 
 
 def slots() -> Sequence[int]:
@@ -65,6 +69,18 @@ def test_every_device_is_in_one_shard(names: list[str], shards: int) -> None:
         for each in list_devices(rows, ["snmp"], shard, shards).devices
     ]
     assert sorted(listed) == sorted(names)
+
+
+@given(st.lists(st.text(min_size=1, max_size=9), unique=True, max_size=50), st.integers(2, 9))
+def test_a_shard_lists_the_same_of_what_it_reads_as_of_all(names: list[str], shards: int) -> None:
+    for shard in shard_names(shards):
+        is_wanted = wanted_ids(shard, shards)
+        read = [name for name in names if is_wanted is None or is_wanted(name)]
+        listed = [
+            list_devices(DeviceRows(tuple(map(row, each)), {}), ["snmp"], shard, shards)
+            for each in (read, names)
+        ]
+        assert listed[0] == listed[1]
 
 
 def test_shards_are_of_about_the_same_size() -> None:

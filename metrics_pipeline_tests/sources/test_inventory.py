@@ -5,7 +5,7 @@ from __future__ import annotations
 import socket
 import sqlite3
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
@@ -349,6 +349,24 @@ def test_enabled_devices_of_the_protocols_that_are_asked_are_read(
     assert listed.wrong == {}
 
 
+def test_devices_that_are_not_wanted_are_not_read_and_the_others_as_among_all(
+    database: DatabaseSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("metrics_pipeline.sources.inventory.ROWS_AT_ONCE", 2)
+    names = ["a", " b ", "b", "c", "d", "e", "f", ""]
+    ports = {"d": -1}
+    rows = (device(each, ip_address="192.0.2.1", port=ports.get(each, 0)) for each in names)
+    keep(database, *rows)
+    with opened(database) as inventory:
+        everything = inventory.read_device_rows()
+        some = inventory.read_device_rows(lambda name: name != "a")
+        assert [row.id for row in some.rows] == ["b", "c", "e", "f"]
+        assert list(some.rows) == [row for row in everything.rows if row.id != "a"]
+        assert (some.wrong["duplicate_id"], some.wrong["invalid_port"]) == (1, 1)
+        assert inventory.read_device_rows(lambda name: False).rows == ()
+        assert inventory.read_device_rows() == everything
+
+
 def test_an_inventory_without_devices_is_read(database: DatabaseSettings) -> None:
     keep(database)
     with opened(database) as inventory:
@@ -468,11 +486,13 @@ def foreign(postgresql: PostgresqlDatabase, tmp_path: Path) -> DatabaseSettings:
     return database
 
 
-def read_mapped(database: DatabaseSettings, **changes: Any) -> DeviceRows:
+def read_mapped(
+    database: DatabaseSettings, is_wanted: Callable[[str], bool] | None = None, **changes: Any
+) -> DeviceRows:
     mapping = DeviceTableSettings(**{**MAPPING, **changes})
     settings = InventorySettings(database=database, devices=mapping)
     with closing(Inventory(settings)) as inventory:
-        return inventory.read_device_rows()
+        return inventory.read_device_rows(is_wanted)
 
 
 def test_an_inventory_that_is_there_already_is_read_as_it_is(foreign: DatabaseSettings) -> None:
@@ -495,6 +515,17 @@ def test_duplicates_and_rows_without_an_address_are_counted(foreign: DatabaseSet
         "invalid_labels": 1,
     }
     assert any("and 2001:db8::2 on an earlier row" in each for each in listed.examples)
+
+
+def test_of_another_inventory_only_what_is_wanted_is_read(foreign: DatabaseSettings) -> None:
+    everything = read_mapped(foreign)
+    (second,) = read_mapped(foreign, lambda name: name.endswith("2")).rows
+    assert second == everything.rows[1]
+    columns: dict[str, Any] = {"id": "tags", "ip_address": "mgmt"}
+    assert read_mapped(foreign, lambda name: True, columns=columns).rows == ()
+    defaults: dict[str, Any] = {"id": "the-one", "protocol": "ping"}
+    (named,) = read_mapped(foreign, lambda name: name == "the-one", defaults=defaults).rows[-1:]
+    assert named.id == "the-one"
 
 
 def test_a_filter_has_values_and_no_sql(foreign: DatabaseSettings) -> None:
@@ -525,7 +556,8 @@ def test_names_that_are_not_there_are_refused_and_never_run(
 def test_a_mapping_reads_sqlite_as_well(tmp_path: Path) -> None:
     database = on_sqlite(tmp_path)
     keep(database, device("a"))
-    mapping = {"table": "devices", "columns": {"id": "id", "ip_address": "nothing"}}
+    columns = {"id": "id", "ip_address": "nothing"}
+    mapping: dict[str, Any] = {"table": "devices", "columns": columns}
     with pytest.raises(SourceRefused, match="no such column"):
         read_mapped(database, **mapping, in_schema=None, where={})
     mapping["columns"] = {"id": "id", "ip_address": "ip_address"}
