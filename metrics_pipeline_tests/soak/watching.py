@@ -61,13 +61,17 @@ def kind_of(command: str) -> str | None:
     return next((kind for kind, part in KINDS.items() if part in command), None)
 
 
+def command_of(pid: int) -> str:
+    """The command line of a process. Raises OSError when it has ended."""
+    return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode()
+
+
 def footprints(group_leader: int) -> Mapping[str, Footprint]:
     """By kind, of the process `group_leader` and all that came of it."""
     found: dict[str, Footprint] = {}
     for pid in descendants(group_leader):
         with suppress(OSError):  # it has ended meanwhile
-            command = Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode()
-            kind = kind_of(command)
+            kind = kind_of(command_of(pid))
             if kind is not None:
                 found[kind] = found.get(kind, Footprint()).plus(footprint(pid))
     return found
