@@ -19,6 +19,7 @@ SUBCOMMANDS = (
     "check",
     "doctor",
     "rewind",
+    "code-server",
     "exporter",
     "gateway",
     "worker",

@@ -12,15 +12,15 @@ MB = 1e6
 KINDS = {
     "webserver": "dagster_webserver",
     "daemon": "dagster._daemon",
-    "a run": "multiprocessing.spawn",
-    "code server": "api grpc",
+    "a run": "multiprocessing.forkserver",
+    "code server": "metrics_pipeline code-server",
     "exporter": "metrics_pipeline exporter",
     "gateway": "metrics_pipeline gateway",
     "simulators": "simulate",
     "make run": "metrics_pipeline run",
 }
 RUN = "a run"
-"""Comes and goes: it has no trend."""
+"""Comes and goes: it has no trend. What runs are forked from is counted with them."""
 
 FILES = {
     "event log": ("dagster/history",),
