@@ -70,6 +70,7 @@ def build_parser() -> argparse.ArgumentParser:
     _add_check(commands)
     _add_doctor(commands)
     _add_daemon(commands)
+    _add_code_server(commands)
     _add_exporter(commands)
     _add_gateway(commands)
     _add_worker(commands)
@@ -182,6 +183,14 @@ def _add_daemon(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
         help="where the code server is (default: workspace.yaml in DAGSTER_HOME)",
     )
     parser.set_defaults(command=_daemon)
+
+
+def _add_code_server(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    about, example = "Serve the definitions to Dagster, and start runs.", "code-server --port 4000"
+    parser = _add(commands, "code-server", about, example)
+    parser.add_argument("--host", default="127.0.0.1", help="default 127.0.0.1")
+    parser.add_argument("--port", type=_port, required=True, metavar="PORT")
+    parser.set_defaults(command=_code_server)
 
 
 def _add_exporter(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -350,6 +359,16 @@ def _load_definitions() -> tuple[Settings | ConfigurationError, Evaluated | None
     except ConfigurationError as error:
         return error, None
     return settings, what_is_evaluated(build_definitions(settings))
+
+
+def _code_server(options: argparse.Namespace) -> int:
+    _choose_dagster_home()
+    logging.getLogger("dagster").propagate = False  # it is told by a handler of Dagster's
+    from metrics_pipeline.warm_runs import serve
+
+    code = ["--module-name", "metrics_pipeline.definitions", "--location-name", "metrics_pipeline"]
+    serve([*code, "--host", options.host, "--port", str(options.port)])
+    return 0
 
 
 def _exporter(options: argparse.Namespace) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
@@ -19,7 +20,7 @@ from metrics_pipeline.core.fetches import from_label
 from metrics_pipeline.core.platform_assets import SENSOR
 from metrics_pipeline.settings import Settings
 from metrics_pipeline.stack.layout import (
-    DEFINITIONS_MODULE,
+    LOOPBACK,
     Layout,
     find_free_port,
     is_listening,
@@ -50,8 +51,9 @@ class SampledLayout(Layout):
     variables: Mapping[str, str] = field(default_factory=dict)
 
     def code_server(self) -> Sequence[str]:
-        command = Layout.code_server(self)
-        return [self.module if part == DEFINITIONS_MODULE else part for part in command]
+        address = ["--host", LOOPBACK, "--port", str(self.code_server_port)]
+        grpc = [sys.executable, "-m", "dagster", "api", "grpc", "--module-name", self.module]
+        return [*grpc, *address]
 
     def environment(self) -> Mapping[str, str]:
         return {**Layout.environment(self), "PYTHONPATH": str(ROOT), **self.variables}

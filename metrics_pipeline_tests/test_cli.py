@@ -19,6 +19,7 @@ SUBCOMMANDS = (
     "check",
     "doctor",
     "daemon",
+    "code-server",
     "exporter",
     "gateway",
     "worker",

@@ -26,13 +26,17 @@ ROLES = (
     ("execute_run", "run"),
     ("execute_step", "run"),
     ("spawn_main", "run"),
+    ("multiprocessing.forkserver", "run"),
     ("api grpc", "code_server"),
+    ("metrics_pipeline code-server", "code_server"),
+    ("metrics-pipeline code-server", "code_server"),
     ("metrics_pipeline exporter", "exporter"),
     ("metrics-pipeline exporter", "exporter"),
     ("metrics_pipeline simulate", "simulator"),
 )
-"""What a command line has in it, and what the process then is; the first that fits. The code server
-starts a run as a process that Python's multiprocessing spawns."""
+"""What a command line has in it, and what the process then is; the first that fits. Our
+code server has its runs forked from a process of Python's multiprocessing, which counts as a run;
+Dagster's spawns each."""
 
 _UTIME, _STIME, _STARTTIME, _RSS = 11, 12, 19, 21
 """Places in /proc/PID/stat behind the name of the program, from 0."""

@@ -10,7 +10,6 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from dagster._core.storage.base_storage import DagsterStorage
-from dagster._core.storage.event_log import ConsolidatedSqliteEventLogStorage
 from dagster._core.storage.sqlite_storage import DagsterSqliteStorage, SqliteStorageConfig
 from dagster._serdes import ConfigurableClassData
 from sqlalchemy.engine import make_url
@@ -22,6 +21,7 @@ from metrics_pipeline.access.environment import (
 from metrics_pipeline.access.file_lock import hold_in_turn
 from metrics_pipeline.core.errors import ConfigurationError
 from metrics_pipeline.orchestration.run_launcher import end_with_code_server
+from metrics_pipeline.orchestration.sqlite_storage import ConsolidatedSqliteStorage
 
 # Each process of Dagster loads this: code server, webserver, daemon, and every run, which is one of
 # its own. At the end of one Python goes through its 150,000 objects several times to find what can
@@ -31,15 +31,6 @@ end_with_code_server()
 
 POSTGRES_LIMITS = {"connect_timeout": "10", "tcp_user_timeout": "30000"}
 """Seconds to connect in, and milliseconds after which a silent server is given up."""
-
-
-class ConsolidatedSqliteStorage(DagsterSqliteStorage):
-    """Dagster's SQLite storage with one event log: 35 kB a run instead of a file of 160 kB."""
-
-    def __init__(self, base_dir: str, inst_data: ConfigurableClassData | None = None) -> None:
-        super().__init__(base_dir, inst_data)
-        event_log_dir = str(Path(base_dir) / "history" / "events")
-        self._event_log_storage = ConsolidatedSqliteEventLogStorage(event_log_dir)  # type: ignore[assignment]
 
 
 class StorageByEnvironment(DagsterSqliteStorage):

@@ -12,8 +12,9 @@ import os
 import signal
 import threading
 import time
+from collections.abc import Sequence
 from multiprocessing import parent_process
-from typing import Protocol
+from multiprocessing.connection import wait
 
 import dagster as dg
 from dagster._core.errors import DagsterUserCodeUnreachableError
@@ -79,30 +80,24 @@ def end_if_dead(instance: dg.DagsterInstance, record: dg.RunRecord, now_seconds:
     return True
 
 
-class Parent(Protocol):
-    """The process that started this one, as multiprocessing knows it."""
-
-    def join(self, timeout: float | None = None) -> None:
-        """Wait until it has ended."""
-        ...
-
-
-def end_with_code_server() -> None:
+def end_with_code_server(*also: int) -> None:
     """In the process of a run: end when the code server has, however that ended.
 
-    Else the run went on beside the one that follows it. Nothing in any other process, for only the
-    code server starts processes by multiprocessing.
+    Or when one of the file descriptors `also` can be read, which are what else it cannot do
+    without. Else the run went on beside the one that follows it. Nothing in any other process, for
+    only the code server starts processes by multiprocessing.
     """
     parent = parent_process()
     if parent is not None:
+        ends = [parent.sentinel, *also]
         threading.Thread(
-            target=_end_after, args=(parent,), name="end with code server", daemon=True
+            target=_end_after, args=(ends,), name="end with code server", daemon=True
         ).start()
 
 
-def _end_after(parent: Parent) -> None:
+def _end_after(ends: Sequence[int]) -> None:
     """SIGTERM: Dagster reports that the run was interrupted. SIGKILL for one that hangs."""
-    parent.join()
+    wait(ends)
     os.kill(os.getpid(), signal.SIGTERM)
     time.sleep(END_SECONDS)
     os.kill(os.getpid(), signal.SIGKILL)

@@ -25,7 +25,6 @@ from metrics_pipeline.core.errors import ConfigurationError
 from metrics_pipeline.stack.webserver_client import LOCATION
 
 LOOPBACK = "127.0.0.1"
-DEFINITIONS_MODULE = "metrics_pipeline.definitions"
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +77,7 @@ class Layout:
     def code_server(self) -> Sequence[str]:
         """Loads the definitions, evaluates schedules and starts the runs."""
         address = ["--host", LOOPBACK, "--port", str(self.code_server_port)]
-        return [*_module("dagster"), "api", "grpc", "--module-name", DEFINITIONS_MODULE, *address]
+        return [*_module("metrics_pipeline"), "code-server", *address]
 
     def webserver(self) -> Sequence[str]:
         """Dagster's UI and GraphQL API."""

@@ -5,10 +5,15 @@ from __future__ import annotations
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from threading import Barrier
 
 import dagster as dg
 import pytest
+import sqlalchemy as sa
+from alembic.script import ScriptDirectory
+from dagster._core.storage.event_log import ConsolidatedSqliteEventLogStorage
 from sqlalchemy.engine import make_url
 
 from metrics_pipeline.access.environment import (
@@ -22,6 +27,7 @@ from metrics_pipeline.access.environment import (
 )
 from metrics_pipeline.core.errors import ConfigurationError
 from metrics_pipeline.orchestration.instance_storage import bounded_url, postgres_url
+from metrics_pipeline_tests.orchestration.dagster_instances import storages
 from metrics_pipeline_tests.postgresql import PostgresqlDatabase, PostgresqlServer
 
 URL = "postgresql://dagster:secret@db.example.net/dagster"
@@ -55,7 +61,7 @@ def test_sqlite_is_one_event_log_for_all_runs(
     with dg.DagsterInstance.get() as instance:
         for _ in range(3):
             assert nothing.execute_in_process(instance=instance).success
-        assert type(instance.event_log_storage).__name__ == "ConsolidatedSqliteEventLogStorage"
+        assert isinstance(instance.event_log_storage, ConsolidatedSqliteEventLogStorage)
     assert [file.name for file in (home / "history").rglob("*event_log*.db")] == ["event_log.db"]
 
 
@@ -72,6 +78,55 @@ def test_processes_that_start_at_once_make_the_storage_once(tmp_path: Path) -> N
     for process in opened:
         _, problems = process.communicate()
         assert process.returncode == 0, problems.decode()
+
+
+def test_the_tables_are_made_in_files_in_which_there_are_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home = make_dagster_home(tmp_path)
+    monkeypatch.setenv("DAGSTER_HOME", str(home))
+    for name in ("history/runs.db", "schedules/schedules.db"):
+        (home / name).parent.mkdir(parents=True, exist_ok=True)
+        (home / name).touch()
+    with dg.DagsterInstance.get() as instance:
+        assert (instance.get_runs(), list(instance.all_instigator_state())) == ([], [])
+
+
+def test_a_storage_that_is_made_is_opened_without_reading_the_migrations(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A sensor opens it at each of its ticks."""
+    monkeypatch.setenv("DAGSTER_HOME", str(make_dagster_home(tmp_path)))
+
+    @dg.job
+    def nothing() -> None: ...
+
+    with dg.DagsterInstance.get() as instance:
+        run_id = nothing.execute_in_process(instance=instance).run_id
+
+    def read(*_: object) -> None:
+        pytest.fail("all of Dagster's migrations are read")
+
+    monkeypatch.setattr(ScriptDirectory, "from_config", read)
+    with dg.DagsterInstance.get() as instance:
+        assert [run.run_id for run in instance.get_runs()] == [run_id]
+
+
+def test_more_threads_than_are_usual_may_ask_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DAGSTER_HOME", str(make_dagster_home(tmp_path)))
+    threads = 40
+    with dg.DagsterInstance.get() as instance, ThreadPoolExecutor(threads) as pool:
+        all_have_one = Barrier(threads, timeout=60)
+
+        def ask() -> int:
+            with storages(instance)[1].connect() as connection:
+                all_have_one.wait()
+                return int(connection.scalar(sa.text("SELECT 1")))
+
+        asked = [pool.submit(ask) for _ in range(threads)]
+        assert sum(each.result() for each in asked) == threads
 
 
 def test_runs_and_events_are_in_postgresql_where_the_environment_names_it(

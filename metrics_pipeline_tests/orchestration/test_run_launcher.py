@@ -7,8 +7,8 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import closing, contextmanager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,7 +20,7 @@ from dagster._core.workspace.context import WorkspaceProcessContext
 from dagster._core.workspace.load_target import GrpcServerTarget
 from dagster._daemon.monitoring.run_monitoring import execute_run_monitoring_iteration
 
-from metrics_pipeline.access.environment import make_dagster_home
+from metrics_pipeline.access.environment import SETTINGS_VARIABLE, make_dagster_home
 from metrics_pipeline.core.findings import Severity
 from metrics_pipeline.orchestration.code_server import examine_code_servers
 from metrics_pipeline.orchestration.in_flight import find_in_flight
@@ -30,17 +30,25 @@ from metrics_pipeline.stack.layout import LOOPBACK, find_free_port, is_listening
 from metrics_pipeline.storage.operational import OperationalDatabase
 from metrics_pipeline_tests.orchestration.dagster_instances import opened
 from metrics_pipeline_tests.servers import running, wait_until
+from metrics_pipeline_tests.soak.watching import command_of, descendants
 from metrics_pipeline_tests.storage.operational_databases import sqlite_settings
 
+EVENT_LOOP = "anon_inode:[eventpoll]"
 JOB, OP = "waits_for_ever", "wait"
 LOCATION = "tests"
+DAGSTERS = ["-m", "dagster", "api", "grpc"]
+OURS = [
+    "-c",
+    "import sys; from metrics_pipeline.warm_runs import serve; serve(sys.argv[1:])",
+]
 CODE = f"""
-import os, time
+import atexit, os, time
 from pathlib import Path
 import dagster as dg
 
 @dg.op
 def {OP}():
+    atexit.register(Path(__file__).with_name("was_orderly").touch)
     Path(__file__).with_name("pid").write_text(f"{{os.getpid()}} ")
     while True:
         time.sleep(0.05)
@@ -65,12 +73,12 @@ def planned() -> None:
 
 
 @contextmanager
-def code_server(folder: Path, port: int) -> Iterator[int]:
+def code_server(folder: Path, port: int, program: Sequence[str] = OURS) -> Iterator[int]:
     """Its process id; killed or ended, it may be started again."""
     file = folder / "loaded.py"
     file.write_text(CODE)
     address = ["--host", LOOPBACK, "--port", str(port), "--location-name", LOCATION]
-    command = [sys.executable, "-m", "dagster", "api", "grpc", "--python-file", str(file)]
+    command = [sys.executable, *program, "--python-file", str(file)]
     with running([*command, *address], lambda: is_listening(port)) as pid:
         yield pid
 
@@ -112,10 +120,16 @@ def is_there(pid: int) -> bool:
     return state not in "ZX"
 
 
-def test_a_run_ends_with_its_code_server_and_is_failed_when_that_is_back(tmp_path: Path) -> None:
+@pytest.mark.parametrize("program", [OURS, DAGSTERS], ids=["ours", "dagster's"])
+def test_a_run_ends_with_its_code_server_and_is_failed_when_that_is_back(
+    tmp_path: Path, program: Sequence[str]
+) -> None:
     port, said = find_free_port(), tmp_path / "pid"
     with opened(tmp_path) as instance:
-        with code_server(tmp_path, port) as server, workspace_of(instance, port) as workspace:
+        with (
+            code_server(tmp_path, port, program) as server,
+            workspace_of(instance, port) as workspace,
+        ):
             run_id = launch(instance, workspace)
             wait_until(lambda: said.exists() and said.read_text().endswith(" "), "the run works")
             worker = int(said.read_text())
@@ -128,7 +142,7 @@ def test_a_run_ends_with_its_code_server_and_is_failed_when_that_is_back(tmp_pat
             monitor(workspace)
             # While nobody answers nothing is known.
             assert status(instance, run_id) is dg.DagsterRunStatus.STARTED
-        with code_server(tmp_path, port), workspace_of(instance, port) as workspace:
+        with code_server(tmp_path, port, program), workspace_of(instance, port) as workspace:
             monitor(workspace)
             assert status(instance, run_id) is dg.DagsterRunStatus.FAILURE
         os.kill(worker, signal.SIGCONT)
@@ -142,13 +156,41 @@ class Served:
     folder: Path
     instance: dg.DagsterInstance
     port: int
+    server: int
 
 
 @pytest.fixture(scope="module")
 def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     folder, port = tmp_path_factory.mktemp("served"), find_free_port()
-    with opened(folder) as instance, code_server(folder, port):
-        yield Served(folder, instance, port)
+    with pytest.MonkeyPatch.context() as patch:
+        # Settings are of each run: what they are forked from has not read any.
+        patch.setenv(SETTINGS_VARIABLE, str(folder / "nowhere.yaml"))
+        with opened(folder) as instance, code_server(folder, port) as server:
+            yield Served(folder, instance, port, server)
+
+
+def begin(served: Served, workspace: WorkspaceProcessContext, **tags: str) -> tuple[str, int]:
+    """A run that works: its id, and its process."""
+    said = served.folder / "pid"
+    said.unlink(missing_ok=True)
+    run_id = launch(served.instance, workspace, **tags)
+    wait_until(lambda: said.exists() and said.read_text().endswith(" "), "the run works")
+    return run_id, int(said.read_text())
+
+
+def parent_of(pid: int) -> int:
+    """What it was forked from."""
+    return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+
+
+def can_fork(server: int) -> bool:
+    """Whether the code server has a process to fork runs from, and that has imported everything."""
+    for pid in descendants(server):
+        with suppress(OSError):  # it has ended, or the file was closed
+            files = [str(file.readlink()) for file in Path(f"/proc/{pid}/fd").iterdir()]
+            if "multiprocessing.forkserver" in command_of(pid) and EVENT_LOOP in files:
+                return True
+    return False
 
 
 def counted(instance: dg.DagsterInstance, folder: Path) -> Mapping[str, int]:
@@ -158,17 +200,16 @@ def counted(instance: dg.DagsterInstance, folder: Path) -> Mapping[str, int]:
 
 
 def test_a_run_that_hangs_is_ended_after_its_time_and_counts_as_failed(served: Served) -> None:
-    instance, said = served.instance, served.folder / "pid"
+    instance = served.instance
     with workspace_of(instance, served.port) as workspace:
-        run_id = launch(instance, workspace, **{"dagster/max_runtime": "0.1"})
-        wait_until(lambda: said.exists() and said.read_text().endswith(" "), "the run works")
-        worker = int(said.read_text())
+        run_id, worker = begin(served, workspace, **{"dagster/max_runtime": "0.1"})
 
         def is_over() -> bool:
             monitor(workspace)
             return not is_there(worker)
 
         wait_until(is_over, "it has ended")
+    assert (served.folder / "was_orderly").exists()
     # Whoever is the last to say what became of it.
     assert counted(instance, served.folder) == {"failure": 1}
     run = instance.get_run_by_id(run_id)
@@ -177,6 +218,33 @@ def test_a_run_that_hangs_is_ended_after_its_time_and_counts_as_failed(served: S
     assert status(instance, run_id) is dg.DagsterRunStatus.CANCELED
     assert counted(instance, served.folder) == {"failure": 1}
     assert counted(instance, served.folder / "anew") == {"failure": 1}
+
+
+def test_what_runs_are_forked_from_has_one_thread_and_no_connection(served: Served) -> None:
+    with workspace_of(served.instance, served.port) as workspace:
+        _, worker = begin(served, workspace)
+        template = Path(f"/proc/{parent_of(worker)}")
+        os.kill(worker, signal.SIGKILL)
+    assert int(template.name) != served.server
+    assert len(list((template / "task").iterdir())) == 1
+    opened = [str(file.readlink()) for file in (template / "fd").iterdir()]
+    assert sum(name.startswith("socket:") for name in opened) == 1, "where it is asked to fork"
+    assert not [name for name in opened if str(served.folder) in name]
+
+
+def test_a_run_ends_and_is_failed_if_what_it_was_forked_from_is_killed_and_the_next_one_works(
+    served: Served,
+) -> None:
+    instance = served.instance
+    with workspace_of(instance, served.port) as workspace:
+        run_id, worker = begin(served, workspace)
+        os.kill(parent_of(worker), signal.SIGKILL)
+        wait_until(lambda: not is_there(worker), "the run ends by itself")
+        failed = dg.DagsterRunStatus.FAILURE
+        wait_until(lambda: status(instance, run_id) is failed, "Dagster is told")
+        wait_until(lambda: can_fork(served.server), "there is another to fork from")
+        _, worker = begin(served, workspace)
+        os.kill(worker, signal.SIGKILL)
 
 
 def test_the_doctor_finds_such_a_code_server_well(served: Served) -> None:

@@ -113,6 +113,6 @@ def test_a_process_and_its_files_are_measured(tmp_path: Path) -> None:
 
 
 def test_processes_are_told_apart_by_their_command_lines() -> None:
-    assert kind_of("/x/python /x/dagster api grpc --port 1") == "code server"
-    assert kind_of("/x/python -c from multiprocessing.spawn import spawn_main") == RUN
+    assert kind_of("/x/python -m metrics_pipeline code-server --port 1") == "code server"
+    assert kind_of("/x/python -c from multiprocessing.forkserver import main") == RUN
     assert kind_of("/usr/bin/other") is None

@@ -12,15 +12,15 @@ MB = 1e6
 KINDS = {
     "webserver": "dagster_webserver",
     "daemon": "metrics_pipeline daemon",
-    "a run": "multiprocessing.spawn",
-    "code server": "api grpc",
+    "a run": "multiprocessing.forkserver",
+    "code server": "metrics_pipeline code-server",
     "exporter": "metrics_pipeline exporter",
     "gateway": "metrics_pipeline gateway",
     "simulators": "simulate",
     "make run": "metrics_pipeline run",
 }
 RUN = "a run"
-"""Comes and goes: it has no trend."""
+"""Comes and goes: it has no trend. What runs are forked from is counted with them."""
 
 FILES = {
     "event log": ("dagster/history",),
@@ -61,13 +61,17 @@ def kind_of(command: str) -> str | None:
     return next((kind for kind, part in KINDS.items() if part in command), None)
 
 
+def command_of(pid: int) -> str:
+    """The command line of a process. Raises OSError when it has ended."""
+    return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode()
+
+
 def footprints(group_leader: int) -> Mapping[str, Footprint]:
     """By kind, of the process `group_leader` and all that came of it."""
     found: dict[str, Footprint] = {}
     for pid in descendants(group_leader):
         with suppress(OSError):  # it has ended meanwhile
-            command = Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode()
-            kind = kind_of(command)
+            kind = kind_of(command_of(pid))
             if kind is not None:
                 found[kind] = found.get(kind, Footprint()).plus(footprint(pid))
     return found

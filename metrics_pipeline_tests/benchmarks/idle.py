@@ -1,0 +1,144 @@
+"""What the whole stack of `make run` takes of the machine while nobody asks it for anything.
+
+    python -m metrics_pipeline_tests.benchmarks.idle [--seconds S] [--warm-up S] [--json]
+
+It is started as `make run` does, with its simulators, on free ports and in a temporary state.
+
+| key | |
+|---|---|
+| `KIND_percent` | CPU of the processes of one kind, in percent of one core |
+| `runs_starting_percent` | of runs, in the first `STARTING_SECONDS` of their processes |
+| `runs_going_on_percent` | of runs, after that: sweeps and windows of telemetry |
+| `KIND_pss_mb` | memory at the end, that which is shared being shared out, in MB |
+| `created_to_started_p50_s`, `_max_s` | of all runs that were created meanwhile |
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from metrics_pipeline_tests.benchmarks.command_line import parser_of, show
+from metrics_pipeline_tests.benchmarks.figures import percentile
+from metrics_pipeline_tests.running_stack import (
+    READY,
+    READY_WITHIN_SECONDS,
+    RunningStack,
+    running_stack,
+)
+from metrics_pipeline_tests.soak.watching import RUN, command_of, descendants, footprints, kind_of
+
+COMMAND = f"exec {sys.executable} -m metrics_pipeline run PORTS --state-dir"
+OTHER = "other"
+LOOK_SECONDS = 0.5
+STARTING_SECONDS = 10.0
+TICKS = os.sysconf("SC_CLK_TCK")
+RUNS = """{ runsOrError { ... on Runs { results { creationTime startTime } } } }"""
+
+
+@dataclass(slots=True)
+class Watch:
+    """CPU seconds since the process group was first looked at; runs that end are not lost."""
+
+    leader: int
+    used: dict[str, float] = field(default_factory=dict)
+    first: dict[str, float] = field(default_factory=dict)
+    going_on: float = 0.0
+    _seen: dict[int, float] = field(default_factory=dict)
+
+    def look(self) -> None:
+        """Read /proc once. What ended since is in what its parent says of its children."""
+        used: dict[str, float] = {}
+        seen: dict[int, float] = {}
+        for pid in descendants(self.leader):
+            with suppress(OSError):  # it has ended meanwhile
+                kind = kind_of(command_of(pid)) or OTHER
+                own, of_children, age = _times(pid)
+                used[kind] = used.get(kind, 0.0) + own
+                used[RUN] = used.get(RUN, 0.0) + of_children
+                if kind == RUN:
+                    seen[pid] = own
+                    if age > STARTING_SECONDS and pid in self._seen:
+                        self.going_on += own - self._seen[pid]
+        if not self.first:
+            self.first = used
+        self.used, self._seen = used, seen
+
+    def spent(self) -> Mapping[str, float]:
+        """By kind, between the first look and the last."""
+        return {kind: seconds - self.first.get(kind, 0.0) for kind, seconds in self.used.items()}
+
+
+def _times(pid: int) -> tuple[float, float, float]:
+    """CPU of a process, CPU of its children that have ended, and its age: seconds, from /proc."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    user, system, children_user, children_system = (int(each) / TICKS for each in fields[11:15])
+    up_seconds = float(Path("/proc/uptime").read_text().split()[0])
+    return user + system, children_user + children_system, up_seconds - int(fields[19]) / TICKS
+
+
+def starts(stack: RunningStack, since: float) -> Sequence[float]:
+    """Seconds from creating each run after `since` to its start."""
+    found = stack.ask(RUNS)["runsOrError"]["results"]
+    return [
+        run["startTime"] - run["creationTime"]
+        for run in found
+        if run["creationTime"] >= since and run["startTime"] is not None
+    ]
+
+
+def measure(folder: Path, seconds: float, warm_up: float) -> dict[str, float]:
+    """Start the stack, let it warm up, and watch it for `seconds`."""
+    with running_stack(["sh", "-c", f"{COMMAND} {folder}"], folder, {}) as stack:
+        stack.wait_until(lambda: READY in stack.output, "it is ready", 3 * READY_WITHIN_SECONDS)
+        time.sleep(warm_up)
+        watch, since = Watch(stack.process.pid), time.time()
+        began = time.monotonic()
+        while time.monotonic() < began + seconds:
+            watch.look()
+            time.sleep(LOOK_SECONDS)
+        watch.look()
+        watched = time.monotonic() - began
+        started = starts(stack, since)
+        memory = footprints(stack.process.pid)
+    spent = {kind: 100 * used / watched for kind, used in watch.spent().items()}
+    going_on = 100 * watch.going_on / watched
+    figures = {
+        "seconds": watched,
+        "all_percent": sum(spent.values()),
+        **{f"{_key(kind)}_percent": share for kind, share in sorted(spent.items())},
+        "runs_starting_percent": spent.get(RUN, 0.0) - going_on,
+        "runs_going_on_percent": going_on,
+        **{f"{_key(kind)}_pss_mb": each.pss_mb for kind, each in sorted(memory.items())},
+        **{f"{_key(kind)}_processes": each.processes for kind, each in sorted(memory.items())},
+        "all_pss_mb": sum(each.pss_mb for each in memory.values()),
+        "runs_started": len(started),
+        "created_to_started_p50_s": percentile(started, 0.5),
+        "created_to_started_max_s": max(started),
+        "load": os.getloadavg()[0],
+    }
+    return {name: round(value, 2) for name, value in figures.items()}
+
+
+def _key(kind: str) -> str:
+    return "runs" if kind == RUN else kind.replace(" ", "_")
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Measure and print."""
+    parser = parser_of(__doc__)
+    parser.add_argument("--seconds", type=float, default=300.0, help="default 300, one cycle")
+    parser.add_argument("--warm-up", type=float, default=60.0, help="before that; default 60 s")
+    options = parser.parse_args(arguments)
+    with tempfile.TemporaryDirectory() as name:
+        show(measure(Path(name), options.seconds, options.warm_up), options)
+
+
+if __name__ == "__main__":
+    main()
