@@ -21,6 +21,7 @@ from metrics_pipeline.access.environment import (
 )
 from metrics_pipeline.access.file_lock import hold_in_turn
 from metrics_pipeline.core.errors import ConfigurationError
+from metrics_pipeline.orchestration.lean_events import LeanEvents
 from metrics_pipeline.orchestration.run_launcher import end_with_code_server
 
 # Each process of Dagster loads this: code server, webserver, daemon, and every run, which is one of
@@ -33,13 +34,17 @@ POSTGRES_LIMITS = {"connect_timeout": "10", "tcp_user_timeout": "30000"}
 """Seconds to connect in, and milliseconds after which a silent server is given up."""
 
 
+class LeanSqliteEventLog(LeanEvents, ConsolidatedSqliteEventLogStorage):
+    """Dagster's event log of all runs in one file of SQLite."""
+
+
 class ConsolidatedSqliteStorage(DagsterSqliteStorage):
-    """Dagster's SQLite storage with one event log: 35 kB a run instead of a file of 160 kB."""
+    """Dagster's SQLite storage with one event log instead of a file of 160 kB a run."""
 
     def __init__(self, base_dir: str, inst_data: ConfigurableClassData | None = None) -> None:
         super().__init__(base_dir, inst_data)
         event_log_dir = str(Path(base_dir) / "history" / "events")
-        self._event_log_storage = ConsolidatedSqliteEventLogStorage(event_log_dir)  # type: ignore[assignment]
+        self._event_log_storage = LeanSqliteEventLog(event_log_dir)  # type: ignore[assignment]
 
 
 class StorageByEnvironment(DagsterSqliteStorage):
@@ -85,6 +90,8 @@ def bounded_url(url: str) -> str:
 
 
 def _open_postgres(url: str, inst_data: ConfigurableClassData | None) -> DagsterStorage:
-    from dagster_postgres import DagsterPostgresStorage  # noqa: PLC0415 (slow, and seldom needed)
+    from metrics_pipeline.orchestration.postgres_storage import (  # noqa: PLC0415 (slow)
+        PostgresStorage,
+    )
 
-    return DagsterPostgresStorage(bounded_url(url), inst_data=inst_data)
+    return PostgresStorage(bounded_url(url), inst_data)

@@ -21,7 +21,11 @@ from metrics_pipeline.access.environment import (
     make_dagster_home,
 )
 from metrics_pipeline.core.errors import ConfigurationError
-from metrics_pipeline.orchestration.instance_storage import bounded_url, postgres_url
+from metrics_pipeline.orchestration.instance_storage import (
+    LeanSqliteEventLog,
+    bounded_url,
+    postgres_url,
+)
 from metrics_pipeline_tests.postgresql import PostgresqlDatabase, PostgresqlServer
 
 URL = "postgresql://dagster:secret@db.example.net/dagster"
@@ -55,7 +59,7 @@ def test_sqlite_is_one_event_log_for_all_runs(
     with dg.DagsterInstance.get() as instance:
         for _ in range(3):
             assert nothing.execute_in_process(instance=instance).success
-        assert type(instance.event_log_storage).__name__ == "ConsolidatedSqliteEventLogStorage"
+        assert isinstance(instance.event_log_storage, LeanSqliteEventLog)
     assert [file.name for file in (home / "history").rglob("*event_log*.db")] == ["event_log.db"]
 
 
