@@ -789,6 +789,12 @@ class RetentionSettings(BaseModel, frozen=True, extra="forbid"):
         ge=0.05,
         description="Days for which Dagster keeps a run that succeeded, and outcomes of checks.",
     )
+    run_details_days: Days = Field(
+        default=0.05,
+        ge=0.05,
+        description="Days for the details of a run that succeeded: how it began and ended, what it "
+        "logged (warnings stay), checks that passed (the newest outcome of each stays).",
+    )
     failed_runs_days: Days = Field(
         default=14, ge=0.05, description="Days for a run that failed or was canceled."
     )

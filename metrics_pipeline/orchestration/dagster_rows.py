@@ -2,12 +2,14 @@
 
 Events that belong to no run (of sensors, freshness, people) have the run id "", and its API deletes
 events by run or by asset only. The outcomes of asset checks have a table of their own, which
-deleting a run leaves as it is (docs/decisions/0009).
+deleting a run leaves as it is (docs/decisions/0009). Nor can it delete a part of a run's events
+(docs/decisions/0014).
 
 The tables are Dagster's own descriptions of them, and so are the connections, so SQLite and
 PostgreSQL are the same here. Of what decides what the UI shows the newest row always stays.
 """
 
+import logging
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -15,12 +17,15 @@ from typing import Any
 
 import dagster as dg
 import sqlalchemy as sa
+from dagster._core.storage.asset_check_execution_record import AssetCheckExecutionRecordStatus
 from dagster._core.storage.event_log.schema import (
     AssetCheckExecutionsTable,
     AssetEventTagsTable,
     SqlEventLogStorageTable,
 )
 from dagster._core.storage.event_log.sql_event_log import SqlEventLogStorage
+from dagster._core.storage.runs.schema import RunsTable, RunTagsTable
+from dagster._core.storage.runs.sql_run_storage import SqlRunStorage
 
 TRIED_VERSION = "1.13."
 """What Dagster's version begins with; with another one nothing is deleted here."""
@@ -31,9 +36,29 @@ ROWS_AT_ONCE = 200
 RUNLESS = ""
 """The run id of events that belong to no run."""
 
+DETAILS = (
+    dg.DagsterEventType.ASSET_CHECK_EVALUATION_PLANNED,
+    dg.DagsterEventType.ASSET_MATERIALIZATION_PLANNED,
+    dg.DagsterEventType.ENGINE_EVENT,
+    dg.DagsterEventType.HANDLED_OUTPUT,
+    dg.DagsterEventType.LOADED_INPUT,
+    dg.DagsterEventType.LOGS_CAPTURED,
+    dg.DagsterEventType.RESOURCE_INIT_STARTED,
+    dg.DagsterEventType.RESOURCE_INIT_SUCCESS,
+    dg.DagsterEventType.STEP_INPUT,
+    dg.DagsterEventType.STEP_OUTPUT,
+)
+"""How a run came about, which nobody asks of one that has succeeded; lines of its log as well."""
+
+IN_EACH_RUN = dg.DagsterEventType.ENGINE_EVENT
+"""Of the details, so that a run that has none of these has none at all."""
+
 _EVENT = SqlEventLogStorageTable.c
 _OUTCOME = AssetCheckExecutionsTable.c
 _CHECK = (_OUTCOME.asset_key, _OUTCOME.check_name, _OUTCOME.partition)
+_IS_QUIET = sa.or_(
+    *(_EVENT.event.like(f'%"level": {level},%') for level in (logging.DEBUG, logging.INFO))
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +79,20 @@ def event_log_of(instance: dg.DagsterInstance) -> SqlEventLogStorage | None:
     return storage if tried and isinstance(storage, SqlEventLogStorage) else None
 
 
+def delete_runs(events: SqlEventLogStorage, runs: SqlRunStorage, run_ids: Sequence[str]) -> None:
+    """Runs that have ended, with their events, as Dagster deletes one, in two transactions.
+
+    By itself it opens six connections for each run, and looks for slots of pools, which run
+    monitoring frees when a run has ended.
+    """
+    with events.index_connection() as connection:
+        for run_id in run_ids:
+            events.delete_events_for_run(connection, run_id)
+    with runs.connect() as connection:
+        for table in (RunTagsTable, RunsTable):
+            connection.execute(sa.delete(table).where(table.c.run_id.in_(run_ids)))
+
+
 def delete_runless_events(storage: SqlEventLogStorage, before_seconds: float) -> Iterator[int]:
     """Those older than `before_seconds`; of each kind and partition not the newest.
 
@@ -71,6 +110,50 @@ def delete_check_outcomes(storage: SqlEventLogStorage, before_seconds: float) ->
         _OUTCOME.evaluation_event_timestamp < _naive(before_seconds)
     )
     return _delete_old(storage, old, _newest_outcome, _delete_outcomes)
+
+
+def find_detailed_runs(storage: SqlEventLogStorage, before_seconds: float) -> list[str]:
+    """Ids of runs with details from before, whatever became of the runs; the oldest first."""
+    found = (
+        sa.select(_EVENT.run_id)
+        .where(
+            _EVENT.dagster_event_type == IN_EACH_RUN.value,
+            _EVENT.run_id != RUNLESS,
+            _EVENT.timestamp < _naive(before_seconds),
+            _IS_QUIET,
+        )
+        .group_by(_EVENT.run_id)
+        .order_by(sa.func.min(_EVENT.id))
+    )
+    with storage.index_connection() as connection:
+        return list(connection.execute(found).scalars())
+
+
+def delete_details(storage: SqlEventLogStorage, run_ids: Sequence[str]) -> int:
+    """Delete the details of runs, and checks that passed, but not the newest outcome of a check.
+
+    Warnings and errors stay. What was planned or begun in a run is the last to go, so that one that
+    was interrupted is found again. Gives how many events went.
+    """
+    passed = sa.select(_OUTCOME.id, _OUTCOME.evaluation_event_storage_id, *_CHECK).where(
+        _OUTCOME.run_id.in_(run_ids),
+        _OUTCOME.execution_status == AssetCheckExecutionRecordStatus.SUCCEEDED.value,
+    )
+    details = sa.delete(SqlEventLogStorageTable).where(
+        _EVENT.run_id.in_(run_ids),
+        sa.or_(
+            _EVENT.dagster_event_type.is_(None),
+            _EVENT.dagster_event_type.in_([kind.value for kind in DETAILS]),
+        ),
+        _IS_QUIET,
+    )
+    with storage.index_connection() as connection:
+        rows = connection.execute(passed).all()
+        newest = {_newest_outcome(connection, *check) for check in {row[2:] for row in rows}}
+        old = [row for row in rows if row.id not in newest]
+        _delete_events(connection, [row.evaluation_event_storage_id for row in old])
+        _delete_outcomes(connection, [row.id for row in old])
+        return len(old) + connection.execute(details).rowcount
 
 
 def measure(storage: SqlEventLogStorage) -> Size:

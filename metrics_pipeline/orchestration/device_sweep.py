@@ -20,7 +20,7 @@ BATCH_POINTS = 5000
 """Points that are handed to the store at once."""
 ANSWERED = ("complete", "partial")
 """Outcomes of devices that gave a value, or that have none."""
-MAX_EXAMPLES = 20
+MAX_EXAMPLES = 10
 """Slowest devices, and failures, that are kept to be shown."""
 
 

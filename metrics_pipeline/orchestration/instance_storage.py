@@ -76,6 +76,8 @@ def bounded_url(url: str) -> str:
 
 
 def _open_postgres(url: str, inst_data: ConfigurableClassData | None) -> DagsterStorage:
-    from dagster_postgres import DagsterPostgresStorage  # noqa: PLC0415 (slow, and seldom needed)
+    from metrics_pipeline.orchestration.postgres_storage import (  # noqa: PLC0415 (slow)
+        PostgresStorage,
+    )
 
-    return DagsterPostgresStorage(bounded_url(url), inst_data=inst_data)
+    return PostgresStorage(bounded_url(url), inst_data)

@@ -6,17 +6,23 @@ two at the same time or after a death in the middle, is gone already.
 """
 
 import time
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from typing import Any
 
 import dagster as dg
 from dagster._core.scheduler.instigation import TickStatus
+from dagster._core.storage.event_log.sql_event_log import SqlEventLogStorage
+from dagster._core.storage.runs.sql_run_storage import SqlRunStorage
 
 from metrics_pipeline.orchestration.dagster_rows import (
     delete_check_outcomes,
+    delete_details,
     delete_runless_events,
+    delete_runs,
     event_log_of,
+    find_detailed_runs,
 )
 from metrics_pipeline.settings import RetentionSettings
 
@@ -25,6 +31,9 @@ SECONDS_PER_DAY = 86_400
 RUNS_AT_ONCE = 20
 EVENTS_AT_ONCE = 200
 """So many are asked of Dagster at once."""
+
+RUNS_DELETED_AT_ONCE = 10
+"""In one transaction: some 200 events once their details are gone."""
 
 LEAP_SECONDS = SECONDS_PER_DAY
 """A clock that has gone on by more since the last time is believed an hour later, if it stays."""
@@ -99,6 +108,8 @@ def purge_dagster(
         yield work_off("runless_events", runless, make_pace())
         outcomes = delete_check_outcomes(event_log, succeeded)
         yield work_off("check_outcomes", outcomes, make_pace())
+        thinned = thin_runs(instance, event_log, before(settings.run_details_days), newest)
+        yield work_off("run_details", thinned, make_pace())
     purge_ticks(instance, before(settings.skipped_ticks_days), before(settings.ticks_days))
 
 
@@ -128,18 +139,36 @@ def purge_runs(
     deleted, cursor = 0, None
     while True:
         records = instance.get_run_records(old, RUNS_AT_ONCE, ascending=True, cursor=cursor)
-        for record in records:
-            run_id = record.dagster_run.run_id
-            if run_id in kept:
-                cursor = run_id
-                continue
-            instance.event_log_storage.delete_events(run_id)
-            instance.run_storage.delete_run(run_id)
-            deleted += 1
+        run_ids = [record.dagster_run.run_id for record in records]
+        going = [run_id for run_id in run_ids if run_id not in kept]
+        for few in _in_batches(going, RUNS_DELETED_AT_ONCE):
+            _delete_runs(instance, few)
+            deleted += len(few)
             if not pace.goes_on():
                 return Purged(what, deleted, is_done=False)
         if len(records) < RUNS_AT_ONCE:
             return Purged(what, deleted, is_done=True)
+        cursor = next((run_id for run_id in reversed(run_ids) if run_id in kept), cursor)
+
+
+def thin_runs(
+    instance: dg.DagsterInstance,
+    event_log: SqlEventLogStorage,
+    before_seconds: float,
+    kept: Collection[str],
+) -> Iterator[int]:
+    """Delete the details of runs that succeeded before, but not of those `kept`.
+
+    Gives how many events went, batch by batch. Each is made when the iterator is asked.
+    """
+    old = find_detailed_runs(event_log, before_seconds)
+    before = datetime.fromtimestamp(before_seconds, UTC)
+    for run_ids in _in_batches([run_id for run_id in old if run_id not in kept], EVENTS_AT_ONCE):
+        done = dg.RunsFilter(run_ids=run_ids, statuses=list(SUCCEEDED), updated_before=before)
+        records = instance.get_run_records(done)
+        succeeded = [record.dagster_run.run_id for record in records]
+        for few in _in_batches(succeeded, RUNS_DELETED_AT_ONCE):
+            yield delete_details(event_log, few)
 
 
 def work_off(what: str, batches: Iterable[int], pace: Pace) -> Purged:
@@ -165,6 +194,16 @@ def purge_ticks(
         instance.purge_ticks(*of, before_seconds, OTHER_TICKS)
 
 
+def _delete_runs(instance: dg.DagsterInstance, run_ids: Sequence[str]) -> None:
+    event_log, runs = event_log_of(instance), instance.run_storage
+    if event_log is not None and isinstance(runs, SqlRunStorage):
+        delete_runs(event_log, runs, run_ids)
+        return
+    for run_id in run_ids:
+        instance.event_log_storage.delete_events(run_id)
+        runs.delete_run(run_id)
+
+
 def _newest_of(
     instance: dg.DagsterInstance, key: dg.AssetKey, kind: dg.DagsterEventType
 ) -> Iterator[str]:
@@ -173,7 +212,10 @@ def _newest_of(
     fetch = instance.fetch_materializations if is_made else instance.fetch_observations
     by_partition = storage.get_latest_storage_id_by_partition(key, kind)
     yield from (record.run_id for record in fetch(key, limit=1).records)
-    ids = sorted(by_partition.values())
-    for start in range(0, len(ids), EVENTS_AT_ONCE):
-        wanted = dg.AssetRecordsFilter(key, storage_ids=ids[start : start + EVENTS_AT_ONCE])
+    for ids in _in_batches(sorted(by_partition.values()), EVENTS_AT_ONCE):
+        wanted = dg.AssetRecordsFilter(key, storage_ids=ids)
         yield from (record.run_id for record in fetch(wanted, limit=EVENTS_AT_ONCE).records)
+
+
+def _in_batches(items: Sequence[Any], size: int) -> Iterator[Sequence[Any]]:
+    return (items[start : start + size] for start in range(0, len(items), size))

@@ -21,6 +21,8 @@ from dagster._core.storage.sqlite import SQLITE_BUSY_TIMEOUT_SECONDS, create_db_
 from dagster._core.storage.sqlite_storage import DagsterSqliteStorage
 from dagster._serdes import ConfigurableClassData
 
+from metrics_pipeline.orchestration.lean_events import LeanEvents
+
 
 class KeptOpen:
     """Connections that stay open, and what was found out of the schema: tables do not go away."""
@@ -112,8 +114,10 @@ class Schedules(KeptOpen, SqliteScheduleStorage):
         self.close()
 
 
-class ConsolidatedSqliteEventLogStorage(KeptOpen, event_log.ConsolidatedSqliteEventLogStorage):
-    """One event log for all runs: 35 kB a run instead of a file of 160 kB.
+class ConsolidatedSqliteEventLogStorage(
+    LeanEvents, KeptOpen, event_log.ConsolidatedSqliteEventLogStorage
+):
+    """One event log for all runs, instead of a file of 160 kB a run.
 
     Called as Dagster's is, for the name is shown to people.
     """

@@ -41,7 +41,13 @@ from metrics_pipeline.orchestration.assets.retention import (
     build_retention_asset,
     purge,
 )
-from metrics_pipeline.orchestration.retention import SECONDS_PER_DAY, Pace, Purged, work_off
+from metrics_pipeline.orchestration.retention import (
+    RUNS_DELETED_AT_ONCE,
+    SECONDS_PER_DAY,
+    Pace,
+    Purged,
+    work_off,
+)
 from metrics_pipeline.settings import Settings
 from metrics_pipeline.storage.operational import OperationalDatabase
 from metrics_pipeline.storage.tallies import totals_of
@@ -70,6 +76,25 @@ def counted() -> Iterator[dg.MaterializeResult[None]]:
 
 @dg.asset(partitions_def=SHARDS)
 def polled() -> None: ...
+
+
+@dg.asset(check_specs=[dg.AssetCheckSpec(name, asset="judged") for name in ("one", "other")])
+def judged() -> Iterator[dg.MaterializeResult[None]]:
+    log = dg.get_dagster_logger()
+    log.info("all is well")
+    log.warning("or nearly")
+    yield dg.MaterializeResult(
+        metadata={"number": 7},
+        check_results=[
+            dg.AssetCheckResult(passed=True, check_name="one"),
+            dg.AssetCheckResult(passed=False, check_name="other"),
+        ],
+    )
+
+
+@dg.asset
+def failing() -> None:
+    raise ValueError
 
 
 @dg.job
@@ -260,29 +285,20 @@ def test_a_purge_that_is_killed_in_the_middle_is_gone_on_with_the_next_time(
     victim.join()
     assert victim.exitcode == -signal.SIGKILL
     left = len(run_ids(instance))
-    assert left == 12 - DIE_AT - 1
+    assert left == 12 - RUNS_DELETED_AT_ONCE
     assert purged(instance, settings)["successful_runs"] == left
     assert rows(instance, "SELECT count(*) FROM event_logs") == [(1,)]
     assert run_ids(instance) == set()
     assert counted_runs(settings) == 12
 
 
-DIE_AT = 4
-
-
-def _die_at(number: int) -> Pace:
-    there = iter(range(number))
-
-    def sleep(seconds: float) -> None:
-        if next(there, None) is None:
-            os.kill(os.getpid(), signal.SIGKILL)
-
-    return Pace(60, sleep=sleep)
+def _die_in_the_first_pause() -> Pace:
+    return Pace(60, sleep=lambda seconds: os.kill(os.getpid(), signal.SIGKILL))
 
 
 def _purge_and_die(place: Place, folder: Path) -> None:
     with opened(*place) as instance:
-        purge(instance, settings_in(folder), make_pace=lambda: _die_at(DIE_AT))
+        purge(instance, settings_in(folder), make_pace=_die_in_the_first_pause)
 
 
 def _purge(place: Place, folder: Path) -> str:
@@ -327,6 +343,57 @@ def test_a_clock_that_was_set_back_deletes_nothing(
     assert len(run_ids(instance)) == 1
 
 
+def test_of_a_run_that_succeeded_stays_what_it_made_what_went_wrong_and_when_it_was(
+    instance: dg.DagsterInstance, tmp_path: Path
+) -> None:
+    first, second = (
+        dg.materialize([judged], instance=instance, run_config=QUIET).run_id for _ in range(2)
+    )
+    failed = dg.materialize([failing], instance=instance, run_config=QUIET, raise_on_error=False)
+    age(instance, OLD_DAYS)
+    made = instance.fetch_materializations(dg.AssetKey("judged"), limit=5).records
+    times = times_of(instance, first)
+    untouched = [instance.all_logs(run_id) for run_id in (second, failed.run_id)]
+
+    deleted = purged(instance, settings_in(tmp_path, successful_runs_days=90, failed_runs_days=90))
+
+    left = instance.all_logs(first)
+    assert {str(event.dagster_event_type and event.dagster_event_type.name) for event in left} == {
+        *("RUN_START", "STEP_START", "ASSET_MATERIALIZATION", "ASSET_CHECK_EVALUATION"),
+        *("STEP_SUCCESS", "RUN_SUCCESS", "None"),
+    }
+    assert [event.user_message for event in left if not event.is_dagster_event] == ["or nearly"]
+    assert deleted["run_details"] > len(left)
+    assert times_of(instance, first) == times
+    assert instance.fetch_materializations(dg.AssetKey("judged"), limit=5).records == made
+    assert [instance.all_logs(run_id) for run_id in (second, failed.run_id)] == untouched
+    assert outcomes(instance, "one") == [(second, "SUCCEEDED")]
+    assert outcomes(instance, "other") == [(second, "FAILED"), (first, "FAILED")]
+
+
+def times_of(instance: dg.DagsterInstance, run_id: str) -> list[object]:
+    """What the UI counts and draws of a run."""
+    steps = instance.get_run_step_stats(run_id)
+    times = [(step.status, step.start_time, step.end_time) for step in steps]
+    return [instance.get_run_stats(run_id), times]
+
+
+def outcomes(instance: dg.DagsterInstance, check: str) -> list[tuple[str, str]]:
+    """Of which run, and what; the newest first."""
+    key = dg.AssetCheckKey(dg.AssetKey("judged"), check)
+    history = instance.event_log_storage.get_asset_check_execution_history(key, limit=10)
+    return [(record.run_id, record.status.value) for record in history]
+
+
+def test_a_run_that_has_just_succeeded_has_all_its_details(
+    instance: dg.DagsterInstance, settings: Settings
+) -> None:
+    run_ids = [count_once(instance) for _ in range(2)]
+    before = [instance.all_logs(run_id) for run_id in run_ids]
+    assert purged(instance, settings)["run_details"] == 0
+    assert [instance.all_logs(run_id) for run_id in run_ids] == before
+
+
 def test_a_slot_that_a_run_holds_stays_its_own(
     instance: dg.DagsterInstance, settings: Settings
 ) -> None:
@@ -367,7 +434,7 @@ def test_who_waits_for_the_next_run_that_ends_hears_of_it_and_of_no_other(
 def test_what_no_time_was_left_for_is_told_and_deleted_the_next_time(
     instance: dg.DagsterInstance, settings: Settings
 ) -> None:
-    for _ in range(5):
+    for _ in range(3 * RUNS_DELETED_AT_ONCE):
         succeed(instance)
     age(instance, OLD_DAYS)
     ticks = iter(range(1000))
@@ -377,8 +444,8 @@ def test_what_no_time_was_left_for_is_told_and_deleted_the_next_time(
         make_pace=lambda: Pace(3, clock=lambda: float(next(ticks)), sleep=lambda seconds: None),
     )
     assert report.behind == ["successful_runs"]
-    assert 0 < len(run_ids(instance)) < 5
     left = len(run_ids(instance))
+    assert left == RUNS_DELETED_AT_ONCE
     assert purged(instance, settings)["successful_runs"] == left
     assert run_ids(instance) == set()
 

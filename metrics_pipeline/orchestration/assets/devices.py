@@ -106,7 +106,9 @@ def _build_asset(
             report = poll(DeviceRun(context, name, settings))
         except MetricsPipelineError as error:
             raise failure([error], kept=0) from error
-        yield dg.MaterializeResult(metadata=report.metadata, check_results=report.checks)
+        # With the result it would be stored with the output as well.
+        context.add_asset_metadata(report.metadata)
+        yield dg.MaterializeResult(check_results=report.checks)
         if report.failed:
             raise failure(report.failed, kept=report.kept)
 

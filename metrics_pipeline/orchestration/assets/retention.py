@@ -77,7 +77,9 @@ def build_retention_asset(settings: Settings) -> dg.AssetsDefinition:
         report = purge(context.instance, settings)
         for problem in report.problems:
             context.log.warning(problem)
-        yield dg.MaterializeResult(metadata=describe(report), check_results=[_judge(report)])
+        # With the result it would be stored with the output as well.
+        context.add_asset_metadata(describe(report))
+        yield dg.MaterializeResult(check_results=[_judge(report)])
 
     return retention
 

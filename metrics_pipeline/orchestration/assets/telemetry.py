@@ -66,9 +66,9 @@ def _build_asset(settings: Settings, telemetry: TelemetrySettings) -> dg.AssetsD
             report = _ingest(context, settings, longest)
         except MetricsPipelineError as error:
             raise failure([error], kept=0) from error
-        yield dg.MaterializeResult(
-            metadata=describe(report, longest), check_results=judge(report, telemetry)
-        )
+        # With the result it would be stored with the output as well.
+        context.add_asset_metadata(describe(report, longest))
+        yield dg.MaterializeResult(check_results=judge(report, telemetry))
         errors = errors_in(report)
         if errors:
             raise failure(errors, kept=points_in(report))
