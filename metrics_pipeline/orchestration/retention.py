@@ -195,6 +195,9 @@ def purge_ticks(
 
 
 def _delete_runs(instance: dg.DagsterInstance, run_ids: Sequence[str]) -> None:
+    """What they printed first: nobody finds it any more when the run is gone."""
+    for run_id in run_ids:
+        instance.compute_log_manager.delete_logs(prefix=[run_id])
     event_log, runs = event_log_of(instance), instance.run_storage
     if event_log is not None and isinstance(runs, SqlRunStorage):
         delete_runs(event_log, runs, run_ids)

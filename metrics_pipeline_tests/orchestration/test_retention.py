@@ -27,11 +27,13 @@ from dagster._core.scheduler.instigation import (
     TickData,
     TickStatus,
 )
+from dagster._core.storage.compute_log_manager import ComputeIOType
 from dagster._core.storage.event_log.schema import (
     AssetCheckExecutionsTable,
     AssetEventTagsTable,
     SqlEventLogStorageTable,
 )
+from dagster._core.storage.local_compute_log_manager import LocalComputeLogManager
 from dagster._core.types.loadable_target_origin import LoadableTargetOrigin
 
 from metrics_pipeline.access.state_path import STATE_DIR_KEY
@@ -184,6 +186,17 @@ def counted_runs(settings: Settings) -> int:
         return sum(totals_of(connection, "metrics_pipeline_runs_total").values())
 
 
+def print_something(instance: dg.DagsterInstance, run_id: str) -> Path:
+    """The file with what the process of the run printed, as its page shows it."""
+    logs = instance.compute_log_manager
+    assert isinstance(logs, LocalComputeLogManager)
+    key = [run_id, "compute_logs", "step"]
+    with logs.open_log_stream(key, ComputeIOType.STDERR) as stream:
+        assert stream is not None
+        stream.write("all is well")
+    return Path(logs.get_captured_local_path(key, "err"))
+
+
 def latest_partitions(instance: dg.DagsterInstance) -> dict[str, int]:
     kind = dg.DagsterEventType.ASSET_MATERIALIZATION
     storage = instance.event_log_storage
@@ -199,6 +212,7 @@ def test_old_runs_go_with_all_that_is_theirs_and_the_newest_of_each_asset_and_pa
     going = instance.create_run_for_job(nothing, status=dg.DagsterRunStatus.STARTED).run_id
     age(instance, OLD_DAYS)
     young = {succeed(instance), cancel(instance)}
+    printed = {run_id: print_something(instance, run_id) for run_id in gone | kept | young}
     newest = instance.get_latest_materialization_event(dg.AssetKey("counted"))
     partitions = latest_partitions(instance)
     check = dg.AssetCheckKey(dg.AssetKey("counted"), "is_positive")
@@ -213,6 +227,7 @@ def test_old_runs_go_with_all_that_is_theirs_and_the_newest_of_each_asset_and_pa
     )
     tagged = {row[0] for row in run_rows(instance, "SELECT run_id FROM run_tags")}
     assert tagged.isdisjoint(gone)
+    assert {run_id for run_id, file in printed.items() if file.exists()} == kept | young
     assert newest is not None
     assert instance.get_latest_materialization_event(dg.AssetKey("counted")) == newest
     (record,) = instance.fetch_materializations(dg.AssetKey("counted"), limit=5).records
