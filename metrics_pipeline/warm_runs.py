@@ -10,8 +10,9 @@ that moment.
 import atexit
 import os
 import signal
+import tempfile
 from collections.abc import Sequence
-from multiprocessing import forkserver
+from multiprocessing import forkserver, util
 from multiprocessing.context import ForkServerContext, ForkServerProcess
 from typing import Any
 
@@ -21,6 +22,9 @@ from dagster._grpc import server
 from metrics_pipeline.orchestration.run_launcher import end_with_code_server
 
 TEMPLATE = "metrics_pipeline.run_template"
+
+LONGEST_FOLDER_BYTES = 70
+"""The path of a socket has 107 at most (unix(7)), and Python's own folder and file take 32."""
 
 
 class WarmRun(ForkServerProcess):
@@ -46,12 +50,24 @@ class WarmContext(ForkServerContext):
     Process = WarmRun
 
 
+def choose_place_for_socket() -> None:
+    """Have the template listen below /tmp if the path of the usual folder is too long for that."""
+    usual = tempfile.gettempdir()
+    if len(os.fsencode(usual)) > LONGEST_FOLDER_BYTES:
+        tempfile.tempdir = "/tmp"  # noqa: S108 (in it is made a folder of our own)
+        try:
+            util.get_temp_dir()  # remembered by multiprocessing, and deleted at the end
+        finally:
+            tempfile.tempdir = usual
+
+
 class WarmServer(server.DagsterApiServer):
     """Answers as Dagster's does."""
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         context = WarmContext()
         context.set_forkserver_preload([TEMPLATE])
+        choose_place_for_socket()
         forkserver.ensure_running()
         super().__init__(*arguments, **options)
         self._mp_ctx = context  # type: ignore[assignment]

@@ -23,17 +23,29 @@ from dagster._serdes import ConfigurableClassData
 
 from metrics_pipeline.orchestration.lean_events import LeanEvents
 
+FileId = tuple[int, int] | None
+
 
 class KeptOpen:
     """Connections that stay open, and what was found out of the schema: tables do not go away."""
 
     _conn_string: str
+    _opened: tuple[FileId, sa.Engine] | None = None
+
+    @property
+    def engine(self) -> sa.Engine:
+        """Made when it is first needed, so never before a fork, and anew for another file."""
+        file = _file_id(self._file)
+        if self._opened is None or self._opened[0] != file:
+            self.close()
+            timeout = {"timeout": SQLITE_BUSY_TIMEOUT_SECONDS}
+            engine = sa.create_engine(self._conn_string, connect_args=timeout, max_overflow=-1)
+            self._opened = file, engine
+        return self._opened[1]
 
     @cached_property
-    def engine(self) -> sa.Engine:
-        """Made when it is first needed, so never before a fork."""
-        timeout = {"timeout": SQLITE_BUSY_TIMEOUT_SECONDS}
-        return sa.create_engine(self._conn_string, connect_args=timeout, max_overflow=-1)
+    def _file(self) -> Path:
+        return _file_of(self._conn_string)
 
     @cached_property
     def _found(self) -> set[str]:
@@ -47,7 +59,8 @@ class KeptOpen:
 
     def close(self) -> None:
         """Close the connections; the next question opens others."""
-        self.engine.dispose()
+        if self._opened is not None:
+            self._opened[1].dispose()
 
 
 class Runs(KeptOpen, SqliteRunStorage):
@@ -147,9 +160,22 @@ class ConsolidatedSqliteStorage(DagsterSqliteStorage):
         DagsterStorage.__init__(self)  # type: ignore[no-untyped-call,arg-type]
 
 
+def _file_of(url: str) -> Path:
+    return Path(sa.make_url(url).database or "")
+
+
+def _file_id(file: Path) -> FileId:
+    """What stays as long as nobody puts another file there, as who restores one does."""
+    try:
+        found = file.stat()
+    except FileNotFoundError:
+        return None
+    return found.st_dev, found.st_ino
+
+
 def _is_made(url: str) -> bool:
     """Whether Dagster has noted in the file which schema it has: then its tables are all there."""
-    file = Path(sa.make_url(url).database or "")
+    file = _file_of(url)
     if not file.exists():
         return False
     with closing(sqlite3.connect(file, SQLITE_BUSY_TIMEOUT_SECONDS)) as connection:

@@ -46,6 +46,23 @@ SECRETS = "/run/secrets/"
 IMAGE = f"metrics-pipeline:{__version__}"
 OF_THE_CLUSTER = {"DAGSTER_CURRENT_IMAGE", "POD_NAMESPACE"}
 """Variables that compose.yaml has no use for."""
+OTHER_COMMANDS = {
+    "code-server": [
+        "dagster",
+        "api",
+        "grpc",
+        "--host",
+        "0.0.0.0",
+        "--port",
+        "4000",
+        "--module-name",
+        "metrics_pipeline.definitions",
+        "--location-name",
+        "metrics_pipeline",
+    ]
+}
+"""Of containers. Runs are pods of their own there, so nothing is kept to fork them from."""
+
 OUTAGE_SECONDS = 900
 """Of PostgreSQL: a failover, or a new version, is over by then."""
 ADDED_BY_THE_OPERATOR = {"namespace", "service", "pod", "container", "endpoint", "job", "instance"}
@@ -117,7 +134,7 @@ def test_there_is_what_compose_makes_of_the_image() -> None:
 def test_a_container_runs_what_it_runs_in_compose(name: str) -> None:
     container, service = CLUSTER.container(name), SERVICES[name]
     assert container["image"] == service["image"] == IMAGE
-    assert container["args"] == service["command"]
+    assert container["args"] == OTHER_COMMANDS.get(name, service["command"])
     assert "command" not in container
     variables, same_there = container.get("env", []), service.get("environment", {})
     given = {each["name"] for each in variables}

@@ -242,20 +242,21 @@ def test_a_locked_instance_does_not_keep_the_counts_from_moving(
     file: Path, runs: Runs, dagster_home: Path
 ) -> None:
     runs.finish()
+    runs.instance.dispose()  # a file that somebody has open cannot be locked against readers
     write(file, 1, device_count=15)
     with exporting(file) as refresher:
-        before = refreshed(refresher)
         with locked(dagster_home / "history" / "runs.db", "EXCLUSIVE"):
+            before = refreshed(refresher)
             write(file, 2, device_count=8)
             page = refreshed(refresher)
         moved = {COUNT: 8.0, WRITTEN: 2.0, LAST_SUCCESS: 2e-9, LAST_UPDATE: 2e-9}
-        assert page == {**before, **moved, FAILURES: 1.0}
+        assert before[FAILURES] == 1.0
+        assert page == {**before, **moved, FAILURES: 2.0}
         [problem] = refresher.problems
         assert problem.startswith("Dagster instance: OperationalError: ")
         assert "database is locked" in problem
-        runs.finish()
         page = refreshed(refresher)
-    assert (page[SUCCEEDED], page[LAST_REFRESH]) == (2.0, 1002.0)
+    assert (page[SUCCEEDED], page[LAST_REFRESH]) == (1.0, 1001.0)
 
 
 def test_counts_move_on_the_page_while_the_instance_has_not_answered_yet(

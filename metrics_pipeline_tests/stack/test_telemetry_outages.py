@@ -174,7 +174,7 @@ def story_in(folder: Path) -> Iterator[Story]:
 
 
 def parent_of(process: int) -> int:
-    """Of a run that is its code server."""
+    """Of a run that is what it was forked from, and of this its code server."""
     (row,) = re.findall(
         r"^PPid:\t(\d+)$", Path(f"/proc/{process}/status").read_text(), re.MULTILINE
     )
@@ -203,7 +203,8 @@ def test_a_run_that_died_with_its_code_server_is_ended_by_its_time_and_the_next_
 ) -> None:
     dead = story.wait_for_run_that_stores()
     process = story.process(dead)
-    for each in (parent_of(process), process):
+    forked_from = parent_of(process)
+    for each in (parent_of(forked_from), forked_from, process):
         os.kill(each, signal.SIGKILL)
     assert story.stack.process.wait(PATIENCE_SECONDS) == 1, story.stack.output
     story.start_stack()
