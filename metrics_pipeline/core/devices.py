@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
+from metrics_pipeline.core.redaction import KNOWN
+
 CPU_UTILIZATION = "cpu_utilization_percent"
 MEMORY_UTILIZATION = "memory_utilization_percent"
 TEMPERATURE = "temperature_celsius"
@@ -103,3 +105,8 @@ class DeviceReading:
     """From the question to the last answer; 0 where nobody measured it."""
     details: Details = field(default_factory=dict)
     """The tables of DETAILS that were asked for and are there; one that is not is in `misses`."""
+
+    def __post_init__(self) -> None:
+        """Stars for what the device, or a library, repeats of a secret."""
+        if self.detail:
+            object.__setattr__(self, "detail", KNOWN.hide(self.detail))

@@ -112,5 +112,5 @@ def test_whoever_dies_wherever_every_event_is_stored_exactly_once(
         assert is_drained(report)
         assert not_once(read(), sent) == {}
         assert letters_in(made) == sorted(poison)
-    # Some of it was stored by those who died, or nothing was shown.
-    assert survived > sent / 10
+    # Those who died stored some of it, or nothing was shown; how much is up to the machine.
+    assert survived > KILLS
