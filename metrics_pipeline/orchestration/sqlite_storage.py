@@ -51,6 +51,12 @@ class KeptOpen:
     def _found(self) -> set[str]:
         return set()
 
+    @contextmanager
+    def connect(self) -> Iterator[sa.Connection]:
+        """A transaction."""
+        with self.engine.begin() as connection:
+            yield connection
+
     def knows(self, what: str, is_there: Callable[[], bool]) -> bool:
         """Whether it is there; asked until it is."""
         if what not in self._found and is_there():
@@ -71,12 +77,6 @@ class Runs(KeptOpen, SqliteRunStorage):
         """With the tables made if they are not there."""
         url = create_db_conn_string(base_dir, "runs")
         return cls(url, inst_data) if _is_made(url) else super().from_local(base_dir, inst_data)
-
-    @contextmanager
-    def connect(self) -> Iterator[sa.Connection]:
-        """A transaction."""
-        with self.engine.begin() as connection:
-            yield connection
 
     def has_built_index(self, migration_name: str) -> bool:
         """Whether that migration of data was done."""
@@ -102,12 +102,6 @@ class Schedules(KeptOpen, SqliteScheduleStorage):
         """With the tables made if they are not there."""
         url = create_db_conn_string(base_dir, "schedules")
         return cls(url, inst_data) if _is_made(url) else super().from_local(base_dir, inst_data)
-
-    @contextmanager
-    def connect(self) -> Iterator[sa.Connection]:
-        """A transaction."""
-        with self.engine.begin() as connection:
-            yield connection
 
     def has_built_index(self, migration_name: str) -> bool:
         """Whether that migration of data was done."""
@@ -135,10 +129,7 @@ class ConsolidatedSqliteEventLogStorage(
     Called as Dagster's is, for the name is shown to people.
     """
 
-    @contextmanager
-    def _connect(self) -> Iterator[sa.Connection]:
-        with self.engine.begin() as connection:
-            yield connection
+    _connect = KeptOpen.connect
 
     def dispose(self) -> None:
         """Close it, and watch nothing any more."""
