@@ -57,7 +57,7 @@ from metrics_pipeline_tests.orchestration.telemetry_pipeline import DEVICE
 from metrics_pipeline_tests.patience import PATIENCE_SECONDS
 from metrics_pipeline_tests.postgresql import PostgresqlServer, running_postgresql
 from metrics_pipeline_tests.running_stack import processes_in
-from metrics_pipeline_tests.servers import require
+from metrics_pipeline_tests.servers import PLAIN_HTTP, require
 from metrics_pipeline_tests.storage.influxdb_1_engine_shim import (
     TOKEN,
     Influxdb1EngineShim,
@@ -158,6 +158,8 @@ class Topology:
             self.outage.close()
         elif name == PROMETHEUS:
             self.children[name] = self._start_prometheus()
+            url = f"{self.prometheus_url}/-/ready"
+            self.wait_until(lambda: PLAIN_HTTP.get(url).is_success, "Prometheus is ready")
         else:
             self.children[name] = self.containers[name].start()
 
