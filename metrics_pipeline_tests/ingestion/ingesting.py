@@ -42,7 +42,7 @@ from metrics_pipeline.storage.open import StoreSettings, open_checkpoints, open_
 from metrics_pipeline.storage.operational import OperationalDatabase
 
 ASSET = "telemetry/lorawan_uplinks"
-WAIT_SECONDS = 120.0
+WAIT_SECONDS = 60.0
 SHOWN = 10
 DEVICES = 16
 ALL_TIME_NS = (0, 2**62)

@@ -518,7 +518,7 @@ def test_a_run_that_takes_over_shows_what_the_one_before_had_stored_and_not_show
     assert device_rows(made) == []
     monkeypatch.setattr(seconds, 0.1)
     append(hub, [6])
-    made.run(has_stored(1), patience_seconds=40.0)
+    made.run(has_stored(1), patience_seconds=ingesting.WAIT_SECONDS)
     first.join(ingesting.WAIT_SECONDS)
     assert len(device_rows(made)) == 7
 
