@@ -49,6 +49,8 @@ def role(
     assert len(STATEMENTS) == 5
     for statement in STATEMENTS:
         execute(owner, re.sub(r"\bmetrics\b", name, statement).replace("…", password))
+    # A connection that was closed still counts until its process has ended.
+    execute(owner, f"ALTER ROLE {name} CONNECTION LIMIT -1")
     url = sa.engine.make_url(owner.url).set(username=name).render_as_string()
     (tmp_path / "role").mkdir()
     yield on_postgresql(postgresql, tmp_path / "role", url=url, given_password=password)

@@ -13,7 +13,7 @@ import sqlite3
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -204,8 +204,12 @@ def test_a_run_that_died_with_its_code_server_is_ended_by_its_time_and_the_next_
     dead = story.wait_for_run_that_stores()
     process = story.process(dead)
     forked_from = parent_of(process)
-    for each in (parent_of(forked_from), forked_from, process):
-        os.kill(each, signal.SIGKILL)
+    code_server = parent_of(forked_from)
+    for each in (process, forked_from):
+        os.kill(each, signal.SIGSTOP)  # so that neither says anything of what comes
+    for each in (code_server, forked_from, process):
+        with suppress(ProcessLookupError):
+            os.kill(each, signal.SIGKILL)
     assert story.stack.process.wait(PATIENCE_SECONDS) == 1, story.stack.output
     story.start_stack()
     assert story.runs()[dead] == "STARTED"  # for nobody is left who could tell
