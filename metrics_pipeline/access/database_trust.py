@@ -6,13 +6,14 @@ alone: PostgreSQL's manual, section "SSL Support".
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 
 import sqlalchemy as sa
 from pydantic import BaseModel
 
 from metrics_pipeline.access.database import DatabaseSettings
 from metrics_pipeline.access.hosts import is_loopback
+from metrics_pipeline.access.settings_parts import parts_of
 
 VERIFIED = "verify-full"
 PROBLEM = "nothing proves who the server is, and whoever is on the way may read the password"
@@ -26,22 +27,12 @@ def find_unverified(
     settings: BaseModel, dagster_url: str | None, environment: Mapping[str, str]
 ) -> list[str]:
     """What names each of them: a key of the settings, or `Dagster's`, and its `sslmode`."""
-    urls = {key: database.url for key, database in _databases_in(settings, "")}
+    parts = parts_of(settings)
+    urls = {key: part.url for key, part in parts if isinstance(part, DatabaseSettings)}
     if dagster_url is not None:
         urls["Dagster's"] = dagster_url
     modes = {name: _weaker_mode(url, environment) for name, url in urls.items()}
     return [f"{name} (sslmode={mode})" for name, mode in modes.items() if mode]
-
-
-def _databases_in(part: object, key: str) -> Iterator[tuple[str, DatabaseSettings]]:
-    if isinstance(part, DatabaseSettings):
-        yield key, part
-    elif isinstance(part, BaseModel):
-        for name in type(part).model_fields:
-            yield from _databases_in(getattr(part, name), f"{key}.{name}".removeprefix("."))
-    elif isinstance(part, Mapping):
-        for name, inner in part.items():
-            yield from _databases_in(inner, f"{key}.{name}")
 
 
 def _weaker_mode(url: str, environment: Mapping[str, str]) -> str | None:

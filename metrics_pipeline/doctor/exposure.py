@@ -13,6 +13,7 @@ from pydantic import BaseModel
 from metrics_pipeline.access.database_trust import FIX, PROBLEM, find_unverified
 from metrics_pipeline.access.environment import DAGSTER_POSTGRES_FILE_VARIABLE
 from metrics_pipeline.access.secrets import SecretReference
+from metrics_pipeline.access.settings_parts import parts_of
 from metrics_pipeline.core.errors import ConfigurationError
 from metrics_pipeline.core.findings import Finding, warning, well, wrong
 from metrics_pipeline.orchestration.instance_storage import postgres_url
@@ -29,7 +30,7 @@ def examine_exposure(
     settings: Settings, environment: Mapping[str, str] = os.environ
 ) -> list[Finding]:
     """Of the settings, and of the files they name."""
-    files = dict(secret_files(settings, ""))
+    files = dict(secret_files(settings))
     if named := environment.get(DAGSTER_POSTGRES_FILE_VARIABLE):
         files[DAGSTER_POSTGRES_FILE_VARIABLE] = Path(named)
     return [
@@ -40,25 +41,13 @@ def examine_exposure(
     ]
 
 
-def secret_files(part: object, key: str) -> Iterator[tuple[str, Path]]:
-    """Each file with a secret that `part` of the settings names, by its key."""
-    if isinstance(part, SecretReference):
-        if part.file is not None:
+def secret_files(settings: BaseModel) -> Iterator[tuple[str, Path]]:
+    """Each file with a secret that the settings name, by its key."""
+    for key, part in parts_of(settings):
+        if isinstance(part, SecretReference) and part.file is not None:
             yield key, part.file
-    elif isinstance(part, BaseModel):
-        for name in type(part).model_fields:
-            yield from _below(getattr(part, name), f"{key}.{name}".removeprefix("."))
-    elif isinstance(part, Mapping):
-        for name, inner in part.items():
-            yield from secret_files(inner, f"{key}.{name}")
-
-
-def _below(given: object, key: str) -> Iterator[tuple[str, Path]]:
-    if isinstance(given, Path):
-        if key.rpartition(".")[2] in SECRET_FILES:
-            yield key, given
-    else:
-        yield from secret_files(given, key)
+        elif isinstance(part, Path) and key.rpartition(".")[2] in SECRET_FILES:
+            yield key, part
 
 
 def _examine_files(files: Mapping[str, Path]) -> Iterator[Finding]:

@@ -30,7 +30,7 @@ from metrics_pipeline.stack.layout import LOOPBACK, find_free_port, is_listening
 from metrics_pipeline.storage.operational import OperationalDatabase
 from metrics_pipeline_tests.orchestration.dagster_instances import opened
 from metrics_pipeline_tests.servers import running, wait_until
-from metrics_pipeline_tests.soak.watching import command_of, descendants
+from metrics_pipeline_tests.soak.watching import command_of, descendants, parent_of
 from metrics_pipeline_tests.storage.operational_databases import sqlite_settings
 
 EVENT_LOOP = "anon_inode:[eventpoll]"
@@ -187,11 +187,6 @@ def end(served: Served, workspace: WorkspaceProcessContext, run_id: str) -> None
     served.instance.run_launcher.terminate(run_id)
     canceled = dg.DagsterRunStatus.CANCELED
     wait_until(lambda: status(served.instance, run_id) is canceled, "it is canceled")
-
-
-def parent_of(pid: int) -> int:
-    """What it was forked from."""
-    return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
 
 
 def can_fork(server: int) -> bool:

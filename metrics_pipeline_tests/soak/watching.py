@@ -90,14 +90,18 @@ def footprint(pid: int) -> Footprint:
     )
 
 
+def parent_of(pid: int) -> int:
+    """The process that started it. Raises OSError when it has ended."""
+    return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+
+
 def descendants(pid: int) -> Iterable[int]:
     """`pid`, and all below it."""
     children: dict[int, list[int]] = {}
     for entry in Path("/proc").iterdir():
         if entry.name.isdecimal():
             with suppress(OSError):
-                parent = int((entry / "stat").read_text().rpartition(")")[2].split()[1])
-                children.setdefault(parent, []).append(int(entry.name))
+                children.setdefault(parent_of(int(entry.name)), []).append(int(entry.name))
     waiting = [pid]
     while waiting:
         one = waiting.pop()

@@ -38,6 +38,7 @@ from metrics_pipeline_tests.running_stack import (
     RunningStack,
     running_stack,
 )
+from metrics_pipeline_tests.soak.watching import parent_of
 from metrics_pipeline_tests.storage.influxdb_1_engine_shim import (
     Influxdb1EngineShim,
     influxdb_1_engine,
@@ -171,14 +172,6 @@ def story_in(folder: Path) -> Iterator[Story]:
         story.start_stack()
         opened.enter_context(story.sending)
         yield story
-
-
-def parent_of(process: int) -> int:
-    """Of a run that is what it was forked from, and of this its code server."""
-    (row,) = re.findall(
-        r"^PPid:\t(\d+)$", Path(f"/proc/{process}/status").read_text(), re.MULTILINE
-    )
-    return int(row)
 
 
 @pytest.fixture(scope="module")
