@@ -3,6 +3,7 @@
 settings -> sources (resources) -> assets -> points -> IO manager -> writer -> stores.
 """
 
+import functools
 from collections.abc import Sequence
 
 import dagster as dg
@@ -84,7 +85,13 @@ def build_definitions(
     )
 
 
+@functools.cache
+def definitions() -> dg.Definitions:
+    """Those under the settings of this environment: of the process's start, and its runs'."""
+    return build_definitions(load_settings())
+
+
 @dg.definitions
 def defs() -> dg.Definitions:
-    """What `dagster` finds here: the definitions under the settings of this environment."""
-    return build_definitions(load_settings())
+    """What `dagster` finds here."""
+    return definitions()

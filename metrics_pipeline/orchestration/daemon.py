@@ -17,6 +17,7 @@ import click
 import dagster as dg
 from dagster._daemon.cli import run_command
 
+from metrics_pipeline.orchestration.prompt_queue import look_promptly
 from metrics_pipeline.orchestration.set_back_clock import LEAST_AHEAD_SECONDS, forget_the_future
 
 LOG = logging.getLogger(__name__)
@@ -28,6 +29,7 @@ def run_daemon(workspace: Path) -> None:
     """Until it is told to end; `workspace` is Dagster's workspace file."""
     # Dagster's own handler prints what it says; with that of the root it would be there twice.
     logging.getLogger("dagster").propagate = False
+    look_promptly()
     is_set_back = threading.Event()
     is_set_back.set()
     while is_set_back.is_set():

@@ -43,6 +43,11 @@ class ProbeSpec:
     details: tuple[str, ...] = ()
     """The tables of detail that it can read as well."""
 
+    @property
+    def module(self) -> str:
+        """The one to import."""
+        return f"{__package__}.{self.probe.partition(':')[0]}"
+
     def build(self, settings: Any, credentials: Mapping[str, Any]) -> DeviceProbe:
         """The probe with its settings, and its credentials by name if it has any; opens nothing."""
         make: Any = pkgutil.resolve_name(f"{__package__}.{self.probe}")

@@ -61,5 +61,5 @@ def test_dagsters_folder_has_the_configuration_that_ships(tmp_path: Path) -> Non
     for _ in range(2):  # it is made again at each start
         home = make_dagster_home(tmp_path / "state")
         assert home == tmp_path / "state" / "dagster"
-        assert "run_queue" in (home / "dagster.yaml").read_text()
+        assert "run_coordinator" in (home / "dagster.yaml").read_text()
         (home / "dagster.yaml").write_text("of an older version")

@@ -20,7 +20,7 @@ from dagster._core.workspace.context import WorkspaceProcessContext
 from dagster._core.workspace.load_target import GrpcServerTarget
 from dagster._daemon.monitoring.run_monitoring import execute_run_monitoring_iteration
 
-from metrics_pipeline.access.environment import SETTINGS_VARIABLE, make_dagster_home
+from metrics_pipeline.access.environment import make_dagster_home
 from metrics_pipeline.core.findings import Severity
 from metrics_pipeline.orchestration.code_server import examine_code_servers
 from metrics_pipeline.orchestration.in_flight import find_in_flight
@@ -164,8 +164,6 @@ class Served:
 def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     folder, port = tmp_path_factory.mktemp("served"), find_free_port()
     with pytest.MonkeyPatch.context() as patch:
-        # Settings are of each run: what they are forked from has not read any.
-        patch.setenv(SETTINGS_VARIABLE, str(folder / "nowhere.yaml"))
         # The path of a socket is not as long as this one.
         (far := folder / ("far" * 30)).mkdir()
         patch.setenv("TMPDIR", str(far))

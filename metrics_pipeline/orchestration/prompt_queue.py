@@ -1,0 +1,37 @@
+"""Dagster's queue of runs, which is looked at as soon as a run is put into it.
+
+Dagster's own looks every `dequeue_interval_seconds`, so a run waits for half of that on average.
+What is submitted in the daemon, by schedules and sensors, wakes this one; a run that is launched
+in the UI, which is another process, waits for the next look as ever.
+"""
+
+import threading
+from typing import Any
+
+from dagster._core.workspace.context import IWorkspaceProcessContext
+from dagster._daemon import controller
+from dagster._daemon.daemon import DaemonIterator
+from dagster._daemon.run_coordinator import QueuedRunCoordinatorDaemon
+
+from metrics_pipeline.orchestration.run_coordinator import SUBMITTED
+
+
+class PromptQueue(QueuedRunCoordinatorDaemon):
+    """The thread of the daemon that launches what waits."""
+
+    def core_loop(
+        self,
+        workspace_process_context: IWorkspaceProcessContext[Any],
+        shutdown_event: threading.Event,
+    ) -> DaemonIterator:
+        """A look whenever a run was submitted, and every `dequeue_interval_seconds`."""
+        while not shutdown_event.is_set():
+            SUBMITTED.clear()
+            yield from self.run_iteration(workspace_process_context)
+            SUBMITTED.wait(self.interval_seconds)
+            yield None
+
+
+def look_promptly() -> None:
+    """Have Dagster's daemon, in this process, use it."""
+    controller.QueuedRunCoordinatorDaemon = PromptQueue  # type: ignore[attr-defined]
