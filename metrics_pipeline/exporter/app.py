@@ -55,7 +55,7 @@ def build_app(
 
 
 def _serve(request: Request, refresher: Refresher) -> Response:
-    body = refresher.page.choose(request.headers.get("accept", ""))
+    body = refresher.body(request.headers.get("accept", ""))
     headers = {
         "Vary": "Accept, Accept-Encoding",
         "Cache-Control": "no-store",

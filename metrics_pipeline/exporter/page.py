@@ -1,11 +1,14 @@
-"""Samples rendered once a refresh into the bytes that every scrape gets."""
+"""Samples rendered once a refresh into the bytes that every scrape gets.
+
+OpenMetrics takes longer than the classic format, and is rendered once somebody asks for it.
+"""
 
 from __future__ import annotations
 
 import functools
 import re
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from prometheus_client import CollectorRegistry
 from prometheus_client.core import (
@@ -41,16 +44,26 @@ class Body:
         return unzip(self.gzipped)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Page:
     """Everything a scrape may ask for."""
 
     text: Body
-    openmetrics: Body
+    _families: Sequence[Samples] = field(repr=False, compare=False)
+    _blocks: Sequence[Block] = field(repr=False, compare=False)
 
-    def choose(self, accept: str) -> Body:
-        """OpenMetrics where the `Accept` header names it, else the classic text format."""
-        return self.openmetrics if names(accept, "application/openmetrics-text") else self.text
+    @functools.cached_property
+    def openmetrics(self) -> Body:
+        """Rendered at the first look at it."""
+        pieces = [Piece.of(_as_openmetrics(self._families))]
+        for block in self._blocks:
+            pieces += [_openmetrics_head(block.family), block.samples]
+        return Body(OPENMETRICS, gzip_join([*pieces, Piece.of(LAST_LINE)]))
+
+
+def asks_for_openmetrics(accept: str) -> bool:
+    """Whether the `Accept` header names it; else the classic text format is meant."""
+    return names(accept, "application/openmetrics-text")
 
 
 def names(header: str, wanted: str) -> bool:
@@ -63,14 +76,11 @@ def names(header: str, wanted: str) -> bool:
 
 
 def render(families: Sequence[Samples], blocks: Sequence[Block] = ()) -> Page:
-    """Render `families` and then `blocks`, which are rendered already, in both formats."""
-    text = [Piece.of(_as_text(families))]
-    openmetrics = [Piece.of(_as_openmetrics(families))]
+    """Render `families` and then `blocks`, which are rendered already."""
+    pieces = [Piece.of(_as_text(families))]
     for block in blocks:
-        text += [_text_head(block.family), block.samples]
-        openmetrics += [_openmetrics_head(block.family), block.samples]
-    openmetrics.append(Piece.of(LAST_LINE))
-    return Page(Body(TEXT, gzip_join(text)), Body(OPENMETRICS, gzip_join(openmetrics)))
+        pieces += [_text_head(block.family), block.samples]
+    return Page(Body(TEXT, gzip_join(pieces)), families, blocks)
 
 
 def _as_text(families: Iterable[Samples]) -> bytes:

@@ -7,6 +7,7 @@ and does not keep the other from being shown. So the page never empties; ages gr
 from __future__ import annotations
 
 import logging
+import math
 import threading
 import time
 from collections.abc import Callable, Collection, Mapping
@@ -27,7 +28,7 @@ from metrics_pipeline.core.validation import NS_PER_DAY
 from metrics_pipeline.exporter.device_lines import DeviceLines, Reachability
 from metrics_pipeline.exporter.host_resources import HostReader
 from metrics_pipeline.exporter.instance_reader import InstanceReader
-from metrics_pipeline.exporter.page import Page, render
+from metrics_pipeline.exporter.page import Body, Page, asks_for_openmetrics, render
 from metrics_pipeline.exporter.row_lines import RowLines
 from metrics_pipeline.exporter.samples import NOTHING, Asked, Seen, collect, only_asked, only_of
 from metrics_pipeline.storage import device_labels, sampling_lease, snapshots, tallies
@@ -36,6 +37,9 @@ from metrics_pipeline.storage.snapshots import Snapshot
 from metrics_pipeline.storage.spool_state import SpoolWatch
 
 LOG = logging.getLogger(__name__)
+
+ASKED_SECONDS = 300.0
+"""So long after a scrape in OpenMetrics pages are rendered in it before the next one asks."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +107,16 @@ class Refresher:
         self._samples = any(asset.startswith(f"{GROUP}/") for asset in every_seconds)
         self._seen = Seen({}, {}, None, None, 0, __version__, every_seconds=every_seconds)
         self.problems: tuple[str, ...] = ("the first look is not finished",)
+        self._has_new_values = True
+        self._openmetrics_asked_at = -math.inf
         self.page = self._render()
+
+    def body(self, accept: str) -> Body:
+        """What a scrape with this `Accept` header gets; while it is asked for, it is ready."""
+        if asks_for_openmetrics(accept):
+            self._openmetrics_asked_at = time.monotonic()
+            return self.page.openmetrics
+        return self.page.text
 
     @property
     def is_ready(self) -> bool:
@@ -124,7 +137,7 @@ class Refresher:
         problem_of_values = self._attempt("operational database", self._look_at_values)
         problem_of_spool = self._attempt("spool", self._look_at_spool)
         # Shown before the instance is asked, which may take long to say that it is locked.
-        problem_of_page = self._attempt("page", self._show)
+        problem_of_page = self._attempt("page", self._show) if self._has_new_values else None
         problem_of_instance = self._attempt("Dagster instance", self._look_at_instance)
         problem_of_host = self._attempt("this machine", self._look_at_host)
         found = (
@@ -170,6 +183,7 @@ class Refresher:
             rows = device_labels.find_changed(connection, listed, self._device_states)
             totals = only_of(tallies.totals(connection), self._sources)
             lease_end_ns = sampling_lease.find_end_ns(connection) if self._samples else None
+        self._has_new_values |= bool(changed or rows)
         fresh = {new.asset: only_asked(new, self._assets[new.asset]) for new in changed}
         polled = [new for new in rows if new.asset not in self._row_lines]
         fresh |= {new.asset: _without_points(new) for new in polled}
@@ -198,7 +212,10 @@ class Refresher:
             self._seen = replace(self._seen, host=self._host.read())
 
     def _show(self) -> None:
-        self.page = self._render()
+        page = self._render()
+        if time.monotonic() - self._openmetrics_asked_at < ASKED_SECONDS:
+            _ = page.openmetrics  # not by the scrape
+        self.page, self._has_new_values = page, False
 
     def _render(self) -> Page:
         of_rows = (block for lines in self._row_lines.values() for block in lines.blocks)

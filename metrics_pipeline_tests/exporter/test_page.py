@@ -15,7 +15,7 @@ from prometheus_client.parser import text_string_to_metric_families as parse_tex
 
 from metrics_pipeline.core.catalog import FLEET_METRICS, SELF_FAMILIES, Family, MetricType
 from metrics_pipeline.core.fetches import BUCKETS, Fetch, Labels, histograms, totals_of
-from metrics_pipeline.exporter.page import OPENMETRICS, TEXT, Page, render
+from metrics_pipeline.exporter.page import OPENMETRICS, TEXT, Page, asks_for_openmetrics, render
 from metrics_pipeline.exporter.samples import Samples
 
 GAUGE = Family("robots_seen", MetricType.GAUGE, "Robots\nthat \\ were seen.", ("place", "kind"))
@@ -128,24 +128,24 @@ PROMETHEUS_ACCEPT = (
 
 
 @pytest.mark.parametrize(
-    ("accept", "content_type"),
+    ("accept", "is_openmetrics"),
     [
-        ("", TEXT),
-        ("*/*", TEXT),
-        ("text/html,*/*;q=0.8", TEXT),
-        ("text/plain;version=0.0.4", TEXT),
-        ("application/openmetrics-text", OPENMETRICS),
-        ("Application/OpenMetrics-Text; version=1.0.0", OPENMETRICS),
-        ("text/plain, application/openmetrics-text;q=0.9", OPENMETRICS),
-        ("text/plain, application/openmetrics-text;q=0", TEXT),
-        ("text/plain, application/openmetrics-text; version=1.0.0; q=0.000", TEXT),
-        ("application/openmetrics-text-like", TEXT),
-        (PROMETHEUS_ACCEPT, OPENMETRICS),
-        (";;,,;q=0", TEXT),
+        ("", False),
+        ("*/*", False),
+        ("text/html,*/*;q=0.8", False),
+        ("text/plain;version=0.0.4", False),
+        ("application/openmetrics-text", True),
+        ("Application/OpenMetrics-Text; version=1.0.0", True),
+        ("text/plain, application/openmetrics-text;q=0.9", True),
+        ("text/plain, application/openmetrics-text;q=0", False),
+        ("text/plain, application/openmetrics-text; version=1.0.0; q=0.000", False),
+        ("application/openmetrics-text-like", False),
+        (PROMETHEUS_ACCEPT, True),
+        (";;,,;q=0", False),
     ],
 )
-def test_openmetrics_is_for_those_who_ask_for_it(accept: str, content_type: str) -> None:
-    assert render([]).choose(accept).content_type == content_type
+def test_openmetrics_is_for_those_who_ask_for_it(accept: str, is_openmetrics: bool) -> None:
+    assert asks_for_openmetrics(accept) is is_openmetrics
 
 
 def test_the_content_types_are_those_of_the_specifications() -> None:

@@ -380,6 +380,21 @@ def test_two_exporters_show_the_same(file: Path, runs: Runs) -> None:
             assert shown(one)[COUNT] == number
 
 
+def test_openmetrics_is_rendered_before_it_is_asked_for_only_where_it_is(file: Path) -> None:
+    def is_rendered() -> bool:
+        return "openmetrics" in vars(refresher.page)
+
+    with exporting(file) as refresher:
+        refresher.body("text/plain")
+        refresher.refresh()
+        assert not is_rendered()
+        first = refresher.body("application/openmetrics-text")
+        assert first.plain.endswith(b"# EOF\n")
+        for _ in range(3):
+            refresher.refresh()
+            assert is_rendered()
+
+
 def test_a_value_that_cannot_be_shown_leaves_the_page_as_it_was(file: Path) -> None:
     def store(name: str, speed: float) -> None:
         database = connect(file)
