@@ -40,6 +40,7 @@ class KeptOpen:
             self.close()
             timeout = {"timeout": SQLITE_BUSY_TIMEOUT_SECONDS}
             engine = sa.create_engine(self._conn_string, connect_args=timeout, max_overflow=-1)
+            sa.event.listen(engine, "connect", _free_without_writing)
             self._opened = file, engine
         return self._opened[1]
 
@@ -149,6 +150,11 @@ class ConsolidatedSqliteStorage(DagsterSqliteStorage):
         self._schedule_storage = Schedules.from_local(str(folder / "schedules"))
         self._inst_data = inst_data
         DagsterStorage.__init__(self)  # type: ignore[no-untyped-call,arg-type]
+
+
+def _free_without_writing(connection: sqlite3.Connection, _record: object) -> None:
+    """Debian's SQLite writes zeros over each page that it frees: half of what a purge wrote."""
+    connection.execute("PRAGMA secure_delete = FAST").close()
 
 
 def _file_of(url: str) -> Path:
