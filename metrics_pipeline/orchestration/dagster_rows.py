@@ -9,10 +9,10 @@ The tables are Dagster's own descriptions of them, and so are the connections, s
 PostgreSQL are the same here. Of what decides what the UI shows the newest row always stays.
 """
 
-import logging
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from logging import DEBUG, INFO
 from typing import Any
 
 import dagster as dg
@@ -50,14 +50,21 @@ DETAILS = (
 )
 """How a run came about, which nobody asks of one that has succeeded; lines of its log as well."""
 
-IN_EACH_RUN = dg.DagsterEventType.ENGINE_EVENT
+IN_EACH_RUN = dg.DagsterEventType.LOGS_CAPTURED
 """Of the details, so that a run that has none of these has none at all."""
+
+JUDGED = dg.DagsterEventType.ENGINE_EVENT
+"""Of the details, the one that may be an error, as may lines of the log: their text says so."""
 
 _EVENT = SqlEventLogStorageTable.c
 _OUTCOME = AssetCheckExecutionsTable.c
 _CHECK = (_OUTCOME.asset_key, _OUTCOME.check_name, _OUTCOME.partition)
 _IS_QUIET = sa.or_(
-    *(_EVENT.event.like(f'%"level": {level},%') for level in (logging.DEBUG, logging.INFO))
+    _EVENT.dagster_event_type.in_([kind.value for kind in DETAILS if kind is not JUDGED]),
+    sa.and_(
+        sa.or_(_EVENT.dagster_event_type.is_(None), _EVENT.dagster_event_type == JUDGED.value),
+        sa.or_(*(_EVENT.event.like(f'%"level": {level},%') for level in (DEBUG, INFO))),
+    ),
 )
 
 
@@ -124,7 +131,6 @@ def find_detailed_runs(storage: SqlEventLogStorage, before_seconds: float) -> li
             _EVENT.dagster_event_type == IN_EACH_RUN.value,
             _EVENT.run_id != RUNLESS,
             _EVENT.timestamp < _naive(before_seconds),
-            _IS_QUIET,
         )
         .group_by(_EVENT.run_id)
         .order_by(sa.func.min(_EVENT.id))
@@ -143,14 +149,7 @@ def delete_details(storage: SqlEventLogStorage, run_ids: Sequence[str]) -> int:
         _OUTCOME.run_id.in_(run_ids),
         _OUTCOME.execution_status == AssetCheckExecutionRecordStatus.SUCCEEDED.value,
     )
-    details = sa.delete(SqlEventLogStorageTable).where(
-        _EVENT.run_id.in_(run_ids),
-        sa.or_(
-            _EVENT.dagster_event_type.is_(None),
-            _EVENT.dagster_event_type.in_([kind.value for kind in DETAILS]),
-        ),
-        _IS_QUIET,
-    )
+    details = sa.delete(SqlEventLogStorageTable).where(_EVENT.run_id.in_(run_ids), _IS_QUIET)
     with storage.index_connection() as connection:
         rows = connection.execute(passed).all()
         newest = {_newest_outcome(connection, *check) for check in {row[2:] for row in rows}}

@@ -21,6 +21,7 @@ from dagster._core.storage.sqlite import SQLITE_BUSY_TIMEOUT_SECONDS, create_db_
 from dagster._core.storage.sqlite_storage import DagsterSqliteStorage
 from dagster._serdes import ConfigurableClassData
 
+from metrics_pipeline.orchestration.deflated_texts import deflate_in
 from metrics_pipeline.orchestration.lean_events import LeanEvents
 
 FileId = tuple[int, int] | None
@@ -40,9 +41,12 @@ class KeptOpen:
             self.close()
             timeout = {"timeout": SQLITE_BUSY_TIMEOUT_SECONDS}
             engine = sa.create_engine(self._conn_string, connect_args=timeout, max_overflow=-1)
-            sa.event.listen(engine, "connect", _free_without_writing)
+            self._prepare(engine)
             self._opened = file, engine
         return self._opened[1]
+
+    def _prepare(self, engine: sa.Engine) -> None:
+        sa.event.listen(engine, "connect", _free_without_writing)
 
     @cached_property
     def _file(self) -> Path:
@@ -131,6 +135,10 @@ class ConsolidatedSqliteEventLogStorage(
     """
 
     _connect = KeptOpen.connect
+
+    def _prepare(self, engine: sa.Engine) -> None:
+        super()._prepare(engine)
+        deflate_in(engine)
 
     def dispose(self) -> None:
         """Close it, and watch nothing any more."""
