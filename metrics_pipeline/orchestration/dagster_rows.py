@@ -9,7 +9,8 @@ The tables are Dagster's own descriptions of them, and so are the connections, s
 PostgreSQL are the same here. Of what decides what the UI shows the newest row always stays.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from logging import DEBUG, INFO
@@ -56,6 +57,8 @@ IN_EACH_RUN = dg.DagsterEventType.LOGS_CAPTURED
 JUDGED = dg.DagsterEventType.ENGINE_EVENT
 """Of the details, the one that may be an error, as may lines of the log: their text says so."""
 
+Connect = Callable[[], AbstractContextManager[sa.Connection]]
+
 _EVENT = SqlEventLogStorageTable.c
 _OUTCOME = AssetCheckExecutionsTable.c
 _CHECK = (_OUTCOME.asset_key, _OUTCOME.check_name, _OUTCOME.partition)
@@ -86,22 +89,27 @@ def event_log_of(instance: dg.DagsterInstance) -> SqlEventLogStorage | None:
     return storage if tried and isinstance(storage, SqlEventLogStorage) else None
 
 
-def delete_runs(events: SqlEventLogStorage, runs: SqlRunStorage, run_ids: Sequence[str]) -> None:
-    """Runs that have ended, with their events, in two transactions.
+def delete_runs(
+    events: SqlEventLogStorage, runs: SqlRunStorage, batches: Iterable[Sequence[str]]
+) -> Iterator[int]:
+    """Runs that have ended, with their events; of each batch gives how many.
 
     By itself Dagster takes six connections and nine statements for each run, and looks for slots of
     pools, which run monitoring frees when a run has ended.
     """
-    of_runs = _EVENT.run_id.in_(run_ids)
-    numbers = sa.select(_EVENT.id).where(of_runs)
-    with events.index_connection() as connection:
-        # Tags first: on PostgreSQL Dagster's connections commit each statement.
-        tags = sa.delete(AssetEventTagsTable).where(AssetEventTagsTable.c.event_id.in_(numbers))
-        connection.execute(tags)
-        connection.execute(sa.delete(SqlEventLogStorageTable).where(of_runs))
-    with runs.connect() as connection:
-        for table in (RunTagsTable, RunsTable):
-            connection.execute(sa.delete(table).where(table.c.run_id.in_(run_ids)))
+    with _kept(events.index_connection) as to_events, _kept(runs.connect) as to_runs:
+        for run_ids in batches:
+            of_runs = _EVENT.run_id.in_(run_ids)
+            with to_events() as connection:
+                # Tags first: on PostgreSQL Dagster's connections commit each statement.
+                tag = AssetEventTagsTable.c.event_id
+                tagged = sa.select(_EVENT.id).where(of_runs)
+                connection.execute(sa.delete(AssetEventTagsTable).where(tag.in_(tagged)))
+                connection.execute(sa.delete(SqlEventLogStorageTable).where(of_runs))
+            with to_runs() as connection:
+                for table in (RunTagsTable, RunsTable):
+                    connection.execute(sa.delete(table).where(table.c.run_id.in_(run_ids)))
+            yield len(run_ids)
 
 
 def delete_runless_events(storage: SqlEventLogStorage, before_seconds: float) -> Iterator[int]:
@@ -139,24 +147,31 @@ def find_detailed_runs(storage: SqlEventLogStorage, before_seconds: float) -> li
         return list(connection.execute(found).scalars())
 
 
-def delete_details(storage: SqlEventLogStorage, run_ids: Sequence[str]) -> int:
+def delete_details(storage: SqlEventLogStorage, batches: Iterable[Sequence[str]]) -> Iterator[int]:
     """Delete the details of runs, and checks that passed, but not the newest outcome of a check.
 
     Warnings and errors stay. What was planned or begun in a run is the last to go, so that one that
-    was interrupted is found again. Gives how many events went.
+    was interrupted is found again. Of each batch gives how many events went.
     """
+    with _kept(storage.index_connection) as connect:
+        for run_ids in batches:
+            with connect() as connection:
+                number = _delete_details(connection, run_ids)
+            yield number
+
+
+def _delete_details(connection: sa.Connection, run_ids: Sequence[str]) -> int:
     passed = sa.select(_OUTCOME.id, _OUTCOME.evaluation_event_storage_id, *_CHECK).where(
         _OUTCOME.run_id.in_(run_ids),
         _OUTCOME.execution_status == AssetCheckExecutionRecordStatus.SUCCEEDED.value,
     )
     details = sa.delete(SqlEventLogStorageTable).where(_EVENT.run_id.in_(run_ids), _IS_QUIET)
-    with storage.index_connection() as connection:
-        rows = connection.execute(passed).all()
-        newest = {_newest_outcome(connection, *check) for check in {row[2:] for row in rows}}
-        old = [row for row in rows if row.id not in newest]
-        _delete_events(connection, [row.evaluation_event_storage_id for row in old])
-        _delete_outcomes(connection, [row.id for row in old])
-        return len(old) + connection.execute(details).rowcount
+    rows = connection.execute(passed).all()
+    newest = {_newest_outcome(connection, *check) for check in {row[2:] for row in rows}}
+    old = [row for row in rows if row.id not in newest]
+    _delete_events(connection, [row.evaluation_event_storage_id for row in old])
+    _delete_outcomes(connection, [row.id for row in old])
+    return len(old) + connection.execute(details).rowcount
 
 
 def measure(storage: SqlEventLogStorage) -> Size:
@@ -182,21 +197,37 @@ def _delete_old(
     number = old.selected_columns["id"]
     after_id = 0
     newest: dict[tuple[Any, ...], int] = {}
-    while True:
-        with storage.index_connection() as connection:
-            query = old.where(number > after_id).order_by(number).limit(ROWS_AT_ONCE)
-            rows = connection.execute(query).all()
-            # What was newest a moment ago stays as well.
-            for kind in {tuple(row[1:]) for row in rows} - newest.keys():
-                newest[kind] = newest_of(connection, *kind)
-            ids = [row.id for row in rows if row.id != newest[tuple(row[1:])]]
-            if ids:
-                delete(connection, ids)
-        if rows:
-            yield len(ids)
-            after_id = rows[-1].id
-        if len(rows) < ROWS_AT_ONCE:
-            return
+    with _kept(storage.index_connection) as connect:
+        while True:
+            with connect() as connection:
+                query = old.where(number > after_id).order_by(number).limit(ROWS_AT_ONCE)
+                rows = connection.execute(query).all()
+                # What was newest a moment ago stays as well.
+                for kind in {tuple(row[1:]) for row in rows} - newest.keys():
+                    newest[kind] = newest_of(connection, *kind)
+                ids = [row.id for row in rows if row.id != newest[tuple(row[1:])]]
+                if ids:
+                    delete(connection, ids)
+            if rows:
+                yield len(ids)
+                after_id = rows[-1].id
+            if len(rows) < ROWS_AT_ONCE:
+                return
+
+
+@contextmanager
+def _kept(connect: Connect) -> Iterator[Connect]:
+    """What gives a connection for each batch; on PostgreSQL always the same one.
+
+    There each statement is committed, and to connect costs more than to delete. In SQLite each is a
+    transaction, over a file that stays open.
+    """
+    with connect() as connection:
+        is_postgresql = connection.dialect.name == "postgresql"
+        if is_postgresql:
+            yield lambda: nullcontext(connection)
+    if not is_postgresql:
+        yield connect
 
 
 def _newest_event(

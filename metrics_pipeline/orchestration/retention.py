@@ -149,13 +149,20 @@ def thin_runs(
 
     Gives how many events went, batch by batch. Each is made when the iterator is asked.
     """
+    return delete_details(event_log, _detailed_runs(instance, event_log, before_seconds, kept))
+
+
+def _detailed_runs(
+    instance: dg.DagsterInstance,
+    event_log: SqlEventLogStorage,
+    before_seconds: float,
+    kept: Collection[str],
+) -> Iterator[Sequence[str]]:
     old = find_detailed_runs(event_log, before_seconds)
     before = datetime.fromtimestamp(before_seconds, UTC)
     for run_ids in _in_batches([run_id for run_id in old if run_id not in kept], EVENTS_AT_ONCE):
         done = dg.RunsFilter(run_ids=run_ids, statuses=list(SUCCEEDED), updated_before=before)
-        succeeded = instance.get_run_ids(done)
-        for few in _in_batches(succeeded, RUNS_DELETED_AT_ONCE):
-            yield delete_details(event_log, few)
+        yield from _in_batches(instance.get_run_ids(done), RUNS_DELETED_AT_ONCE)
 
 
 def work_off(what: str, batches: Iterable[int], pace: Pace) -> Purged:
@@ -182,18 +189,27 @@ def purge_ticks(
 
 
 def _delete_runs(instance: dg.DagsterInstance, run_ids: Sequence[str]) -> Iterator[int]:
-    """What they printed first: nobody finds it any more when the run is gone."""
     event_log, runs = event_log_of(instance), instance.run_storage
-    for few in _in_batches(run_ids, RUNS_DELETED_AT_ONCE):
-        for run_id in few:
+    batches = _without_what_they_printed(instance, _in_batches(run_ids, RUNS_DELETED_AT_ONCE))
+    if event_log is not None and isinstance(runs, SqlRunStorage):
+        return delete_runs(event_log, runs, batches)
+    return (sum(_delete_run(instance, run_id) for run_id in few) for few in batches)
+
+
+def _without_what_they_printed(
+    instance: dg.DagsterInstance, batches: Iterable[Sequence[str]]
+) -> Iterator[Sequence[str]]:
+    """It goes before them: nobody finds it any more when the run is gone."""
+    for run_ids in batches:
+        for run_id in run_ids:
             instance.compute_log_manager.delete_logs(prefix=[run_id])
-        if event_log is not None and isinstance(runs, SqlRunStorage):
-            delete_runs(event_log, runs, few)
-        else:
-            for run_id in few:
-                instance.event_log_storage.delete_events(run_id)
-                runs.delete_run(run_id)
-        yield len(few)
+        yield run_ids
+
+
+def _delete_run(instance: dg.DagsterInstance, run_id: str) -> int:
+    instance.event_log_storage.delete_events(run_id)
+    instance.run_storage.delete_run(run_id)
+    return 1
 
 
 def _newest_of(
