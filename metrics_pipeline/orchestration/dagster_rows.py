@@ -94,8 +94,8 @@ def delete_runs(
 ) -> Iterator[int]:
     """Runs that have ended, with their events; of each batch gives how many.
 
-    By itself Dagster takes six connections and nine statements for each run, and looks for slots of
-    pools, which run monitoring frees when a run has ended.
+    By itself Dagster opens six connections for each run, and looks for slots of pools, which run
+    monitoring frees when a run has ended.
     """
     with _kept(events.index_connection) as to_events, _kept(runs.connect) as to_runs:
         for run_ids in batches:
