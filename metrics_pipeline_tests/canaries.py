@@ -31,6 +31,7 @@ PUNCTUATION = " '\"\\;,&@:/%{}€"
 WORD = re.compile(rb"[a-z0-9+/]{%d,}" % ENOUGH)
 """What a form may be a part of."""
 
+SQLITE_HEADER = b"SQLite format 3\0"
 ZLIB_HEADER = re.compile(rb"\A\x78[\x01\x9c\xda]")
 
 
@@ -81,18 +82,23 @@ class Search:
         return {f"{self.keys[piece]} in {place}" for piece in pieces if piece in self.keys}
 
     def find_in_files(self, folder: Path, without: Iterable[Path] = ()) -> set[str]:
-        """In each file below `folder`, but for those where they were planted."""
+        """In each file below `folder`, but for those where they were planted; in SQLite's twice."""
         planted = set(without)
-        files = [path for path in sorted(folder.rglob("*")) if path.is_file()]
-        return {
-            each
-            for path in files
-            if path not in planted
-            for each in self.find(str(path.relative_to(folder)), path.read_bytes())
-        }
+        found: set[str] = set()
+        for path in sorted(folder.rglob("*")):
+            if path.is_file() and path not in planted:
+                content = path.read_bytes()
+                place = str(path.relative_to(folder))
+                found |= self.find(place, content)
+                if content.startswith(SQLITE_HEADER):
+                    # What is deflated in a row is not to be found in its file.
+                    engine = sa.create_engine(f"sqlite:///{path}")
+                    found |= {f"{each} of {place}" for each in self.find_in_database(engine)}
+                    engine.dispose()
+        return found
 
     def find_in_database(self, engine: sa.Engine) -> set[str]:
-        """In every value of every table; Dagster compresses some."""
+        """In every value of every table; Dagster compresses some, and we do."""
         found: set[str] = set()
         tables = sa.inspect(engine).get_table_names()
         with engine.connect() as connection:

@@ -15,6 +15,7 @@ import re
 import shlex
 import subprocess
 import sys
+import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -299,6 +300,18 @@ def test_the_search_finds_a_canary_however_it_is_written(tmp_path: Path) -> None
     for each in written:
         assert search.find("it", b"before" + each + b"after") == {"password in it"}, each
     assert search.find("it", value[: ENOUGH - 1]) == set()
+
+
+def test_a_secret_that_is_deflated_in_a_file_of_sqlite_is_found(tmp_path: Path) -> None:
+    canary = make_canary("password")
+    engine = sa.create_engine(f"sqlite:///{tmp_path / 'events.db'}")
+    with engine.begin() as connection:
+        connection.exec_driver_sql("CREATE TABLE events (event TEXT)")
+        deflated = zlib.compress(f"told {canary.value} to nobody".encode())
+        connection.exec_driver_sql("INSERT INTO events VALUES (?)", (deflated,))
+    engine.dispose()
+    found = Search.of([canary]).find_in_files(tmp_path)
+    assert found == {"password in table events of events.db"}
 
 
 def test_check_and_doctor_show_no_secret_whoever_repeats_it(site: Site) -> None:

@@ -9,10 +9,11 @@ The tables are Dagster's own descriptions of them, and so are the connections, s
 PostgreSQL are the same here. Of what decides what the UI shows the newest row always stays.
 """
 
-import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from logging import DEBUG, INFO
 from typing import Any
 
 import dagster as dg
@@ -50,14 +51,23 @@ DETAILS = (
 )
 """How a run came about, which nobody asks of one that has succeeded; lines of its log as well."""
 
-IN_EACH_RUN = dg.DagsterEventType.ENGINE_EVENT
+IN_EACH_RUN = dg.DagsterEventType.LOGS_CAPTURED
 """Of the details, so that a run that has none of these has none at all."""
+
+JUDGED = dg.DagsterEventType.ENGINE_EVENT
+"""Of the details, the one that may be an error, as may lines of the log: their text says so."""
+
+Connect = Callable[[], AbstractContextManager[sa.Connection]]
 
 _EVENT = SqlEventLogStorageTable.c
 _OUTCOME = AssetCheckExecutionsTable.c
 _CHECK = (_OUTCOME.asset_key, _OUTCOME.check_name, _OUTCOME.partition)
 _IS_QUIET = sa.or_(
-    *(_EVENT.event.like(f'%"level": {level},%') for level in (logging.DEBUG, logging.INFO))
+    _EVENT.dagster_event_type.in_([kind.value for kind in DETAILS if kind is not JUDGED]),
+    sa.and_(
+        sa.or_(_EVENT.dagster_event_type.is_(None), _EVENT.dagster_event_type == JUDGED.value),
+        sa.or_(*(_EVENT.event.like(f'%"level": {level},%') for level in (DEBUG, INFO))),
+    ),
 )
 
 
@@ -79,18 +89,27 @@ def event_log_of(instance: dg.DagsterInstance) -> SqlEventLogStorage | None:
     return storage if tried and isinstance(storage, SqlEventLogStorage) else None
 
 
-def delete_runs(events: SqlEventLogStorage, runs: SqlRunStorage, run_ids: Sequence[str]) -> None:
-    """Runs that have ended, with their events, as Dagster deletes one, in two transactions.
+def delete_runs(
+    events: SqlEventLogStorage, runs: SqlRunStorage, batches: Iterable[Sequence[str]]
+) -> Iterator[int]:
+    """Runs that have ended, with their events; of each batch gives how many.
 
-    By itself it opens six connections for each run, and looks for slots of pools, which run
+    By itself Dagster opens six connections for each run, and looks for slots of pools, which run
     monitoring frees when a run has ended.
     """
-    with events.index_connection() as connection:
-        for run_id in run_ids:
-            events.delete_events_for_run(connection, run_id)
-    with runs.connect() as connection:
-        for table in (RunTagsTable, RunsTable):
-            connection.execute(sa.delete(table).where(table.c.run_id.in_(run_ids)))
+    with _kept(events.index_connection) as to_events, _kept(runs.connect) as to_runs:
+        for run_ids in batches:
+            of_runs = _EVENT.run_id.in_(run_ids)
+            with to_events() as connection:
+                # Tags first: on PostgreSQL Dagster's connections commit each statement.
+                tag = AssetEventTagsTable.c.event_id
+                tagged = sa.select(_EVENT.id).where(of_runs)
+                connection.execute(sa.delete(AssetEventTagsTable).where(tag.in_(tagged)))
+                connection.execute(sa.delete(SqlEventLogStorageTable).where(of_runs))
+            with to_runs() as connection:
+                for table in (RunTagsTable, RunsTable):
+                    connection.execute(sa.delete(table).where(table.c.run_id.in_(run_ids)))
+            yield len(run_ids)
 
 
 def delete_runless_events(storage: SqlEventLogStorage, before_seconds: float) -> Iterator[int]:
@@ -120,7 +139,6 @@ def find_detailed_runs(storage: SqlEventLogStorage, before_seconds: float) -> li
             _EVENT.dagster_event_type == IN_EACH_RUN.value,
             _EVENT.run_id != RUNLESS,
             _EVENT.timestamp < _naive(before_seconds),
-            _IS_QUIET,
         )
         .group_by(_EVENT.run_id)
         .order_by(sa.func.min(_EVENT.id))
@@ -129,31 +147,31 @@ def find_detailed_runs(storage: SqlEventLogStorage, before_seconds: float) -> li
         return list(connection.execute(found).scalars())
 
 
-def delete_details(storage: SqlEventLogStorage, run_ids: Sequence[str]) -> int:
+def delete_details(storage: SqlEventLogStorage, batches: Iterable[Sequence[str]]) -> Iterator[int]:
     """Delete the details of runs, and checks that passed, but not the newest outcome of a check.
 
     Warnings and errors stay. What was planned or begun in a run is the last to go, so that one that
-    was interrupted is found again. Gives how many events went.
+    was interrupted is found again. Of each batch gives how many events went.
     """
+    with _kept(storage.index_connection) as connect:
+        for run_ids in batches:
+            with connect() as connection:
+                number = _delete_details(connection, run_ids)
+            yield number
+
+
+def _delete_details(connection: sa.Connection, run_ids: Sequence[str]) -> int:
     passed = sa.select(_OUTCOME.id, _OUTCOME.evaluation_event_storage_id, *_CHECK).where(
         _OUTCOME.run_id.in_(run_ids),
         _OUTCOME.execution_status == AssetCheckExecutionRecordStatus.SUCCEEDED.value,
     )
-    details = sa.delete(SqlEventLogStorageTable).where(
-        _EVENT.run_id.in_(run_ids),
-        sa.or_(
-            _EVENT.dagster_event_type.is_(None),
-            _EVENT.dagster_event_type.in_([kind.value for kind in DETAILS]),
-        ),
-        _IS_QUIET,
-    )
-    with storage.index_connection() as connection:
-        rows = connection.execute(passed).all()
-        newest = {_newest_outcome(connection, *check) for check in {row[2:] for row in rows}}
-        old = [row for row in rows if row.id not in newest]
-        _delete_events(connection, [row.evaluation_event_storage_id for row in old])
-        _delete_outcomes(connection, [row.id for row in old])
-        return len(old) + connection.execute(details).rowcount
+    details = sa.delete(SqlEventLogStorageTable).where(_EVENT.run_id.in_(run_ids), _IS_QUIET)
+    rows = connection.execute(passed).all()
+    newest = {_newest_outcome(connection, *check) for check in {row[2:] for row in rows}}
+    old = [row for row in rows if row.id not in newest]
+    _delete_events(connection, [row.evaluation_event_storage_id for row in old])
+    _delete_outcomes(connection, [row.id for row in old])
+    return len(old) + connection.execute(details).rowcount
 
 
 def measure(storage: SqlEventLogStorage) -> Size:
@@ -178,19 +196,38 @@ def _delete_old(
     """Rows of `old`: an id, then what `newest_of` is given to find the row that stays."""
     number = old.selected_columns["id"]
     after_id = 0
-    while True:
-        with storage.index_connection() as connection:
-            query = old.where(number > after_id).order_by(number).limit(ROWS_AT_ONCE)
-            rows = connection.execute(query).all()
-            newest = {newest_of(connection, *kind) for kind in {row[1:] for row in rows}}
-            ids = [row.id for row in rows if row.id not in newest]
-            if ids:
-                delete(connection, ids)
-        if rows:
-            yield len(ids)
-            after_id = rows[-1].id
-        if len(rows) < ROWS_AT_ONCE:
-            return
+    newest: dict[tuple[Any, ...], int] = {}
+    with _kept(storage.index_connection) as connect:
+        while True:
+            with connect() as connection:
+                query = old.where(number > after_id).order_by(number).limit(ROWS_AT_ONCE)
+                rows = connection.execute(query).all()
+                # What was newest a moment ago stays as well.
+                for kind in {tuple(row[1:]) for row in rows} - newest.keys():
+                    newest[kind] = newest_of(connection, *kind)
+                ids = [row.id for row in rows if row.id != newest[tuple(row[1:])]]
+                if ids:
+                    delete(connection, ids)
+            if rows:
+                yield len(ids)
+                after_id = rows[-1].id
+            if len(rows) < ROWS_AT_ONCE:
+                return
+
+
+@contextmanager
+def _kept(connect: Connect) -> Iterator[Connect]:
+    """What gives a connection for each batch; on PostgreSQL always the same one.
+
+    There each statement is committed, and to connect costs more than to delete. In SQLite each is a
+    transaction, over a file that stays open.
+    """
+    with connect() as connection:
+        is_postgresql = connection.dialect.name == "postgresql"
+        if is_postgresql:
+            yield lambda: nullcontext(connection)
+    if not is_postgresql:
+        yield connect
 
 
 def _newest_event(

@@ -28,7 +28,6 @@ from metrics_pipeline.settings import RetentionSettings
 
 SECONDS_PER_DAY = 86_400
 
-RUNS_AT_ONCE = 20
 EVENTS_AT_ONCE = 200
 """So many are asked of Dagster at once."""
 
@@ -135,20 +134,9 @@ def purge_runs(
     Events first: a run whose deletion was interrupted is there to be deleted again.
     """
     before = datetime.fromtimestamp(before_seconds, UTC)
-    old = dg.RunsFilter(statuses=list(statuses), updated_before=before)
-    deleted, cursor = 0, None
-    while True:
-        records = instance.get_run_records(old, RUNS_AT_ONCE, ascending=True, cursor=cursor)
-        run_ids = [record.dagster_run.run_id for record in records]
-        going = [run_id for run_id in run_ids if run_id not in kept]
-        for few in _in_batches(going, RUNS_DELETED_AT_ONCE):
-            _delete_runs(instance, few)
-            deleted += len(few)
-            if not pace.goes_on():
-                return Purged(what, deleted, is_done=False)
-        if len(records) < RUNS_AT_ONCE:
-            return Purged(what, deleted, is_done=True)
-        cursor = next((run_id for run_id in reversed(run_ids) if run_id in kept), cursor)
+    old = instance.get_run_ids(dg.RunsFilter(statuses=list(statuses), updated_before=before))
+    going = [run_id for run_id in reversed(old) if run_id not in kept]
+    return work_off(what, _delete_runs(instance, going), pace)
 
 
 def thin_runs(
@@ -161,14 +149,20 @@ def thin_runs(
 
     Gives how many events went, batch by batch. Each is made when the iterator is asked.
     """
+    return delete_details(event_log, _detailed_runs(instance, event_log, before_seconds, kept))
+
+
+def _detailed_runs(
+    instance: dg.DagsterInstance,
+    event_log: SqlEventLogStorage,
+    before_seconds: float,
+    kept: Collection[str],
+) -> Iterator[Sequence[str]]:
     old = find_detailed_runs(event_log, before_seconds)
     before = datetime.fromtimestamp(before_seconds, UTC)
     for run_ids in _in_batches([run_id for run_id in old if run_id not in kept], EVENTS_AT_ONCE):
         done = dg.RunsFilter(run_ids=run_ids, statuses=list(SUCCEEDED), updated_before=before)
-        records = instance.get_run_records(done)
-        succeeded = [record.dagster_run.run_id for record in records]
-        for few in _in_batches(succeeded, RUNS_DELETED_AT_ONCE):
-            yield delete_details(event_log, few)
+        yield from _in_batches(instance.get_run_ids(done), RUNS_DELETED_AT_ONCE)
 
 
 def work_off(what: str, batches: Iterable[int], pace: Pace) -> Purged:
@@ -194,17 +188,28 @@ def purge_ticks(
         instance.purge_ticks(*of, before_seconds, OTHER_TICKS)
 
 
-def _delete_runs(instance: dg.DagsterInstance, run_ids: Sequence[str]) -> None:
-    """What they printed first: nobody finds it any more when the run is gone."""
-    for run_id in run_ids:
-        instance.compute_log_manager.delete_logs(prefix=[run_id])
+def _delete_runs(instance: dg.DagsterInstance, run_ids: Sequence[str]) -> Iterator[int]:
     event_log, runs = event_log_of(instance), instance.run_storage
+    batches = _without_what_they_printed(instance, _in_batches(run_ids, RUNS_DELETED_AT_ONCE))
     if event_log is not None and isinstance(runs, SqlRunStorage):
-        delete_runs(event_log, runs, run_ids)
-        return
-    for run_id in run_ids:
-        instance.event_log_storage.delete_events(run_id)
-        runs.delete_run(run_id)
+        return delete_runs(event_log, runs, batches)
+    return (sum(_delete_run(instance, run_id) for run_id in few) for few in batches)
+
+
+def _without_what_they_printed(
+    instance: dg.DagsterInstance, batches: Iterable[Sequence[str]]
+) -> Iterator[Sequence[str]]:
+    """It goes before them: nobody finds it any more when the run is gone."""
+    for run_ids in batches:
+        for run_id in run_ids:
+            instance.compute_log_manager.delete_logs(prefix=[run_id])
+        yield run_ids
+
+
+def _delete_run(instance: dg.DagsterInstance, run_id: str) -> int:
+    instance.event_log_storage.delete_events(run_id)
+    instance.run_storage.delete_run(run_id)
+    return 1
 
 
 def _newest_of(
