@@ -159,8 +159,7 @@ class Mib:
 
     def __init__(self, objects: Objects) -> None:
         self._objects = objects
-        self._names = sorted(objects, key=_key)
-        self._keys = [_key(name) for name in self._names]
+        self._names, self._keys = _in_order(tuple(objects))
 
     def get(self, oid: str) -> Variable:
         """The value of `oid`, or which kind of absence it is (RFC 3416 section 4.2.1)."""
@@ -295,6 +294,13 @@ def _reply(
 def _encode_variable(variable: Variable) -> bytes:
     name, value = variable
     return encode(SEQUENCE, encode_oid(name) + value)
+
+
+@lru_cache(1024)
+def _in_order(names: tuple[str, ...]) -> tuple[Sequence[str], Sequence[Key]]:
+    """An agent has the same names from one moment to the next."""
+    ordered = sorted(names, key=_key)
+    return ordered, [_key(name) for name in ordered]
 
 
 @lru_cache(65_536)

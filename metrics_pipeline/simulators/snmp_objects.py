@@ -8,6 +8,7 @@ net-snmp, CISCO-PROCESS-MIB, CISCO-MEMORY-POOL-MIB, CISCO-ENVMON-MIB.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -120,6 +121,16 @@ def _interfaces(count: int, figures: HostFigures) -> Rows:
 
 def _interface(index: int, kind: int, status: int, received: int, sent: int) -> Rows:
     """A row of ifTable and of ifXTable."""
+    yield from _what_stays(index, kind, status).items()
+    yield f"{IF_ENTRY}.10.{index}", _unsigned(COUNTER_32, received % COUNTER_32_WRAP)
+    yield f"{IF_ENTRY}.16.{index}", _unsigned(COUNTER_32, sent % COUNTER_32_WRAP)
+    yield f"{IF_X_ENTRY}.6.{index}", _unsigned(COUNTER_64, received % COUNTER_64_WRAP)
+    yield f"{IF_X_ENTRY}.10.{index}", _unsigned(COUNTER_64, sent % COUNTER_64_WRAP)
+
+
+@functools.cache
+def _what_stays(index: int, kind: int, status: int) -> Objects:
+    """What does not change of that row, which is most of what an agent shows."""
     name = "lo" if kind == LOOPBACK_TYPE else f"port{index - 1}"
     address = b"" if kind == LOOPBACK_TYPE else bytes((2, 0, 0, 0, 0, index))
     cells = {
@@ -131,15 +142,10 @@ def _interface(index: int, kind: int, status: int, received: int, sent: int) -> 
         f"{IF_ENTRY}.6": encode(OCTETS, address),
         f"{IF_ENTRY}.7": encode_integer(UP),
         f"{IF_ENTRY}.8": encode_integer(status),
-        f"{IF_ENTRY}.10": _unsigned(COUNTER_32, received % COUNTER_32_WRAP),
-        f"{IF_ENTRY}.16": _unsigned(COUNTER_32, sent % COUNTER_32_WRAP),
         f"{IF_X_ENTRY}.1": _text(name),
-        f"{IF_X_ENTRY}.6": _unsigned(COUNTER_64, received % COUNTER_64_WRAP),
-        f"{IF_X_ENTRY}.10": _unsigned(COUNTER_64, sent % COUNTER_64_WRAP),
         f"{IF_X_ENTRY}.15": _unsigned(GAUGE_32, BITS_PER_SECOND // 1_000_000),
     }
-    for column, value in cells.items():
-        yield f"{column}.{index}", value
+    return {f"{column}.{index}": value for column, value in cells.items()}
 
 
 def _shares(total: int, count: int) -> list[int]:
