@@ -488,11 +488,12 @@ def _check_certificates(settings: Settings) -> Iterator[Attempt]:
 def _check_exposure(settings: Settings) -> Attempt:
     exporter = settings.exporter
     address = f"{exporter.host}:{exporter.port}"
-    if exporter.is_public and (exporter.tls is None or exporter.basic_auth is None):
+    if exporter.is_public and (exporter.tls is None or not exporter.asks_who):
         return Attempt(
             "exporter",
             True,
             f"{address} can be read by everybody who reaches this machine; "
-            "set exporter.tls and exporter.basic_auth, or keep it behind a firewall",
+            "set exporter.tls and exporter.basic_auth or exporter.bearer_token, or keep it behind "
+            "a firewall",
         )
     return Attempt("exporter", True, f"will listen on {address}")

@@ -188,6 +188,11 @@ class ExporterSettings(BaseModel, frozen=True, extra="forbid"):
     basic_auth: BasicAuthSettings | None = Field(
         default=None, description="Ask for a user and a password on /metrics and the status page."
     )
+    bearer_token: SecretReference | None = Field(
+        default=None,
+        description="Where a token is that opens both, `Authorization: Bearer …`, beside user and "
+        "password or in their place; at least 16 characters, read at the start.",
+    )
     dagster_url: str | None = Field(
         default=None,
         pattern=r"^https?://[^\s/@]+(/[^\s?#]*)?$",
@@ -207,6 +212,11 @@ class ExporterSettings(BaseModel, frozen=True, extra="forbid"):
     def device_families(self) -> tuple[str, ...]:
         """Names of the families that are shown device by device."""
         return self.device_metrics if self.per_device else ()
+
+    @property
+    def asks_who(self) -> bool:
+        """Whether only those may read who show a password or a token."""
+        return self.basic_auth is not None or self.bearer_token is not None
 
     @property
     def is_public(self) -> bool:

@@ -332,7 +332,7 @@ def test_a_page_that_everybody_can_read_is_pointed_out_and_no_failure(
     assert found["exporter"] == [
         (
             "ok 0.0.0.0:9464 can be read by everybody who reaches this machine; set exporter.tls "
-            "and exporter.basic_auth, or keep it behind a firewall"
+            "and exporter.basic_auth or exporter.bearer_token, or keep it behind a firewall"
         )
     ]
 

@@ -85,8 +85,8 @@ def _examine_exporter(settings: Settings) -> Iterator[Finding]:
     exporter = settings.exporter
     lacks = [
         name
-        for name, given in (("TLS", exporter.tls), ("a password", exporter.basic_auth))
-        if given is None
+        for name, given in (("TLS", exporter.tls), ("a password or token", exporter.asks_who))
+        if not given
     ]
     address = f"{exporter.host}:{exporter.port}"
     if exporter.is_public and lacks:
@@ -94,13 +94,13 @@ def _examine_exporter(settings: Settings) -> Iterator[Finding]:
             "exporter's address",
             address,
             f"other machines reach it, without {' and '.join(lacks)}",
-            "Set exporter.tls and exporter.basic_auth, or keep it behind a firewall.",
+            "Set exporter.tls and exporter.basic_auth or exporter.bearer_token, or keep it behind "
+            "a firewall.",
             "SECURITY.md",
         )
     else:
-        said = (
-            "other machines reach it, with TLS and a password" if exporter.is_public else "loopback"
-        )
+        told = "other machines reach it, with TLS and a password or token"
+        said = told if exporter.is_public else "loopback"
         yield well("exporter's address", address, said)
 
 

@@ -197,17 +197,18 @@ def test_listening_beyond_loopback_without_tls_and_password_is_a_warning(secret:
     findings = examine_exposure(settings, {})
     bad = {each.name: each.found for each in findings if each.is_bad}
     assert bad == {
-        "exporter's address": "other machines reach it, without TLS and a password",
+        "exporter's address": "other machines reach it, without TLS and a password or token",
         "gateway's address": "other machines reach it, and whoever is on the way reads robots' "
         "tokens",
     }
     tls = {"certificate_file": str(secret), "key_file": str(secret)}
     login = {"username": "prometheus", "password": {"file": str(secret)}}
-    closed = settings_of(
-        exporter={**open_to_all, "tls": tls, "basic_auth": login},
-        gateway={**open_to_all, "tls": tls, "tokens": tokens(secret)},
-    )
-    assert not any(each.is_bad for each in examine_exposure(closed, {}))
+    for way in ({"basic_auth": login}, {"bearer_token": {"file": str(secret)}}):
+        closed = settings_of(
+            exporter={**open_to_all, "tls": tls, **way},
+            gateway={**open_to_all, "tls": tls, "tokens": tokens(secret)},
+        )
+        assert not any(each.is_bad for each in examine_exposure(closed, {}))
 
 
 # --- exporter, gateway, InfluxDB's clock ----------------------------------------------------------
