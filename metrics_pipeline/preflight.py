@@ -26,6 +26,7 @@ from pydantic import BaseModel
 from metrics_pipeline.access.database import DatabaseSettings
 from metrics_pipeline.access.database_trust import FIX, PROBLEM, find_unverified
 from metrics_pipeline.access.environment import settings_file
+from metrics_pipeline.access.http_server import find_clear_text
 from metrics_pipeline.access.one_line import first_line
 from metrics_pipeline.access.redis_address import read_redis_url
 from metrics_pipeline.access.secrets import SecretReference
@@ -385,12 +386,10 @@ def _check_gateway(settings: Settings) -> Iterator[Attempt]:
     if gateway is None:
         return
     yield _attempt("gateway tokens", partial(_check_tokens, gateway))
-    address = f"{gateway.host}:{gateway.port}"
-    if gateway.is_public and gateway.tls is None:
-        says = f"{address} takes tokens that everybody on the way can read; set gateway.tls, or "
-        yield Attempt("gateway", True, f"{says}have a proxy in front of it that ends TLS")
+    if clear := find_clear_text("gateway", gateway):
+        yield Attempt("gateway", False, str(clear))
     else:
-        yield Attempt("gateway", True, f"will listen on {address}")
+        yield Attempt("gateway", True, f"will listen on {gateway.host}:{gateway.port}")
 
 
 def _check_tokens(gateway: GatewaySettings) -> str:
@@ -488,7 +487,9 @@ def _check_certificates(settings: Settings) -> Iterator[Attempt]:
 def _check_exposure(settings: Settings) -> Attempt:
     exporter = settings.exporter
     address = f"{exporter.host}:{exporter.port}"
-    if exporter.is_public and (exporter.tls is None or not exporter.asks_who):
+    if clear := find_clear_text("exporter", exporter):
+        return Attempt("exporter", False, str(clear))
+    if exporter.is_public and not (exporter.is_covered and exporter.asks_who):
         return Attempt(
             "exporter",
             True,

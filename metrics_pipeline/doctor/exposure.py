@@ -12,12 +12,13 @@ from pydantic import BaseModel
 
 from metrics_pipeline.access.database_trust import FIX, PROBLEM, find_unverified
 from metrics_pipeline.access.environment import DAGSTER_POSTGRES_FILE_VARIABLE
+from metrics_pipeline.access.http_server import find_clear_text
 from metrics_pipeline.access.secrets import SecretReference
 from metrics_pipeline.access.settings_parts import parts_of
 from metrics_pipeline.core.errors import ConfigurationError
 from metrics_pipeline.core.findings import Finding, warning, well, wrong
 from metrics_pipeline.orchestration.instance_storage import postgres_url
-from metrics_pipeline.settings import Settings
+from metrics_pipeline.settings import ExporterSettings, GatewaySettings, Settings
 
 SECRET_FILES = frozenset({"key_file", "robot_tokens_file", "connection_string_file"})
 """Keys of the settings whose files hold secrets themselves."""
@@ -83,40 +84,30 @@ def _examine_certificates(settings: Settings, environment: Mapping[str, str]) ->
 
 def _examine_exporter(settings: Settings) -> Iterator[Finding]:
     exporter = settings.exporter
-    lacks = [
-        name
-        for name, given in (("TLS", exporter.tls), ("a password or token", exporter.asks_who))
-        if not given
-    ]
-    address = f"{exporter.host}:{exporter.port}"
-    if exporter.is_public and lacks:
+    if exporter.is_public and not exporter.asks_who:
+        lacks = "a password or token" if exporter.is_covered else "TLS and a password or token"
         yield warning(
             "exporter's address",
-            address,
-            f"other machines reach it, without {' and '.join(lacks)}",
+            f"{exporter.host}:{exporter.port}",
+            f"other machines reach it, without {lacks}",
             "Set exporter.tls and exporter.basic_auth or exporter.bearer_token, or keep it behind "
             "a firewall.",
             "SECURITY.md",
         )
     else:
-        told = "other machines reach it, with TLS and a password or token"
-        said = told if exporter.is_public else "loopback"
-        yield well("exporter's address", address, said)
+        yield _examine_address("exporter", exporter)
 
 
 def _examine_gateway(settings: Settings) -> Iterator[Finding]:
-    gateway = settings.gateway
-    if gateway is None:
-        return
-    address = f"{gateway.host}:{gateway.port}"
-    if gateway.is_public and gateway.tls is None:
-        yield warning(
-            "gateway's address",
-            address,
-            "other machines reach it, and whoever is on the way reads robots' tokens",
-            "Set gateway.tls, or have a proxy in front of it that ends TLS.",
-            "SECURITY.md",
-        )
-    else:
-        said = "other machines reach it, with TLS" if gateway.is_public else "loopback"
-        yield well("gateway's address", address, said)
+    if settings.gateway is not None:
+        yield _examine_address("gateway", settings.gateway)
+
+
+def _examine_address(section: str, server: ExporterSettings | GatewaySettings) -> Finding:
+    name, address = f"{section}'s address", f"{server.host}:{server.port}"
+    if clear := find_clear_text(section, server):
+        return wrong(name, address, clear.problem, clear.fix, "SECURITY.md")
+    if not server.is_public:
+        return well(name, address, "loopback")
+    how = "with TLS" if server.tls else "with TLS that ends in front of it, as the settings say"
+    return well(name, address, f"other machines reach it, {how}, and show a password or token")
