@@ -15,7 +15,7 @@ import textwrap
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import closing, suppress
+from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -46,7 +46,6 @@ from metrics_pipeline.events.open import open_transport
 from metrics_pipeline.events.settings import TransportSettings
 from metrics_pipeline.exporter.instance_reader import InstanceReader
 from metrics_pipeline.gateway.tokens import Tokens
-from metrics_pipeline.orchestration.instance_storage import postgres_url
 from metrics_pipeline.orchestration.poll_list import PollList, list_devices
 from metrics_pipeline.settings import GatewaySettings, Settings, WorkersSettings
 from metrics_pipeline.settings_file import INFLUXDB_TOKEN, INFLUXDB_URL
@@ -476,10 +475,7 @@ def _check_instance(settings: Settings) -> str:
 
 def _check_certificates(settings: Settings) -> Iterator[Attempt]:
     """Nothing where each server of PostgreSQL has to prove who it is, or is on this machine."""
-    url = None
-    with suppress(ConfigurationError):  # the Dagster instance is tried, and says so
-        url = postgres_url(os.environ)
-    if unverified := find_unverified(settings, url, os.environ):
+    if unverified := find_unverified(settings, os.environ):
         says = f"{', '.join(unverified)}: {PROBLEM}. {FIX}"
         yield Attempt("TLS to PostgreSQL", True, says)
 

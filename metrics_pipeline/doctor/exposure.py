@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Iterator, Mapping
-from contextlib import suppress
 from pathlib import Path
 
 from pydantic import BaseModel
@@ -15,9 +14,7 @@ from metrics_pipeline.access.environment import DAGSTER_POSTGRES_FILE_VARIABLE
 from metrics_pipeline.access.http_server import find_clear_text
 from metrics_pipeline.access.secrets import SecretReference
 from metrics_pipeline.access.settings_parts import parts_of
-from metrics_pipeline.core.errors import ConfigurationError
 from metrics_pipeline.core.findings import Finding, warning, well, wrong
-from metrics_pipeline.orchestration.instance_storage import postgres_url
 from metrics_pipeline.settings import ExporterSettings, GatewaySettings, Settings
 
 SECRET_FILES = frozenset({"key_file", "robot_tokens_file", "connection_string_file"})
@@ -75,10 +72,7 @@ def _examine_files(files: Mapping[str, Path]) -> Iterator[Finding]:
 
 
 def _examine_certificates(settings: Settings, environment: Mapping[str, str]) -> Iterator[Finding]:
-    url = None
-    with suppress(ConfigurationError):  # the instance is looked at, too
-        url = postgres_url(environment)
-    if unverified := find_unverified(settings, url, environment):
+    if unverified := find_unverified(settings, environment):
         yield warning("TLS to PostgreSQL", ", ".join(unverified), PROBLEM, FIX, "SECURITY.md")
 
 
