@@ -6,6 +6,7 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 
 import dagster as dg
 
+from metrics_pipeline.access.interruption import run_until_signal
 from metrics_pipeline.core.device_assets import part_of
 from metrics_pipeline.core.devices import DeviceReading
 from metrics_pipeline.core.fetches import Fetch
@@ -65,9 +66,9 @@ class DeviceRun:
         Devices that are listed and not asked are shown as they were.
         """
         budget, say = self.settings.sweeps.device_budget_seconds, self._say
-        swept = asyncio.run(
-            sweep_and_store(questions, budget, points_of, self.writer, say=say, summary=summary)
-        )
+        work = sweep_and_store(questions, budget, points_of, self.writer, say=say, summary=summary)
+        with asyncio.Runner() as runner:
+            swept = run_until_signal(runner, work)
         asked = sum(len(question.devices) for question in questions)
         fetch = Fetch(self._asset, swept.seconds, swept.answered, asked - swept.answered)
         count_fetches(self.context, [fetch])
