@@ -8,12 +8,13 @@ import dagster as dg
 
 from metrics_pipeline.access.interruption import run_until_signal
 from metrics_pipeline.core.device_assets import part_of
-from metrics_pipeline.core.devices import DeviceReading
+from metrics_pipeline.core.devices import Device, DeviceReading
+from metrics_pipeline.core.errors import SourceError
 from metrics_pipeline.core.fetches import Fetch
 from metrics_pipeline.core.points import Point
 from metrics_pipeline.orchestration.device_sweep import Summary, Swept, sweep_and_store
 from metrics_pipeline.orchestration.fetch_counting import count_fetches
-from metrics_pipeline.orchestration.poll_list import PollList, list_devices, wanted_ids
+from metrics_pipeline.orchestration.poll_list import FIRST, PollList, list_devices, wanted_ids
 from metrics_pipeline.orchestration.resources import WRITER
 from metrics_pipeline.polling import Question
 from metrics_pipeline.settings import Settings
@@ -48,6 +49,22 @@ class DeviceRun:
             fetch = Fetch(INVENTORY, took, int(is_read), int(not is_read), INVENTORY)
             count_fetches(self.context, [fetch])
         return list_devices(listed, protocols, self.shard, shards)
+
+    def find_compared(self, listed: PollList, protocols: Collection[str]) -> Sequence[Device]:
+        """Among whom to look for devices that are there twice.
+
+        The first shard looks among those of all, as two that are one may well be in two shards,
+        and the others look for none.
+        """
+        if not self.shard:
+            return listed.devices
+        if self.shard != FIRST:
+            return ()
+        try:
+            return self._inventory.read_rows_at_one_place().devices(protocols)
+        except SourceError as error:
+            self.context.log.warning("Nobody was looked for who is there twice: %s", error)
+            return ()
 
     def shown_points(self) -> Iterator[Point]:
         """What the exporter shows of this asset, or of its shard."""
