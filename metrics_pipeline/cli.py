@@ -59,6 +59,11 @@ def _set_up_logging() -> None:
         handler.addFilter(lambda record: record.name != "root")
 
 
+def _leave_its_news_to_dagster() -> None:
+    """A handler of its own prints them; with that of the root they would be there twice."""
+    logging.getLogger("dagster").propagate = False
+
+
 def build_parser() -> argparse.ArgumentParser:
     """All subcommands and their options."""
     parser = argparse.ArgumentParser(
@@ -344,6 +349,7 @@ def _daemon(options: argparse.Namespace) -> int:
     from metrics_pipeline.orchestration.daemon import run_daemon
 
     _choose_dagster_home()
+    _leave_its_news_to_dagster()
     run_daemon(options.workspace or Path(os.environ["DAGSTER_HOME"]) / "workspace.yaml")
     return 0
 
@@ -363,7 +369,7 @@ def _load_definitions() -> tuple[Settings | ConfigurationError, Evaluated | None
 
 def _code_server(options: argparse.Namespace) -> int:
     _choose_dagster_home()
-    logging.getLogger("dagster").propagate = False  # it is told by a handler of Dagster's
+    _leave_its_news_to_dagster()
     from metrics_pipeline.warm_runs import serve
 
     code = ["--module-name", "metrics_pipeline.definitions", "--location-name", "metrics_pipeline"]

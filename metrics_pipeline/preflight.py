@@ -15,7 +15,7 @@ import textwrap
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import closing, suppress
+from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -26,6 +26,7 @@ from pydantic import BaseModel
 from metrics_pipeline.access.database import DatabaseSettings
 from metrics_pipeline.access.database_trust import FIX, PROBLEM, find_unverified
 from metrics_pipeline.access.environment import settings_file
+from metrics_pipeline.access.http_server import find_clear_text
 from metrics_pipeline.access.one_line import first_line
 from metrics_pipeline.access.redis_address import read_redis_url
 from metrics_pipeline.access.secrets import SecretReference
@@ -45,7 +46,6 @@ from metrics_pipeline.events.open import open_transport
 from metrics_pipeline.events.settings import TransportSettings
 from metrics_pipeline.exporter.instance_reader import InstanceReader
 from metrics_pipeline.gateway.tokens import Tokens
-from metrics_pipeline.orchestration.instance_storage import postgres_url
 from metrics_pipeline.orchestration.poll_list import PollList, list_devices
 from metrics_pipeline.settings import GatewaySettings, Settings, WorkersSettings
 from metrics_pipeline.settings_file import INFLUXDB_TOKEN, INFLUXDB_URL
@@ -385,12 +385,10 @@ def _check_gateway(settings: Settings) -> Iterator[Attempt]:
     if gateway is None:
         return
     yield _attempt("gateway tokens", partial(_check_tokens, gateway))
-    address = f"{gateway.host}:{gateway.port}"
-    if gateway.is_public and gateway.tls is None:
-        says = f"{address} takes tokens that everybody on the way can read; set gateway.tls, or "
-        yield Attempt("gateway", True, f"{says}have a proxy in front of it that ends TLS")
+    if clear := find_clear_text("gateway", gateway):
+        yield Attempt("gateway", False, str(clear))
     else:
-        yield Attempt("gateway", True, f"will listen on {address}")
+        yield Attempt("gateway", True, f"will listen on {gateway.host}:{gateway.port}")
 
 
 def _check_tokens(gateway: GatewaySettings) -> str:
@@ -477,10 +475,7 @@ def _check_instance(settings: Settings) -> str:
 
 def _check_certificates(settings: Settings) -> Iterator[Attempt]:
     """Nothing where each server of PostgreSQL has to prove who it is, or is on this machine."""
-    url = None
-    with suppress(ConfigurationError):  # the Dagster instance is tried, and says so
-        url = postgres_url(os.environ)
-    if unverified := find_unverified(settings, url, os.environ):
+    if unverified := find_unverified(settings, os.environ):
         says = f"{', '.join(unverified)}: {PROBLEM}. {FIX}"
         yield Attempt("TLS to PostgreSQL", True, says)
 
@@ -488,11 +483,14 @@ def _check_certificates(settings: Settings) -> Iterator[Attempt]:
 def _check_exposure(settings: Settings) -> Attempt:
     exporter = settings.exporter
     address = f"{exporter.host}:{exporter.port}"
-    if exporter.is_public and (exporter.tls is None or exporter.basic_auth is None):
+    if clear := find_clear_text("exporter", exporter):
+        return Attempt("exporter", False, str(clear))
+    if exporter.is_public and not (exporter.is_covered and exporter.asks_who):
         return Attempt(
             "exporter",
             True,
             f"{address} can be read by everybody who reaches this machine; "
-            "set exporter.tls and exporter.basic_auth, or keep it behind a firewall",
+            "set exporter.tls and exporter.basic_auth or exporter.bearer_token, or keep it behind "
+            "a firewall",
         )
     return Attempt("exporter", True, f"will listen on {address}")

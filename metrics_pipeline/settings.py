@@ -23,6 +23,7 @@ from pydantic import (
 )
 
 from metrics_pipeline.access.database import DatabaseSettings
+from metrics_pipeline.access.hosts import is_loopback
 from metrics_pipeline.access.secrets import SecretReference
 from metrics_pipeline.access.state_path import StatePath
 from metrics_pipeline.core.catalog import (
@@ -98,7 +99,6 @@ DEVICE_FAMILIES = tuple(
         ROBOT_LAST_MESSAGE,
     )
 )
-LOOPBACK_HOSTS = ("127.0.0.1", "::1", "localhost")
 CADENCES_MINUTES = (1, 2, 3, 4, 5, 6, 10, 12, 15, 20, 30)
 STATUS_CADENCES_SECONDS = (10, 20, 30, 60, 100, 150, 300)
 
@@ -157,6 +157,31 @@ class TlsSettings(BaseModel, frozen=True, extra="forbid"):
     key_file: StatePath = Field(description="PEM, readable by this user only.")
 
 
+class ListeningSettings(BaseModel, frozen=True, extra="forbid"):
+    """Where a server of ours listens, and who can read what is said to it."""
+
+    host: str = Field(
+        default="127.0.0.1", description="Address to listen on; 0.0.0.0 is everybody."
+    )
+    tls: TlsSettings | None = Field(default=None, description="Speak TLS: https and wss.")
+    tls_terminated_in_front: bool = Field(
+        default=False,
+        description="That what other machines reach ends TLS and comes to this server over a way "
+        "on which nobody listens. Without it and `tls` a server that is shown passwords or tokens "
+        "does not start where `host` is not this machine alone.",
+    )
+
+    @property
+    def is_public(self) -> bool:
+        """Whether other machines can reach it."""
+        return not is_loopback(self.host)
+
+    @property
+    def is_covered(self) -> bool:
+        """Whether TLS is spoken, by it or in front of it."""
+        return self.tls is not None or self.tls_terminated_in_front
+
+
 class BasicAuthSettings(BaseModel, frozen=True, extra="forbid"):
     """The one user who may read."""
 
@@ -164,12 +189,9 @@ class BasicAuthSettings(BaseModel, frozen=True, extra="forbid"):
     password: SecretReference = Field(description="Where the password is; read at the start.")
 
 
-class ExporterSettings(BaseModel, frozen=True, extra="forbid"):
+class ExporterSettings(ListeningSettings, frozen=True, extra="forbid"):
     """The page that Prometheus scrapes, and the status page."""
 
-    host: str = Field(
-        default="127.0.0.1", description="Address to listen on; 0.0.0.0 is everybody."
-    )
     port: int = Field(default=9464, ge=0, le=65535, description="Port to listen on; 0 is any free.")
     refresh_seconds: float = Field(
         default=3.0, ge=0.2, le=300, description="Seconds between two looks at the instance."
@@ -184,9 +206,13 @@ class ExporterSettings(BaseModel, frozen=True, extra="forbid"):
         default=DEVICE_FAMILIES,
         description="Which of them, by their names on the page; fewer for a large fleet.",
     )
-    tls: TlsSettings | None = Field(default=None, description="Serve HTTPS.")
     basic_auth: BasicAuthSettings | None = Field(
         default=None, description="Ask for a user and a password on /metrics and the status page."
+    )
+    bearer_token: SecretReference | None = Field(
+        default=None,
+        description="Where a token is that opens both, `Authorization: Bearer …`, beside user and "
+        "password or in their place; at least 16 characters, read at the start.",
     )
     dagster_url: str | None = Field(
         default=None,
@@ -209,9 +235,9 @@ class ExporterSettings(BaseModel, frozen=True, extra="forbid"):
         return self.device_metrics if self.per_device else ()
 
     @property
-    def is_public(self) -> bool:
-        """Whether other machines can reach it."""
-        return self.host not in LOOPBACK_HOSTS
+    def asks_who(self) -> bool:
+        """Whether only those may read who show a password or a token."""
+        return self.basic_auth is not None or self.bearer_token is not None
 
 
 class RobotTokenSettings(BaseModel, frozen=True, extra="forbid"):
@@ -248,14 +274,10 @@ class RobotTokenSettings(BaseModel, frozen=True, extra="forbid"):
         return patterns
 
 
-class GatewaySettings(BaseModel, frozen=True, extra="forbid"):
+class GatewaySettings(ListeningSettings, frozen=True, extra="forbid"):
     """Where robots send their telemetry over WebSocket, and what each may."""
 
-    host: str = Field(
-        default="127.0.0.1", description="Address to listen on; 0.0.0.0 is everybody."
-    )
     port: int = Field(default=8765, ge=0, le=65535, description="Port to listen on; 0 is any free.")
-    tls: TlsSettings | None = Field(default=None, description="Serve wss and https.")
     tokens: dict[str, RobotTokenSettings] = Field(
         default={}, description="Tokens, by a name of your choice, which is what logs call them."
     )
@@ -355,9 +377,9 @@ class GatewaySettings(BaseModel, frozen=True, extra="forbid"):
         return self
 
     @property
-    def is_public(self) -> bool:
-        """Whether other machines can reach it."""
-        return self.host not in LOOPBACK_HOSTS
+    def asks_who(self) -> bool:
+        """There is no gateway without tokens."""
+        return True
 
 
 class SimulatorSettings(BaseModel, frozen=True, extra="forbid"):

@@ -30,7 +30,7 @@ BASE64 = frozenset(
         "telemetry.checkpoints.connection_string",
     }
 )
-OF_HEADERS = frozenset({"store.token", "gateway.tokens.NAME.token"})
+OF_HEADERS = frozenset({"exporter.bearer_token", "gateway.tokens.NAME.token", "store.token"})
 """What has to be of printable ASCII without blanks."""
 
 SSH_KEY = "polling.ssh.credentials.NAME.key_file"
@@ -207,6 +207,7 @@ def document(planted: Planted, peers: Telltales, sql: Mapping[str, Any]) -> dict
                 "username": "prometheus",
                 "password": plant("exporter.basic_auth.password"),
             },
+            "bearer_token": plant("exporter.bearer_token"),
         },
     }
 

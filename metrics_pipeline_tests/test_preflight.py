@@ -332,12 +332,12 @@ def test_a_page_that_everybody_can_read_is_pointed_out_and_no_failure(
     assert found["exporter"] == [
         (
             "ok 0.0.0.0:9464 can be read by everybody who reaches this machine; set exporter.tls "
-            "and exporter.basic_auth, or keep it behind a firewall"
+            "and exporter.basic_auth or exporter.bearer_token, or keep it behind a firewall"
         )
     ]
 
 
-def test_tokens_of_the_gateway_are_read_and_what_is_public_without_tls_is_pointed_out(
+def test_tokens_of_the_gateway_are_read_and_what_is_public_without_tls_is_told(
     state: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     state.mkdir()
@@ -345,9 +345,13 @@ def test_tokens_of_the_gateway_are_read_and_what_is_public_without_tls_is_pointe
     tokens = {"all": {"token": {"file": "token"}, "expires_at": "2020-01-01T00:00:00Z"}}
     gateway: dict[str, Any] = {"host": "0.0.0.0", "tokens": tokens}
     status, found = check(state, capsys, "", sources={}, fleet=None, gateway=gateway)
-    assert status == 0
+    assert status == 1
     assert found["gateway tokens"] == ["ok 1 shared, 0 of single robots; expired: all"]
-    assert found["gateway"][0].startswith("ok 0.0.0.0:8765 takes tokens that everybody on the way")
+    [said] = found["gateway"]
+    assert said.startswith("FAIL gateway.tls: other machines reach 0.0.0.0, and whoever is on the")
+    gateway["tls_terminated_in_front"] = True
+    status, found = check(state, capsys, "", sources={}, fleet=None, gateway=gateway)
+    assert (status, found["gateway"]) == (0, ["ok will listen on 0.0.0.0:8765"])
     (state / "token").unlink()
     status, found = check(state, capsys, "", sources={}, fleet=None, gateway=gateway)
     assert status == 1

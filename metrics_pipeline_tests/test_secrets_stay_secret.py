@@ -360,10 +360,14 @@ def test_the_webserver_shows_no_secret(site: Site) -> None:
 def test_the_exporter_shows_no_secret_to_anybody(site: Site) -> None:
     password = site.planted.value_of("exporter.basic_auth.password")
     known = {"auth": ("prometheus", password.encode())}
-    assert site.show("/metrics", **known).startswith("200")
+    token = site.planted.value_of("exporter.bearer_token")
+    by_token = {"headers": {"Authorization": f"Bearer {token}"}}
+    for way in (known, by_token):
+        assert site.show("/metrics", **way).startswith("200")
     shown = [site.show(path, **known) for path in ("/metrics", "/", "/readyz", "/nowhere")]
     stranger = {"auth": ("prometheus", password[:-1].encode())}
-    shown += [site.show(path, **stranger) for path in ("/metrics", "/")]
+    guessing = {"headers": {"Authorization": f"Bearer {token[:-1]}"}}
+    shown += [site.show(path, **way) for path in ("/metrics", "/") for way in (stranger, guessing)]
     assert site.search.find("an answer of the exporter", "".join(shown)) == set()
 
 

@@ -7,13 +7,16 @@ alone: PostgreSQL's manual, section "SSL Support".
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 
 import sqlalchemy as sa
 from pydantic import BaseModel
 
 from metrics_pipeline.access.database import DatabaseSettings
+from metrics_pipeline.access.environment import postgres_url
 from metrics_pipeline.access.hosts import is_loopback
 from metrics_pipeline.access.settings_parts import parts_of
+from metrics_pipeline.core.errors import ConfigurationError
 
 VERIFIED = "verify-full"
 PROBLEM = "nothing proves who the server is, and whoever is on the way may read the password"
@@ -23,14 +26,13 @@ FIX = (
 )
 
 
-def find_unverified(
-    settings: BaseModel, dagster_url: str | None, environment: Mapping[str, str]
-) -> list[str]:
+def find_unverified(settings: BaseModel, environment: Mapping[str, str]) -> list[str]:
     """What names each of them: a key of the settings, or `Dagster's`, and its `sslmode`."""
     parts = parts_of(settings)
     urls = {key: part.url for key, part in parts if isinstance(part, DatabaseSettings)}
-    if dagster_url is not None:
-        urls["Dagster's"] = dagster_url
+    with suppress(ConfigurationError):  # who opens the instance says so
+        if dagster_url := postgres_url(environment):
+            urls["Dagster's"] = dagster_url
     modes = {name: _weaker_mode(url, environment) for name, url in urls.items()}
     return [f"{name} (sslmode={mode})" for name, mode in modes.items() if mode]
 

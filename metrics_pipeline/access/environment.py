@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from importlib import resources
 from pathlib import Path
+
+from metrics_pipeline.core.errors import ConfigurationError
 
 SETTINGS_VARIABLE = "METRICS_PIPELINE_SETTINGS"
 STATE_DIR_VARIABLE = "METRICS_PIPELINE_STATE_DIR"
@@ -36,3 +39,20 @@ def make_dagster_home(state: Path) -> Path:
     packaged = resources.files("metrics_pipeline") / "dagster.yaml"
     (home / "dagster.yaml").write_bytes(packaged.read_bytes())
     return home
+
+
+def postgres_url(environment: Mapping[str, str]) -> str | None:
+    """The URL of Dagster's PostgreSQL, or None where the environment names none.
+
+    Raises ConfigurationError if a variable names a file that cannot be read.
+    """
+    if file := environment.get(DAGSTER_POSTGRES_FILE_VARIABLE):
+        try:
+            return Path(file).read_text(encoding="utf-8").strip()
+        except OSError as error:
+            raise ConfigurationError(
+                DAGSTER_POSTGRES_FILE_VARIABLE,
+                f"{file} cannot be read ({error.strerror})",
+                "Create it.",
+            ) from error
+    return environment.get(DAGSTER_POSTGRES_VARIABLE) or None

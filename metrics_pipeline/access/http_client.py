@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 import httpx
 from pydantic import BaseModel, Field
 
+from metrics_pipeline.access.interruption import run_until_signal
 from metrics_pipeline.access.state_path import StatePath
 from metrics_pipeline.core.errors import ConfigurationError, UnexpectedReply
 
@@ -78,7 +79,7 @@ class HttpClient:
         _refuse_running_loop()
         if self._is_closed:
             raise RuntimeError("this HTTP client was closed: open another one")
-        return self._runner.run(work(self._client))
+        return run_until_signal(self._runner, work(self._client))
 
     def close(self) -> None:
         """Close the connections and the event loop; once more does nothing.

@@ -51,12 +51,27 @@ class ServerSettings(Protocol):
     def tls(self) -> Certificate | None:
         """What is shown, if TLS is spoken."""
 
+    @property
+    def is_covered(self) -> bool:
+        """Whether TLS is spoken, by it or in front of it."""
+
+    @property
+    def is_public(self) -> bool:
+        """Whether other machines can reach it."""
+
+    @property
+    def asks_who(self) -> bool:
+        """Whether it is shown passwords or tokens."""
+
 
 def listen(section: str, settings: ServerSettings, port: int | None) -> socket.socket:
     """A socket that listens. Taken before anything is started, so that a failure is one error.
 
-    `port` wins over that of the settings. Raises ConfigurationError about `section` of them.
+    `port` wins over that of the settings. Raises ConfigurationError about `section` of them, also
+    where what opens it would be shown to it in the clear.
     """
+    if clear := find_clear_text(section, settings):
+        raise clear
     host, port = settings.host, settings.port if port is None else port
     try:
         family, *_, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
@@ -69,6 +84,19 @@ def listen(section: str, settings: ServerSettings, port: int | None) -> socket.s
             f"cannot listen on {host}:{port} ({reason})",
             "Give an address of this machine, and a port that no other program has (--port).",
         ) from error
+
+
+def find_clear_text(section: str, settings: ServerSettings) -> ConfigurationError | None:
+    """What is wrong where passwords or tokens come to it from other machines in the clear."""
+    if settings.is_covered or not (settings.is_public and settings.asks_who):
+        return None
+    return ConfigurationError(
+        f"{section}.tls",
+        f"other machines reach {settings.host}, and whoever is on the way would read the passwords "
+        "or tokens that they show",
+        f"Set {section}.tls. Or, if something in front of it ends TLS and nobody is on the way "
+        f"between the two, {section}.tls_terminated_in_front: true.",
+    )
 
 
 def configure(

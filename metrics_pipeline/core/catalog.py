@@ -699,7 +699,8 @@ PROCESS_CPU = Family(
 PROCESS_MEMORY = Family(
     "metrics_pipeline_process_resident_memory_bytes",
     MetricType.GAUGE,
-    "Resident memory of the product's processes on the exporter's machine, by what they are.",
+    "Memory of the product's processes on the exporter's machine, by what they are; what several "
+    "share is divided among them.",
     ("process",),
 )
 PROCESS_FILES = Family(

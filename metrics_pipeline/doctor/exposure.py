@@ -5,19 +5,17 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Iterator, Mapping
-from contextlib import suppress
 from pathlib import Path
 
 from pydantic import BaseModel
 
 from metrics_pipeline.access.database_trust import FIX, PROBLEM, find_unverified
 from metrics_pipeline.access.environment import DAGSTER_POSTGRES_FILE_VARIABLE
+from metrics_pipeline.access.http_server import find_clear_text
 from metrics_pipeline.access.secrets import SecretReference
 from metrics_pipeline.access.settings_parts import parts_of
-from metrics_pipeline.core.errors import ConfigurationError
 from metrics_pipeline.core.findings import Finding, warning, well, wrong
-from metrics_pipeline.orchestration.instance_storage import postgres_url
-from metrics_pipeline.settings import Settings
+from metrics_pipeline.settings import ExporterSettings, GatewaySettings, Settings
 
 SECRET_FILES = frozenset({"key_file", "robot_tokens_file", "connection_string_file"})
 """Keys of the settings whose files hold secrets themselves."""
@@ -74,49 +72,36 @@ def _examine_files(files: Mapping[str, Path]) -> Iterator[Finding]:
 
 
 def _examine_certificates(settings: Settings, environment: Mapping[str, str]) -> Iterator[Finding]:
-    url = None
-    with suppress(ConfigurationError):  # the instance is looked at, too
-        url = postgres_url(environment)
-    if unverified := find_unverified(settings, url, environment):
+    if unverified := find_unverified(settings, environment):
         yield warning("TLS to PostgreSQL", ", ".join(unverified), PROBLEM, FIX, "SECURITY.md")
 
 
 def _examine_exporter(settings: Settings) -> Iterator[Finding]:
     exporter = settings.exporter
-    lacks = [
-        name
-        for name, given in (("TLS", exporter.tls), ("a password", exporter.basic_auth))
-        if given is None
-    ]
-    address = f"{exporter.host}:{exporter.port}"
-    if exporter.is_public and lacks:
+    if exporter.is_public and not exporter.asks_who:
+        lacks = "a password or token" if exporter.is_covered else "TLS and a password or token"
         yield warning(
             "exporter's address",
-            address,
-            f"other machines reach it, without {' and '.join(lacks)}",
-            "Set exporter.tls and exporter.basic_auth, or keep it behind a firewall.",
+            f"{exporter.host}:{exporter.port}",
+            f"other machines reach it, without {lacks}",
+            "Set exporter.tls and exporter.basic_auth or exporter.bearer_token, or keep it behind "
+            "a firewall.",
             "SECURITY.md",
         )
     else:
-        said = (
-            "other machines reach it, with TLS and a password" if exporter.is_public else "loopback"
-        )
-        yield well("exporter's address", address, said)
+        yield _examine_address("exporter", exporter)
 
 
 def _examine_gateway(settings: Settings) -> Iterator[Finding]:
-    gateway = settings.gateway
-    if gateway is None:
-        return
-    address = f"{gateway.host}:{gateway.port}"
-    if gateway.is_public and gateway.tls is None:
-        yield warning(
-            "gateway's address",
-            address,
-            "other machines reach it, and whoever is on the way reads robots' tokens",
-            "Set gateway.tls, or have a proxy in front of it that ends TLS.",
-            "SECURITY.md",
-        )
-    else:
-        said = "other machines reach it, with TLS" if gateway.is_public else "loopback"
-        yield well("gateway's address", address, said)
+    if settings.gateway is not None:
+        yield _examine_address("gateway", settings.gateway)
+
+
+def _examine_address(section: str, server: ExporterSettings | GatewaySettings) -> Finding:
+    name, address = f"{section}'s address", f"{server.host}:{server.port}"
+    if clear := find_clear_text(section, server):
+        return wrong(name, address, clear.problem, clear.fix, "SECURITY.md")
+    if not server.is_public:
+        return well(name, address, "loopback")
+    how = "with TLS" if server.tls else "with TLS that ends in front of it, as the settings say"
+    return well(name, address, f"other machines reach it, {how}, and show a password or token")

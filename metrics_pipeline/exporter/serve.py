@@ -29,6 +29,7 @@ from metrics_pipeline.exporter.host_resources import HostReader
 from metrics_pipeline.exporter.instance_reader import InstanceReader
 from metrics_pipeline.exporter.refresher import Refresher
 from metrics_pipeline.exporter.samples import EVERYTHING, LAG_FAMILIES, Asked
+from metrics_pipeline.exporter.sign_in import read_sign_in
 from metrics_pipeline.exporter.status_page import StatusPage
 from metrics_pipeline.platform_sources import find_sampled
 from metrics_pipeline.sampling import Sampled
@@ -135,9 +136,8 @@ def _assets(settings: Settings, sampled: Sequence[Sampled]) -> dict[str, Collect
 def _configure(
     exporter: ExporterSettings, refresher: Refresher, status_page: StatusPage
 ) -> uvicorn.Config:
-    auth = exporter.basic_auth
-    credentials = f"{auth.username}:{auth.password.read()}" if auth else None
-    return configure("exporter", exporter, build_app(refresher, credentials, status_page))
+    app = build_app(refresher, read_sign_in(exporter), status_page)
+    return configure("exporter", exporter, app)
 
 
 def _url(exporter: ExporterSettings, listener: socket.socket) -> str:

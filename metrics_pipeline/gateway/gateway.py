@@ -13,6 +13,7 @@ from typing import Any, cast
 from starlette.requests import HTTPConnection
 from starlette.websockets import WebSocket
 
+from metrics_pipeline.access.bearer_token import bearer, digest_of
 from metrics_pipeline.core import events
 from metrics_pipeline.core.errors import StoreError
 from metrics_pipeline.core.points import Point
@@ -25,7 +26,7 @@ from metrics_pipeline.gateway.latest import LatestValues
 from metrics_pipeline.gateway.limits import Rate
 from metrics_pipeline.gateway.store_thread import StoreThread
 from metrics_pipeline.gateway.storing import Storing
-from metrics_pipeline.gateway.tokens import READ, SEND, Tokens, bearer, digest_of
+from metrics_pipeline.gateway.tokens import READ, SEND, Tokens
 from metrics_pipeline.settings import GatewaySettings
 from metrics_pipeline.storage.writer import Writer
 

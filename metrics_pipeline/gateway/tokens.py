@@ -6,7 +6,6 @@ that tokens are given and withdrawn without a restart; one that cannot be read i
 
 from __future__ import annotations
 
-import hashlib
 import hmac
 import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -16,14 +15,13 @@ from functools import partial
 from itertools import chain
 from pathlib import Path
 
+from metrics_pipeline.access.bearer_token import checked_digest
 from metrics_pipeline.core.errors import ConfigurationError
 from metrics_pipeline.core.robots import ROBOT_ID_RULE, is_robot_id
 from metrics_pipeline.settings import GatewaySettings, RobotTokenSettings
 
 LOG = logging.getLogger(__name__)
 SEND, READ = "send", "read"
-SHORTEST = 16
-"""Characters of a token: shorter ones can be guessed."""
 MAX_NAMED = 5
 SECTION = "gateway.tokens"
 
@@ -51,17 +49,6 @@ def _matches(pattern: str, robot_id: str) -> bool:
     if pattern.endswith("*"):
         return robot_id.startswith(pattern[:-1])
     return pattern == robot_id
-
-
-def digest_of(token: str) -> bytes:
-    """What is kept of a token, and compared."""
-    return hashlib.sha256(token.encode(errors="surrogateescape")).digest()
-
-
-def bearer(authorization: str) -> str:
-    """The token of a header `Authorization: Bearer …`; empty if it is none."""
-    scheme, _, token = authorization.partition(" ")
-    return token.strip() if scheme.lower() == "bearer" else ""
 
 
 class Tokens:
@@ -145,21 +132,11 @@ def _grant(name: str, settings: RobotTokenSettings) -> Grant:
     expires = settings.expires_at
     return Grant(
         name,
-        _checked_digest(settings.token.read(), f"{SECTION}.{name}"),
+        checked_digest(settings.token.read(), f"{SECTION}.{name}"),
         settings.robots,
         frozenset(settings.rights),
         None if expires is None else expires.timestamp(),
     )
-
-
-def _checked_digest(token: str, where: str) -> bytes:
-    if len(token) < SHORTEST or not token.isascii() or not token.isprintable() or " " in token:
-        raise ConfigurationError(
-            where,
-            f"a token has at least {SHORTEST} ASCII characters, and no white space",
-            "Make a new one: openssl rand -hex 32.",
-        )
-    return digest_of(token)
 
 
 def _lines(path: Path) -> list[Callable[[], Grant]]:
@@ -185,7 +162,7 @@ def _parse(words: list[str], where: str) -> Grant:
         rule = f"a robot's id is {ROBOT_ID_RULE}"
         raise ConfigurationError(where, f"expected `ROBOT TOKEN [EXPIRY]`; {rule}", "Mend it.")
     expires_at = _expiry(expiry[0], where) if expiry else None
-    digest = _checked_digest(token, where)
+    digest = checked_digest(token, where)
     return Grant(robot_id, digest, (robot_id,), frozenset({SEND, READ}), expires_at)
 
 

@@ -27,8 +27,6 @@ LOOK_SECONDS = 1.0
 
 def run_daemon(workspace: Path) -> None:
     """Until it is told to end; `workspace` is Dagster's workspace file."""
-    # Dagster's own handler prints what it says; with that of the root it would be there twice.
-    logging.getLogger("dagster").propagate = False
     look_promptly()
     is_set_back = threading.Event()
     is_set_back.set()

@@ -120,14 +120,18 @@ def describe_rounds(rounds: Sequence[Round], changes: Iterable[Change], left_out
 
 
 def judge(
-    summary: Summary, listed: PollList, asked: Sequence[Device], warn_share: float
+    summary: Summary,
+    listed: PollList,
+    asked: Sequence[Device],
+    warn_share: float,
+    compared: Iterable[Device],
 ) -> Sequence[dg.AssetCheckResult]:
-    """The outcome of every check."""
+    """The outcome of every check; `compared` are those among whom some may be there twice."""
     total = max(1, len(asked))
     silent = sum(device.id in summary.silent for device in asked)
     partial = sum(summary.outcomes.get(device.id) == "partial" for device in asked)
     rejected = ", ".join(f"{n} {reason}" for reason, n in summary.rejected.items())
-    twins = _twins(listed.compared)
+    twins = _twins(compared)
     lost = _lost(summary, listed, asked)
     return [
         _check(OFFLINE_SHARE, silent <= total * warn_share, f"{silent} of {total} are silent"),

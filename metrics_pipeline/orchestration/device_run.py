@@ -6,13 +6,15 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 
 import dagster as dg
 
+from metrics_pipeline.access.interruption import run_until_signal
 from metrics_pipeline.core.device_assets import part_of
-from metrics_pipeline.core.devices import DeviceReading
+from metrics_pipeline.core.devices import Device, DeviceReading
+from metrics_pipeline.core.errors import SourceError
 from metrics_pipeline.core.fetches import Fetch
 from metrics_pipeline.core.points import Point
 from metrics_pipeline.orchestration.device_sweep import Summary, Swept, sweep_and_store
 from metrics_pipeline.orchestration.fetch_counting import count_fetches
-from metrics_pipeline.orchestration.poll_list import PollList, list_devices, wanted_ids
+from metrics_pipeline.orchestration.poll_list import FIRST, PollList, list_devices, wanted_ids
 from metrics_pipeline.orchestration.resources import WRITER
 from metrics_pipeline.polling import Question
 from metrics_pipeline.settings import Settings
@@ -48,6 +50,22 @@ class DeviceRun:
             count_fetches(self.context, [fetch])
         return list_devices(listed, protocols, self.shard, shards)
 
+    def find_compared(self, listed: PollList, protocols: Collection[str]) -> Sequence[Device]:
+        """Among whom to look for devices that are there twice.
+
+        The first shard looks among those of all, as two that are one may well be in two shards,
+        and the others look for none.
+        """
+        if not self.shard:
+            return listed.devices
+        if self.shard != FIRST:
+            return ()
+        try:
+            return self._inventory.read_rows_at_one_place().devices(protocols)
+        except SourceError as error:
+            self.context.log.warning("Nobody was looked for who is there twice: %s", error)
+            return ()
+
     def shown_points(self) -> Iterator[Point]:
         """What the exporter shows of this asset, or of its shard."""
         for batch in self.writer.latest_in_batches(self.snapshot_name):
@@ -65,9 +83,9 @@ class DeviceRun:
         Devices that are listed and not asked are shown as they were.
         """
         budget, say = self.settings.sweeps.device_budget_seconds, self._say
-        swept = asyncio.run(
-            sweep_and_store(questions, budget, points_of, self.writer, say=say, summary=summary)
-        )
+        work = sweep_and_store(questions, budget, points_of, self.writer, say=say, summary=summary)
+        with asyncio.Runner() as runner:
+            swept = run_until_signal(runner, work)
         asked = sum(len(question.devices) for question in questions)
         fetch = Fetch(self._asset, swept.seconds, swept.answered, asked - swept.answered)
         count_fetches(self.context, [fetch])

@@ -19,13 +19,14 @@ from dagster._core.storage.tags import MAX_RUNTIME_SECONDS_TAG
 from dagster._time import get_current_datetime
 from dagster._utils.schedules import cron_string_iterator
 
+from metrics_pipeline.access.environment import postgres_url
 from metrics_pipeline.access.one_line import first_line
 from metrics_pipeline.access.server_clock import postgresql_skew
 from metrics_pipeline.core.clock_skew import judge_skew
 from metrics_pipeline.core.errors import ConfigurationError
 from metrics_pipeline.core.findings import Finding, span_in_words, unknown, warning, well, wrong
 from metrics_pipeline.core.redaction import without_secrets
-from metrics_pipeline.orchestration.instance_storage import bounded_url, postgres_url
+from metrics_pipeline.orchestration.instance_storage import bounded_url
 from metrics_pipeline.orchestration.set_back_clock import find_last
 
 LATE_HEARTBEAT_SECONDS = 90.0

@@ -6,7 +6,6 @@ The one switch between development and production. `dagster.yaml` names `Storage
 import atexit
 import gc
 import os
-from collections.abc import Mapping
 from pathlib import Path
 
 from dagster._core.storage.base_storage import DagsterStorage
@@ -14,12 +13,8 @@ from dagster._core.storage.sqlite_storage import DagsterSqliteStorage, SqliteSto
 from dagster._serdes import ConfigurableClassData
 from sqlalchemy.engine import make_url
 
-from metrics_pipeline.access.environment import (
-    DAGSTER_POSTGRES_FILE_VARIABLE,
-    DAGSTER_POSTGRES_VARIABLE,
-)
+from metrics_pipeline.access.environment import postgres_url
 from metrics_pipeline.access.file_lock import hold_in_turn
-from metrics_pipeline.core.errors import ConfigurationError
 from metrics_pipeline.orchestration.run_launcher import end_with_code_server
 from metrics_pipeline.orchestration.sqlite_storage import ConsolidatedSqliteStorage
 
@@ -48,20 +43,6 @@ class StorageByEnvironment(DagsterSqliteStorage):
         # Two processes that make the same database at once leave it with two version rows.
         with hold_in_turn(Path(base_dir) / ".creation_lock"):
             return ConsolidatedSqliteStorage.from_local(base_dir, inst_data)
-
-
-def postgres_url(environment: Mapping[str, str]) -> str | None:
-    """The URL of Dagster's PostgreSQL, or None where the environment names none."""
-    if file := environment.get(DAGSTER_POSTGRES_FILE_VARIABLE):
-        try:
-            return Path(file).read_text(encoding="utf-8").strip()
-        except OSError as error:
-            raise ConfigurationError(
-                DAGSTER_POSTGRES_FILE_VARIABLE,
-                f"{file} cannot be read ({error.strerror})",
-                "Create it.",
-            ) from error
-    return environment.get(DAGSTER_POSTGRES_VARIABLE) or None
 
 
 def bounded_url(url: str) -> str:

@@ -9,7 +9,7 @@ from metrics_pipeline.sources.inventory import DeviceRows
 from metrics_pipeline.sources.probe_registry import PROBES
 
 UNKNOWN_PROTOCOL = "unknown_protocol"
-FIRST = ("", "1")
+FIRST = "1"
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,13 +19,16 @@ class PollList:
     devices: Sequence[Device]
     unusable: Mapping[str, int]
     examples: Sequence[str]
-    compared: Sequence[Device]
-    """Among whom to look for devices that are there twice: those of all shards, or nobody."""
 
 
 def wanted_ids(shard: str, shards: int) -> Callable[[str], bool] | None:
-    """Whether a device is one that `list_devices` needs for `shard`; None where it needs all."""
-    return None if shard in FIRST else lambda name: shard_of(name, shards) == shard
+    """Whether a device is one that `list_devices` needs for `shard`; None where it needs all.
+
+    What has no id, which is an empty one, is the first shard's.
+    """
+    if not shard:
+        return None
+    return lambda name: shard_of(name, shards) == shard if name else shard == FIRST
 
 
 def list_devices(
@@ -33,20 +36,19 @@ def list_devices(
 ) -> PollList:
     """The devices of `protocols` in `shard`, or in all where that is empty.
 
-    What nobody can poll is told by the one who polls everything, or by its first shard. The first
-    shard compares the devices of all: two that are one may well be in two shards.
+    `listed` is what `wanted_ids` wants. What of it nobody can poll is told by the one who polls by
+    all protocols.
     """
     everybody = listed.devices(protocols)
     devices = [each for each in everybody if not shard or shard_of(each.id, shards) == shard]
-    compared = everybody if shard in FIRST else ()
-    if shard not in FIRST or not set(protocols).issuperset(PROBES):
-        return PollList(devices, {}, (), compared)
+    if not set(protocols).issuperset(PROBES):
+        return PollList(devices, {}, ())
     strange = {name: n for name, n in listed.by_protocol().items() if name not in PROBES}
     unusable = dict(listed.wrong)
     if strange:
         unusable[UNKNOWN_PROTOCOL] = sum(strange.values())
     examples = [f"{n} of protocol {name!r}" for name, n in sorted(strange.items())]
-    return PollList(devices, unusable, (*listed.examples, *examples), compared)
+    return PollList(devices, unusable, (*listed.examples, *examples))
 
 
 def select_due(

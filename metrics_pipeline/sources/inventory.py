@@ -9,11 +9,14 @@ of PostgreSQL: appendix A of its manual.
 
 from __future__ import annotations
 
+import ipaddress
 import re
+from array import array
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Literal
 
 import sqlalchemy as sa
@@ -83,6 +86,8 @@ DeviceColumn = Literal[
     "enabled",
     "labels",
 ]
+
+OF_PLACE: tuple[DeviceColumn, ...] = ("ip_address", "port", "protocol")
 
 
 class DeviceTableSettings(BaseModel, frozen=True, extra="forbid"):
@@ -192,36 +197,73 @@ class Inventory:
     def read_device_rows(self, is_wanted: Callable[[str], bool] | None = None) -> DeviceRows:
         """The devices, and what is wrong with others; SourceError if the table cannot be read.
 
-        With `is_wanted` only those whose id it wants: of the others nothing but the id is read.
+        With `is_wanted` only those whose id it wants, which is empty where there is none that can
+        be one: of the others nothing but that is read.
         """
-        try:
-            return self._read_device_rows(is_wanted)
-        except ConfigurationError as error:
-            problem = f"{error.where}: {error.problem}"
-            raise SourceRefused(NAME, self._where, problem, error.fix) from error
-
-    def _read_device_rows(self, is_wanted: Callable[[str], bool] | None) -> DeviceRows:
         with self._translating(), reading(self._engine) as connection:
-            queries = self._queries(connection, is_wanted)
-            found = [dict(row) for query in queries for row in connection.execute(query).mappings()]
+            found = list(self._find(connection, is_wanted))
         if self._last is None or self._last[0] != found:
             # Checking them takes longer than asking ten thousand devices for an echo.
             self._last = found, _check_rows(map(dict, found), self._devices.defaults)
         return self._last[1]
 
-    def _queries(
+    def read_rows_at_one_place(self) -> DeviceRows:
+        """Those whose address, port and protocol another has, too; SourceError as above.
+
+        Of each row some columns are read, one row after the other, and 8 bytes are kept.
+        """
+        with self._translating(), self._engine.connect() as connection:
+            places = array("q", (place for place, _ in self._places(connection)))
+            taken = {place for place, another in pairwise(sorted(places)) if place == another}
+            ids = (cell for place, cell in self._places(connection) if place in taken)
+            wanted = list(dict.fromkeys(ids)) if taken else []
+            found = list(self._find_by_id(connection, wanted))
+        return _check_rows(found, self._devices.defaults)
+
+    def _places(self, connection: sa.Connection) -> Iterator[tuple[int, object]]:
+        """What tells where each device is, and the cell of its id."""
+        everything, defaults = self._devices.select(), self._devices.defaults
+        columns = dict(everything.selected_columns)
+        of_place = [columns.get(name, sa.null()) for name in OF_PLACE]
+        query = everything.with_only_columns(columns["id"], *of_place)
+        usual = [defaults.get(name) for name in OF_PLACE]
+        for name, *cells in connection.execute(query.execution_options(yield_per=ROWS_AT_ONCE)):
+            place = _place_of(*map(_given, cells, usual))
+            if place is not None:
+                yield place, name
+
+    def _find(
         self, connection: sa.Connection, is_wanted: Callable[[str], bool] | None
-    ) -> Iterator[sa.Select[tuple[object, ...]]]:
+    ) -> Iterator[dict[str, object]]:
         everything = self._devices.select()
         if is_wanted is None or "id" in self._devices.defaults:
-            yield everything
+            yield from map(dict, connection.execute(everything).mappings())
             return
         column = everything.selected_columns["id"]
         cells = connection.execute(everything.with_only_columns(column)).scalars()
-        usable = (cell for cell in cells if is_wanted(str(cell).strip()) and _is_id(cell))
-        wanted = list(dict.fromkeys(usable))  # the table may have one twice
-        for at in range(0, len(wanted), ROWS_AT_ONCE):
-            yield everything.where(column.in_(wanted[at : at + ROWS_AT_ONCE]))
+        usable = (cell for cell in cells if is_wanted(str(cell).strip()) and _id_in(cell))
+        # The table may have one twice.
+        yield from self._find_by_id(connection, list(dict.fromkeys(usable)))
+        if is_wanted(""):
+            yield from self._find_without_id(connection)
+
+    def _find_without_id(self, connection: sa.Connection) -> Iterator[dict[str, object]]:
+        """No more than it takes to tell of them: there is nothing by which to ask for them."""
+        everything = self._devices.select()
+        columns = dict(everything.selected_columns)
+        told = [columns[name] for name in ("id", "enabled") if name in columns]
+        for row in connection.execute(everything.with_only_columns(*told)):
+            if not _id_in(row[0]):
+                yield dict(row._mapping)
+
+    def _find_by_id(
+        self, connection: sa.Connection, cells: Sequence[object]
+    ) -> Iterator[dict[str, object]]:
+        everything = self._devices.select()
+        column = everything.selected_columns["id"]
+        for at in range(0, len(cells), ROWS_AT_ONCE):
+            query = everything.where(column.in_(cells[at : at + ROWS_AT_ONCE]))
+            yield from map(dict, connection.execute(query).mappings())
 
     def close(self) -> None:
         """Close the pool."""
@@ -237,6 +279,9 @@ class Inventory:
             yield
         except sa.exc.SQLAlchemyError as error:
             raise self._translate(error) from error
+        except ConfigurationError as error:
+            problem = f"{error.where}: {error.problem}"
+            raise SourceRefused(NAME, self._where, problem, error.fix) from error
 
     def _translate(self, error: sa.exc.SQLAlchemyError) -> SourceError:
         cause = cause_of(error)
@@ -252,12 +297,12 @@ def _check_rows(
     """Rows that are not enabled may be wrong, or have the id of another: nobody polls them."""
     usable: list[DeviceRow] = []
     wrong: list[tuple[str, str]] = []
-    for at, cells in enumerate(found, start=1):
+    for cells in found:
         row, reason, says = _check_one({**cells, **_missing(cells, defaults)})
         if row is not None:
             usable.append(row)
         elif reason:
-            wrong.append((reason, f"row {at}, id {cells.get('id')!r}: {says}"))
+            wrong.append((reason, f"id {cells.get('id')!r}: {says}"))
     rows: dict[str, DeviceRow] = {}
     for row in sorted(usable, key=lambda row: not row.enabled):
         if row.id not in rows:
@@ -272,11 +317,31 @@ def _check_rows(
     )
 
 
-def _is_id(cell: object) -> bool:
+def _id_in(cell: object) -> str:
+    """Empty where it is none."""
     try:
-        return bool(COLUMNS["id"](cell))
+        return str(COLUMNS["id"](cell))
     except ValueError:
-        return False
+        return ""
+
+
+def _place_of(address: object, port: object, protocol: object) -> int | None:
+    """The same for two rows that are at one place, whoever else has it; None without an address.
+
+    Not what is checked, which takes ten times as long: it is of those that are found here.
+    """
+    host = str(_without_prefix_length(address)).strip()
+    if address is None or not host:
+        return None
+    if ":" in host:  # IPv6 can be written in many ways
+        with suppress(ValueError):
+            host = str(ipaddress.ip_address(host))
+    number = "" if port is None else str(port).strip().lstrip("0")
+    return hash((host, number, str(protocol).strip().lower()))
+
+
+def _given(cell: object, usual: object) -> object:
+    return usual if is_absent(cell) else cell
 
 
 def _missing(
@@ -293,6 +358,8 @@ def _check_one(cells: dict[str, object]) -> tuple[DeviceRow | None, str, str]:
         row, wrong = check_row({**cells, "mac_address": None})
     if row is not None or _is_disabled(cells):
         return row, "", ""
+    if wrong[0].column == "id":  # of such a row nothing else may have been read
+        wrong = wrong[:1]
     return None, wrong[0].reason, "; ".join(f"{cell.column}: {cell}" for cell in wrong)
 
 

@@ -45,10 +45,11 @@ class ExporterClient:
         return {asset: float(values.get(name, 0)) for asset, name in series.items()}
 
     def _get(self, path: str) -> httpx.Response:
-        auth = self._settings.basic_auth
+        auth, token = self._settings.basic_auth, self._settings.bearer_token
         return httpx.get(
             self.url + path,
             auth=(auth.username, auth.password.read()) if auth else None,
+            headers={"Authorization": f"Bearer {token.read()}"} if token and not auth else None,
             verify=self._trust(),
             timeout=TIMEOUT_SECONDS,
         )

@@ -7,14 +7,20 @@ from pathlib import Path
 import pytest
 
 from metrics_pipeline.access.environment import (
+    DAGSTER_POSTGRES_FILE_VARIABLE,
+    DAGSTER_POSTGRES_VARIABLE,
     DEFAULT_STATE_DIR,
     SETTINGS_VARIABLE,
     STATE_DIR_VARIABLE,
     default_settings_file,
     make_dagster_home,
+    postgres_url,
     settings_file,
     state_dir,
 )
+from metrics_pipeline.core.errors import ConfigurationError
+
+URL = "postgresql://dagster:secret@db.example.net/dagster"
 
 
 @pytest.fixture(autouse=True)
@@ -63,3 +69,26 @@ def test_dagsters_folder_has_the_configuration_that_ships(tmp_path: Path) -> Non
         assert home == tmp_path / "state" / "dagster"
         assert "run_coordinator" in (home / "dagster.yaml").read_text()
         (home / "dagster.yaml").write_text("of an older version")
+
+
+def test_without_a_name_there_is_no_postgresql() -> None:
+    assert postgres_url({}) is None
+    assert postgres_url({DAGSTER_POSTGRES_VARIABLE: ""}) is None
+
+
+def test_the_url_may_stand_in_a_file(tmp_path: Path) -> None:
+    file = tmp_path / "url"
+    file.write_text(URL + "\n")
+    assert (
+        postgres_url(
+            {DAGSTER_POSTGRES_FILE_VARIABLE: str(file), DAGSTER_POSTGRES_VARIABLE: "other"}
+        )
+        == URL
+    )
+
+
+def test_a_file_that_is_not_there_is_a_readable_error(tmp_path: Path) -> None:
+    with pytest.raises(
+        ConfigurationError, match=f"{DAGSTER_POSTGRES_FILE_VARIABLE}: .*cannot be read"
+    ):
+        postgres_url({DAGSTER_POSTGRES_FILE_VARIABLE: str(tmp_path / "none")})

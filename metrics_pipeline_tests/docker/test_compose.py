@@ -18,6 +18,7 @@ import yaml
 
 from metrics_pipeline import __version__
 from metrics_pipeline.access.database import DatabaseSettings
+from metrics_pipeline.access.http_server import find_clear_text
 from metrics_pipeline.access.inventory_schema import upgrade_inventory
 from metrics_pipeline.access.inventory_tables import CONCENTRATORS, DEVICES
 from metrics_pipeline.access.secrets import SecretReference
@@ -214,6 +215,9 @@ def test_settings_load_and_read_their_secrets_from_the_files_that_are_made(
     parsed = sa.make_url(url)
     assert parsed.password == password.read()
     assert url.replace(f":{parsed.password}", "") == settings.operational_database.url
+    assert settings.gateway is not None
+    for server in (settings.exporter, settings.gateway):
+        assert find_clear_text("it", server) is None
     with open_telemetry(settings, "test") as opened:
         assert opened.stream.name == "event hub h.x/uplinks, consumer group metrics"
 

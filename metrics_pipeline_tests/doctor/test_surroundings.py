@@ -191,23 +191,28 @@ def test_of_several_servers_one_that_is_elsewhere_is_enough() -> None:
     assert "Dagster's" in the_bad_one(examine_exposure(settings_of(), url)).looked_at
 
 
-def test_listening_beyond_loopback_without_tls_and_password_is_a_warning(secret: Path) -> None:
+def test_listening_beyond_loopback_without_tls_and_password_is_told(secret: Path) -> None:
     open_to_all = {"host": "0.0.0.0"}
     settings = settings_of(exporter=open_to_all, gateway={**open_to_all, "tokens": tokens(secret)})
     findings = examine_exposure(settings, {})
     bad = {each.name: each.found for each in findings if each.is_bad}
     assert bad == {
-        "exporter's address": "other machines reach it, without TLS and a password",
-        "gateway's address": "other machines reach it, and whoever is on the way reads robots' "
-        "tokens",
+        "exporter's address": "other machines reach it, without TLS and a password or token",
+        "gateway's address": "other machines reach 0.0.0.0, and whoever is on the way would read "
+        "the passwords or tokens that they show",
     }
     tls = {"certificate_file": str(secret), "key_file": str(secret)}
     login = {"username": "prometheus", "password": {"file": str(secret)}}
-    closed = settings_of(
-        exporter={**open_to_all, "tls": tls, "basic_auth": login},
-        gateway={**open_to_all, "tls": tls, "tokens": tokens(secret)},
-    )
-    assert not any(each.is_bad for each in examine_exposure(closed, {}))
+    token = {"file": str(secret)}
+    for exporter, cover in (
+        ({"tls": tls, "basic_auth": login}, {"tls": tls}),
+        ({"tls": tls, "bearer_token": token}, {"tls_terminated_in_front": True}),
+    ):
+        closed = settings_of(
+            exporter={**open_to_all, **exporter},
+            gateway={**open_to_all, **cover, "tokens": tokens(secret)},
+        )
+        assert not any(each.is_bad for each in examine_exposure(closed, {}))
 
 
 # --- exporter, gateway, InfluxDB's clock ----------------------------------------------------------

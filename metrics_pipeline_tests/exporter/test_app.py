@@ -17,17 +17,22 @@ import uvicorn
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
 from prometheus_client.parser import text_string_to_metric_families as parse_text
 
+from metrics_pipeline.access.bearer_token import digest_of
 from metrics_pipeline.access.database import DatabaseSettings
 from metrics_pipeline.core.catalog import CATALOG
 from metrics_pipeline.exporter.app import build_app
 from metrics_pipeline.exporter.instance_reader import InstanceReader
 from metrics_pipeline.exporter.page import OPENMETRICS, TEXT
 from metrics_pipeline.exporter.refresher import Refresher
+from metrics_pipeline.exporter.sign_in import SignIn
 from metrics_pipeline.exporter.status_page import StatusPage
 from metrics_pipeline.storage.operational import OperationalDatabase
 from metrics_pipeline_tests.servers import wait_until
 
-USER, PASSWORD = "prometheus", "påss:wörd"
+USER, PASSWORD, TOKEN = "prometheus", "påss:wörd", "a-token-of-the-exporter"
+LOGIN = SignIn(login=digest_of(f"{USER}:{PASSWORD}"))
+BY_TOKEN = SignIn(token=digest_of(TOKEN))
+BOTH = SignIn(LOGIN.login, BY_TOKEN.token)
 
 
 @pytest.fixture
@@ -47,10 +52,11 @@ def refresher(tmp_path: Path, dagster_home: Path) -> Iterator[Refresher]:
 
 @contextlib.contextmanager
 def serving(
-    refresher: Refresher, credentials: str | None = None, status_page: StatusPage | None = None
+    refresher: Refresher, sign_in: SignIn | None = None, status_page: StatusPage | None = None
 ) -> Iterator[httpx.Client]:
     """A client of the application behind a real server."""
-    config = uvicorn.Config(build_app(refresher, credentials, status_page), log_config=None)
+    app = build_app(refresher, sign_in or SignIn(), status_page)
+    config = uvicorn.Config(app, log_config=None)
     server = uvicorn.Server(config)
     with socket.create_server(("127.0.0.1", 0)) as listener:
         thread = threading.Thread(target=server.run, args=([listener],))
@@ -145,12 +151,16 @@ def test_other_methods_and_paths_are_refused(refresher: Refresher) -> None:
 
 
 def test_the_right_user_and_password_are_let_in(refresher: Refresher) -> None:
-    with serving(refresher, f"{USER}:{PASSWORD}") as client:
+    with serving(refresher, LOGIN) as client:
         given = basic(f"{USER}:{PASSWORD}".encode())
         assert client.get("/metrics", headers={b"authorization": given}).status_code == 200
         given = given.replace(b"Basic", b"bAsIc")
         assert client.get("/metrics", headers={b"authorization": given}).status_code == 200
 
+
+BASIC = 'Basic realm="metrics", charset="UTF-8"'
+BEARER = 'Bearer realm="metrics"'
+INVALID_TOKEN = 'Bearer realm="metrics", error="invalid_token"'
 
 WRONG: tuple[bytes | None, ...] = (
     None,
@@ -171,17 +181,53 @@ WRONG: tuple[bytes | None, ...] = (
 
 
 def test_anybody_else_is_asked_for_them(refresher: Refresher) -> None:
-    with serving(refresher, f"{USER}:{PASSWORD}") as client:
+    with serving(refresher, LOGIN) as client:
         for given in WRONG:
             reply = client.get("/metrics", headers={b"authorization": given} if given else {})
             assert reply.status_code == 401, given
-            assert reply.headers["www-authenticate"] == 'Basic realm="metrics", charset="UTF-8"'
+            assert reply.headers["www-authenticate"] == BASIC
             assert reply.text == "user and password expected\n"
+
+
+def test_a_token_opens_the_page_beside_a_password_and_in_its_place(refresher: Refresher) -> None:
+    token, login = f"bEaReR {TOKEN}".encode(), basic(f"{USER}:{PASSWORD}".encode())
+    with serving(refresher, BOTH) as client:
+        for given in (token, login):
+            assert client.get("/", headers={b"authorization": given}).status_code == 200
+    with serving(refresher, BY_TOKEN) as client:
+        for path in ("/", "/metrics"):
+            assert client.get(path, headers={b"authorization": token}).status_code == 200
+        assert client.get("/metrics", headers={b"authorization": login}).status_code == 401
+
+
+@pytest.mark.parametrize(
+    "given", [None, b"Bearer", b"Basic !!!!", basic(TOKEN.encode()), TOKEN.encode()]
+)
+def test_who_shows_no_token_is_told_the_ways_there_are(
+    given: bytes | None, refresher: Refresher
+) -> None:
+    for sign_in, text, challenges in (
+        (BY_TOKEN, "token expected\n", [BEARER]),
+        (BOTH, "user and password or token expected\n", [BASIC, BEARER]),
+    ):
+        with serving(refresher, sign_in) as client:
+            reply = client.get("/metrics", headers={b"authorization": given} if given else {})
+        assert (reply.status_code, reply.text) == (401, text)
+        assert reply.headers.get_list("www-authenticate") == challenges
+
+
+@pytest.mark.parametrize("given", [TOKEN[:-1], f"{TOKEN}x", TOKEN.upper(), f"{USER}:{PASSWORD}"])
+def test_who_shows_another_token_is_told_that_it_is_none(given: str, refresher: Refresher) -> None:
+    with serving(refresher, BOTH) as client:
+        head = {b"authorization": f"Bearer {given}".encode()}
+        reply = client.get("/metrics", headers=head)
+    assert reply.status_code == 401
+    assert reply.headers.get_list("www-authenticate") == [BASIC, INVALID_TOKEN]
 
 
 def test_health_and_readiness_ask_for_no_password(refresher: Refresher) -> None:
     refresher.refresh()
-    with serving(refresher, "user:password") as client:
+    with serving(refresher, BOTH) as client:
         assert client.get("/healthz").status_code == 200
         assert client.get("/readyz").status_code == 200
 

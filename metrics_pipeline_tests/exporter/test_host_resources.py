@@ -11,10 +11,18 @@ from pathlib import Path
 import pytest
 
 from metrics_pipeline.access.environment import STATE_DIR_VARIABLE
-from metrics_pipeline.exporter.host_resources import HostReader
+from metrics_pipeline.exporter.host_resources import MEMORY_SECONDS, HostReader
 from metrics_pipeline_tests.servers import wait_until
 
 SLEEP = "import sys; sys.stdin.read()"
+SHARED_BYTES = 60_000_000
+FORK = f"""
+import os, sys
+held = b"x" * {SHARED_BYTES}
+if all(os.fork() for _ in range(3)):
+    print("forked", flush=True)
+sys.stdin.read()
+"""
 TICKS_PER_SECOND = os.sysconf("SC_CLK_TCK")
 
 
@@ -40,6 +48,36 @@ def test_processes_over_the_same_state_are_found_and_no_others(
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir()
     assert "daemon" not in HostReader(elsewhere, {}).read().processes
+
+
+def test_memory_that_forked_processes_share_is_counted_once(tmp_path: Path) -> None:
+    with subprocess.Popen(
+        [sys.executable, "-c", FORK, "dagster-daemon"],
+        env={STATE_DIR_VARIABLE: str(tmp_path)},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"forked\n"
+        usage = HostReader(tmp_path, {}).read().processes["daemon"]
+    assert usage.open_files >= 4 * 3
+    assert SHARED_BYTES < usage.resident_bytes < 3 * SHARED_BYTES
+
+
+def test_memory_is_looked_at_seldom_and_that_of_a_new_process_at_once(tmp_path: Path) -> None:
+    now, proc = [0.0], tmp_path / "proc"
+    reader = HostReader(tmp_path, {}, proc, lambda: now[0])
+
+    def look(*kilobytes: int) -> int:
+        for pid, size in enumerate(kilobytes, start=1):
+            write_process(proc, pid, 1.0, 1, tmp_path)
+            (proc / str(pid) / "smaps_rollup").write_text(f"0-f [rollup]\nPss: {size} kB\n")
+        return reader.read().processes["run"].resident_bytes // 1024
+
+    assert look(900) == 900
+    assert look(500, 400) == 900 + 400
+    now[0] = MEMORY_SECONDS
+    assert look(500, 400) == 900
 
 
 def write_process(proc: Path, pid: int, cpu_seconds: float, started: int, state: Path) -> None:

@@ -158,6 +158,24 @@ def test_a_password_that_is_not_there_is_one_error(
     )
 
 
+def test_a_password_in_the_clear_from_elsewhere_is_one_error(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_settings(tmp_path, {"host": "0.0.0.0", "basic_auth": BASIC_AUTH})
+    (tmp_path / "password").write_text(PASSWORD)
+    assert "exporter.tls_terminated_in_front: true" in complaint(tmp_path, capsys)
+
+
+def test_a_token_that_can_be_guessed_is_one_error(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_settings(tmp_path, {"bearer_token": {"file": "token"}})
+    (tmp_path / "token").write_text(PASSWORD)
+    said = complaint(tmp_path, capsys)
+    assert "exporter.bearer_token: a token has at least 16 ASCII characters" in said
+    assert PASSWORD not in said
+
+
 def test_a_certificate_that_is_not_there_is_one_error(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

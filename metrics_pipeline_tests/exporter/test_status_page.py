@@ -37,7 +37,7 @@ from metrics_pipeline.storage import device_labels, snapshots, tallies
 from metrics_pipeline.storage.operational import OperationalDatabase
 from metrics_pipeline.storage.snapshots import Snapshot
 from metrics_pipeline_tests.exporter.instance_fixtures import Runs
-from metrics_pipeline_tests.exporter.test_app import basic, serving
+from metrics_pipeline_tests.exporter.test_app import LOGIN, PASSWORD, USER, basic, serving
 from metrics_pipeline_tests.patience import PATIENCE_SECONDS
 from metrics_pipeline_tests.servers import require
 
@@ -262,9 +262,9 @@ def test_an_instance_that_was_never_seen_is_told(
 
 
 def test_it_asks_for_the_password_of_the_metrics(file: Path) -> None:
-    with exporting(file) as refresher, serving(refresher, "user:password") as client:
+    with exporting(file) as refresher, serving(refresher, LOGIN) as client:
         refused = client.get("/")
-        given = {b"authorization": basic(b"user:password")}
+        given = {b"authorization": basic(f"{USER}:{PASSWORD}".encode())}
         allowed = client.get("/", headers=given)
     assert refused.status_code == 401
     assert refused.headers["www-authenticate"].startswith("Basic ")

@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 
+from metrics_pipeline.access.bearer_token import digest_of
 from metrics_pipeline.core.errors import ConfigurationError
-from metrics_pipeline.gateway.tokens import READ, SEND, Tokens, bearer, digest_of
+from metrics_pipeline.gateway.tokens import READ, SEND, Tokens
 from metrics_pipeline.settings import GatewaySettings
 
 TOKEN = "fleet-token-0123456789"
@@ -164,11 +165,3 @@ def test_no_token_is_shown(tmp_path: Path) -> None:
 def test_a_gateway_without_any_token_is_a_mistake() -> None:
     with pytest.raises(ValueError, match="give at least one, or robot_tokens_file"):
         GatewaySettings()
-
-
-@pytest.mark.parametrize(
-    ("header", "token"),
-    [("Bearer abc", "abc"), ("bearer  abc ", "abc"), ("Basic abc", ""), ("abc", ""), ("", "")],
-)
-def test_the_token_is_in_the_header(header: str, token: str) -> None:
-    assert bearer(header) == token

@@ -25,28 +25,11 @@ from metrics_pipeline.access.environment import (
 from metrics_pipeline.access.environment import (
     make_dagster_home,
 )
-from metrics_pipeline.core.errors import ConfigurationError
-from metrics_pipeline.orchestration.instance_storage import bounded_url, postgres_url
+from metrics_pipeline.orchestration.instance_storage import bounded_url
 from metrics_pipeline_tests.orchestration.dagster_instances import storages
 from metrics_pipeline_tests.postgresql import PostgresqlDatabase, PostgresqlServer
 
 URL = "postgresql://dagster:secret@db.example.net/dagster"
-
-
-def test_without_a_name_there_is_no_postgresql() -> None:
-    assert postgres_url({}) is None
-    assert postgres_url({URL_VARIABLE: ""}) is None
-
-
-def test_the_url_may_stand_in_a_file(tmp_path: Path) -> None:
-    file = tmp_path / "url"
-    file.write_text(URL + "\n")
-    assert postgres_url({FILE_VARIABLE: str(file), URL_VARIABLE: "other"}) == URL
-
-
-def test_a_file_that_is_not_there_is_a_readable_error(tmp_path: Path) -> None:
-    with pytest.raises(ConfigurationError, match=f"{FILE_VARIABLE}: .*cannot be read"):
-        postgres_url({FILE_VARIABLE: str(tmp_path / "none")})
 
 
 def test_sqlite_is_one_event_log_for_all_runs(

@@ -102,17 +102,14 @@ def test_a_device_that_nobody_can_poll_is_not_silently_missing() -> None:
     assert list(listed.examples) == ["row 3: …", "1 of protocol 'telnet'"]
 
 
-@pytest.mark.parametrize(("protocols", "shard"), [(["snmp"], ""), (list(PROBES), "2")])
-def test_what_nobody_can_poll_is_told_once(protocols: list[str], shard: str) -> None:
+def test_what_nobody_can_poll_is_told_by_who_polls_by_all_protocols() -> None:
     rows = (DeviceRow("b", "192.0.2.2", "telnet"),)
-    assert list_devices(DeviceRows(rows, {"invalid_port": 2}), protocols, shard, 2).unusable == {}
+    assert list_devices(DeviceRows(rows, {"invalid_port": 2}), ["snmp"], "", 1).unusable == {}
 
 
-def test_devices_of_all_shards_are_compared_by_the_first_and_by_no_other() -> None:
-    names = ["a", "b", "c", "d"]
-    rows = DeviceRows(tuple(DeviceRow(name, "192.0.2.1", "snmp") for name in names), {})
-    compared = {
-        shard: [each.id for each in list_devices(rows, ["snmp"], shard, 2).compared]
-        for shard in ("", "1", "2")
-    }
-    assert compared == {"": names, "1": names, "2": []}
+@given(st.text(max_size=9), st.integers(2, 9))
+def test_what_nobody_can_poll_is_read_by_one_shard_also_without_an_id(
+    name: str, shards: int
+) -> None:
+    wanted = [wanted_ids(shard, shards) for shard in shard_names(shards)]
+    assert sum(is_wanted is None or is_wanted(name) for is_wanted in wanted) == 1

@@ -363,14 +363,41 @@ def test_devices_that_are_not_wanted_are_not_read_and_the_others_as_among_all(
         assert [row.id for row in some.rows] == ["b", "c", "e", "f"]
         assert list(some.rows) == [row for row in everything.rows if row.id != "a"]
         assert (some.wrong["duplicate_id"], some.wrong["invalid_port"]) == (1, 1)
-        assert inventory.read_device_rows(lambda name: False).rows == ()
+        assert some.wrong == everything.wrong
+        none = inventory.read_device_rows(lambda name: not name)
+        assert (none.rows, none.wrong) == ((), {"missing_id": 1})
+        assert inventory.read_device_rows(lambda name: False).wrong == {}
         assert inventory.read_device_rows() == everything
+
+
+def test_of_all_devices_those_at_one_place_are_read(
+    database: DatabaseSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("metrics_pipeline.sources.inventory.ROWS_AT_ONCE", 2)
+    here, there = {"ip_address": "192.0.2.1"}, {"ip_address": "2001:db8::1"}
+    keep(
+        database,
+        device("a", **here),
+        device("b", **here, port=161),
+        device("c", **here, protocol="ssh"),
+        device("d", ip_address=" 192.0.2.1 "),
+        device("e", **here, enabled=False),
+        device("f", **there),
+        device("g", ip_address="2001:DB8:0::1"),
+        device("h", **there, labels={"rack": ["of", "many"]}),
+        device("i", ip_address="10.0.0.256"),
+        device("j", ip_address="10.0.0.256"),
+    )
+    with opened(database) as inventory:
+        found = inventory.read_rows_at_one_place().devices(("snmp", "ssh"))
+        assert [each.id for each in found] == ["a", "d", "f", "g"]
 
 
 def test_an_inventory_without_devices_is_read(database: DatabaseSettings) -> None:
     keep(database)
     with opened(database) as inventory:
         assert inventory.read_device_rows().devices(("snmp",)) == []
+        assert inventory.read_rows_at_one_place().rows == ()
 
 
 def test_rows_that_somebody_wrote_by_hand_are_counted_when_they_are_wrong(
@@ -394,7 +421,7 @@ def test_rows_that_somebody_wrote_by_hand_are_counted_when_they_are_wrong(
         "invalid_port": 1,
     }
     assert listed.examples[1] == (
-        "row 3, id 'c': ip_address: expected an IP address or a host name, got '10.0.0.256'"
+        "id 'c': ip_address: expected an IP address or a host name, got '10.0.0.256'"
     )
 
 
@@ -582,3 +609,11 @@ def test_a_mapping_that_cannot_be_is_refused(changes: dict[str, Any], says: str)
 def test_every_column_of_a_device_can_be_mapped() -> None:
     mapping = {"table": "t", "columns": {name: name for name in COLUMNS}}
     assert str(DeviceTableSettings.model_validate(mapping).select()).count("AS") == len(COLUMNS)
+
+
+def test_who_is_there_twice_is_found_in_another_inventory(foreign: DatabaseSettings) -> None:
+    mapping = {**MAPPING, "defaults": {"protocol": "ping", "ip_address": "2001:DB8::2"}}
+    settings = InventorySettings(database=foreign, devices=DeviceTableSettings(**mapping))
+    with closing(Inventory(settings)) as inventory:
+        found = inventory.read_rows_at_one_place().devices(("ping",))
+    assert [each.id[-1] for each in found] == ["2", "4"]

@@ -35,7 +35,13 @@ def poll_metrics(run: DeviceRun, protocol: str) -> Report:
     _save_memories(run, probe, memory, listed.devices)
     return Report(
         describe(summary, listed, due, swept.seconds),
-        judge(summary, listed, due, sweeps.warn_offline_share),
+        judge(
+            summary,
+            listed,
+            due,
+            sweeps.warn_offline_share,
+            run.find_compared(listed, (protocol,)),
+        ),
     )
 
 

@@ -118,7 +118,13 @@ class _StatusRun:
                 **describe(summary, listed, listed.devices, seconds),
                 **describe_rounds(self._rounds, self._changes, left_out),
             },
-            judge(summary, listed, listed.devices, self._sweeps.warn_offline_share),
+            judge(
+                summary,
+                listed,
+                listed.devices,
+                self._sweeps.warn_offline_share,
+                self._run.find_compared(listed, tuple(PROBES)),
+            ),
             self._failed,
             summary.stored + summary.spooled,
         )
