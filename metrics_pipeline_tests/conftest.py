@@ -3,9 +3,10 @@
 import gc
 import os
 import signal
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+import execnet
 import pytest
 from alembic.config import Config
 from alembic.script import ScriptDirectory
@@ -13,6 +14,7 @@ from hypothesis import settings
 from xdist.remote import Producer
 from xdist.scheduler import LoadFileScheduling, Scheduling
 
+from metrics_pipeline_tests.forked_workers import fork_workers
 from metrics_pipeline_tests.postgresql import postgresql, postgresql_server
 
 __all__ = ["postgresql", "postgresql_server"]
@@ -143,6 +145,11 @@ class TurnsOfWholeStacks(LoadFileScheduling):  # type: ignore[misc]
     def _split_scope(self, nodeid: str) -> str:
         file = super()._split_scope(nodeid)
         return self.rows.get(file, file)
+
+
+def pytest_xdist_setupnodes(config: pytest.Config, specs: Sequence[execnet.XSpec]) -> None:
+    """Before there is any worker."""
+    fork_workers(config, specs)
 
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> Scheduling | None:
