@@ -55,17 +55,23 @@ LONGEST_FILES = (
     "sources/test_ssh.py",
     "test_telemetry_cli.py",
     "test_sampling.py",
+    "ingestion/test_run.py",
+    "exporter/test_telemetry.py",
     "test_platform_sources.py",
     "orchestration/test_platform_sensor.py",
     "orchestration/test_run_events.py",
     "test_devices_cli.py",
+    "gateway/test_hostile_robots.py",
+    "gateway/test_outages.py",
     "benchmarks/test_events.py",
     "orchestration/test_instance_storage.py",
     "test_events_cli.py",
     "benchmarks/test_dashboards.py",
     "sources/test_snmp_poll.py",
     "orchestration/test_telemetry.py",
+    "alert_rules/test_rules.py",
     "benchmarks/test_gateway.py",
+    "exporter/test_serve.py",
     "storage/test_blob_checkpoints.py",
     "ingestion/test_sudden_death.py",
     "benchmarks/test_exporter.py",
@@ -96,7 +102,7 @@ take the one after it as well: not two long ones of these in a row.
 settings.register_profile("shared machines", deadline=None)
 settings.load_profile("shared machines")
 
-# What is imported stays: each worker imports everything, and would walk through it again and again.
+# What is imported stays: who imports everything would walk through it again and again.
 gc.disable()
 
 # For child processes too.
