@@ -3,9 +3,10 @@
 import gc
 import os
 import signal
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+import execnet
 import pytest
 from alembic.config import Config
 from alembic.script import ScriptDirectory
@@ -13,6 +14,7 @@ from hypothesis import settings
 from xdist.remote import Producer
 from xdist.scheduler import LoadFileScheduling, Scheduling
 
+from metrics_pipeline_tests.forked_workers import fork_workers
 from metrics_pipeline_tests.postgresql import postgresql, postgresql_server
 
 __all__ = ["postgresql", "postgresql_server"]
@@ -53,17 +55,23 @@ LONGEST_FILES = (
     "sources/test_ssh.py",
     "test_telemetry_cli.py",
     "test_sampling.py",
+    "ingestion/test_run.py",
+    "exporter/test_telemetry.py",
     "test_platform_sources.py",
     "orchestration/test_platform_sensor.py",
     "orchestration/test_run_events.py",
     "test_devices_cli.py",
+    "gateway/test_hostile_robots.py",
+    "gateway/test_outages.py",
     "benchmarks/test_events.py",
     "orchestration/test_instance_storage.py",
     "test_events_cli.py",
     "benchmarks/test_dashboards.py",
     "sources/test_snmp_poll.py",
     "orchestration/test_telemetry.py",
+    "alert_rules/test_rules.py",
     "benchmarks/test_gateway.py",
+    "exporter/test_serve.py",
     "storage/test_blob_checkpoints.py",
     "ingestion/test_sudden_death.py",
     "benchmarks/test_exporter.py",
@@ -94,7 +102,7 @@ take the one after it as well: not two long ones of these in a row.
 settings.register_profile("shared machines", deadline=None)
 settings.load_profile("shared machines")
 
-# What is imported stays: each worker imports everything, and would walk through it again and again.
+# What is imported stays: who imports everything would walk through it again and again.
 gc.disable()
 
 # For child processes too.
@@ -143,6 +151,11 @@ class TurnsOfWholeStacks(LoadFileScheduling):  # type: ignore[misc]
     def _split_scope(self, nodeid: str) -> str:
         file = super()._split_scope(nodeid)
         return self.rows.get(file, file)
+
+
+def pytest_xdist_setupnodes(config: pytest.Config, specs: Sequence[execnet.XSpec]) -> None:
+    """Before there is any worker."""
+    fork_workers(config, specs)
 
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> Scheduling | None:

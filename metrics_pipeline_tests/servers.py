@@ -77,13 +77,18 @@ def wait_until(
     process: subprocess.Popen[bytes] | None = None,
     log: int | None = None,
 ) -> None:
-    """Returns once `condition` holds; fails the test when it does not, or `process` has ended."""
+    """Returns once `condition` holds; fails the test when it does not, or `process` has ended.
+
+    To look takes no more than a tenth of a core from who is waited for.
+    """
     deadline = time.monotonic() + PATIENCE_SECONDS
+    began = time.thread_time()
     while not condition():
         has_ended = process is not None and process.poll() is not None
         if has_ended or time.monotonic() > deadline:
             pytest.fail(f"waited in vain until {what}: {_tail(log)}")
-        time.sleep(0.01)
+        time.sleep(max(0.01, 9 * (time.thread_time() - began)))
+        began = time.thread_time()
 
 
 def listening_ports(pid: int) -> set[int]:

@@ -151,6 +151,18 @@ def test_the_garbage_collector_is_left_as_it_was() -> None:
     assert gc.get_threshold() == before
 
 
+@pytest.mark.parametrize("is_frozen", [False, True])
+def test_what_was_frozen_before_stays_so_and_nothing_else(is_frozen: bool) -> None:
+    """It is all that a process has imported, half a second of a core for each look."""
+    set_up = gc.freeze if is_frozen else gc.unfreeze
+    set_up()
+    try:
+        run(OddProbe(lambda _device: 0.0), 3)
+        assert (gc.get_freeze_count() > 0) is is_frozen
+    finally:
+        gc.freeze()
+
+
 def test_a_reading_that_is_lost_is_a_reason_and_not_a_sweep_without_end(
     caplog: pytest.LogCaptureFixture,
 ) -> None:

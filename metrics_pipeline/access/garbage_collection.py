@@ -16,14 +16,18 @@ def collecting_seldom() -> Iterator[None]:
 
     A sweep makes many objects that stay, an ingestion many that go, and neither makes cycles:
     looking for them took an eighth of a sweep. It is the whole process's: where two such overlap,
-    the last to end may leave the collector as another had set it.
+    the last to end may leave the collector as another had set it. What somebody else has frozen
+    stays so: in a run that was forked, all that was imported, which is one copy for all runs.
     """
     first, *others = gc.get_threshold()
     if first:  # else somebody has switched it off
         gc.set_threshold(max(first, COLLECTED_AFTER), *others)
-    gc.freeze()
+    is_ours = gc.get_freeze_count() == 0
+    if is_ours:
+        gc.freeze()
     try:
         yield
     finally:
-        gc.unfreeze()
+        if is_ours:
+            gc.unfreeze()
         gc.set_threshold(first, *others)

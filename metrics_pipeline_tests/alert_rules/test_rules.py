@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 import subprocess
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -34,9 +35,9 @@ def promtool(*arguments: str | Path) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-def groups_of_cases() -> Iterator[Mapping[str, Any]]:
-    for file in CASES:
-        yield from yaml.safe_load(file.read_text())["tests"]
+@cache
+def groups_of_cases() -> Sequence[Mapping[str, Any]]:
+    return [group for file in CASES for group in yaml.safe_load(file.read_text())["tests"]]
 
 
 def test_promtool_accepts_the_rules() -> None:

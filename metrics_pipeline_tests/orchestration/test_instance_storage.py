@@ -48,19 +48,28 @@ def test_sqlite_is_one_event_log_for_all_runs(
     assert [file.name for file in (home / "history").rglob("*event_log*.db")] == ["event_log.db"]
 
 
+STARTING_AT_ONCE = """
+import multiprocessing
+import dagster
+fork = multiprocessing.get_context("fork")
+started = [fork.Process(target=lambda: dagster.DagsterInstance.get().get_runs()) for _ in range(3)]
+for process in started:
+    process.start()
+for process in started:
+    process.join()
+assert [process.exitcode for process in started] == [0, 0, 0]
+"""
+
+
 def test_processes_that_start_at_once_make_the_storage_once(tmp_path: Path) -> None:
     home = make_dagster_home(tmp_path)
-    opened = [
-        subprocess.Popen(
-            [sys.executable, "-c", "import dagster; dagster.DagsterInstance.get().get_runs()"],
-            env={"DAGSTER_HOME": str(home)},
-            stderr=subprocess.PIPE,
-        )
-        for _ in range(3)
-    ]
-    for process in opened:
-        _, problems = process.communicate()
-        assert process.returncode == 0, problems.decode()
+    done = subprocess.run(
+        [sys.executable, "-c", STARTING_AT_ONCE],
+        check=False,
+        env={"DAGSTER_HOME": str(home)},
+        capture_output=True,
+    )
+    assert done.returncode == 0, done.stderr.decode()
 
 
 def test_the_tables_are_made_in_files_in_which_there_are_none(
