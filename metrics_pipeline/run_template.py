@@ -14,7 +14,6 @@ from importlib import import_module
 
 import metrics_pipeline.orchestration.instance_storage
 import metrics_pipeline.warm_runs  # noqa: F401 (both are for the runs)
-from metrics_pipeline.core.errors import ConfigurationError
 from metrics_pipeline.definitions import definitions
 from metrics_pipeline.settings import Settings
 from metrics_pipeline.settings_file import load_settings
@@ -58,7 +57,7 @@ def late_imports(settings: Settings) -> Iterator[str]:
 # Who ends the whole process group ends the runs, too; they are not to be told twice.
 signal.signal(signal.SIGTERM, signal.SIG_IGN)
 
-with suppress(ConfigurationError):  # the code server tells of it
+with suppress(Exception):  # the code server tells of it, whatever it is
     definitions().get_repository_def().get_all_jobs()
     for module in late_imports(load_settings()):
         with suppress(ImportError):  # the runs that need it tell of it

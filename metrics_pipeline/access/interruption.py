@@ -22,9 +22,9 @@ AGAIN_SECONDS = 0.5
 
 
 def run_until_signal(runner: asyncio.Runner, work: Coroutine[Any, Any, T]) -> T:
-    """What `work` returns; after a signal, what its handler raises, and `work` was cancelled.
+    """What `work` returns; after a signal `work` is cancelled, and its handler raises.
 
-    Only handlers in Python are waited for, and those that raise; only in the main thread.
+    KeyboardInterrupt, if that does not. Only handlers in Python, and only in the main thread.
     """
     if threading.current_thread() is not threading.main_thread():
         return runner.run(work)
@@ -41,6 +41,7 @@ def run_until_signal(runner: asyncio.Runner, work: Coroutine[Any, Any, T]) -> T:
             signal.signal(number, handler)
         if cancelling.received is not None:
             handlers[cancelling.received](cancelling.received, None)
+            raise KeyboardInterrupt
 
 
 class _Cancelling:

@@ -66,8 +66,8 @@ class _PlainLoader(yaml.SafeLoader):
     }
 
 
-class _FastLoader(yaml.CSafeLoader):
-    """The same over libyaml, which PyYAML's wheels have with them."""
+class _FastLoader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]
+    """The same over libyaml, which PyYAML's wheels have with them, and other builds may not."""
 
     yaml_implicit_resolvers = _PlainLoader.yaml_implicit_resolvers
 

@@ -101,14 +101,12 @@ class Refresher:
             ),
         }
         self._max_series = max_series
-        self._host = host
-        self._spool = spool
+        self._host, self._spool = host, spool
         self._clock = clock
         self._samples = any(asset.startswith(f"{GROUP}/") for asset in every_seconds)
         self._seen = Seen({}, {}, None, None, 0, __version__, every_seconds=every_seconds)
         self.problems: tuple[str, ...] = ("the first look is not finished",)
-        self._has_new_values = True
-        self._openmetrics_asked_at = -math.inf
+        self._has_new_values, self._openmetrics_asked_at = True, -math.inf
         self.page = self._render()
 
     def body(self, accept: str) -> Body:
@@ -136,25 +134,22 @@ class Refresher:
         """Look at all, and render. Never raises for what the outside does."""
         problem_of_values = self._attempt("operational database", self._look_at_values)
         problem_of_spool = self._attempt("spool", self._look_at_spool)
-        # Shown before the instance is asked, which may take long to say that it is locked.
-        problem_of_page = self._attempt("page", self._show) if self._has_new_values else None
+        if self._has_new_values:
+            # Before the instance is asked, which may take long to say that it is locked.
+            self._attempt("page", self._show)
         problem_of_instance = self._attempt("Dagster instance", self._look_at_instance)
         problem_of_host = self._attempt("this machine", self._look_at_host)
-        found = (
-            problem_of_values,
-            problem_of_spool,
-            problem_of_page,
-            problem_of_instance,
-            problem_of_host,
-        )
+        found = (problem_of_values, problem_of_spool, problem_of_instance, problem_of_host)
         problems = tuple(problem for problem in found if problem)
+        failed = replace(self._seen, refresh_failures=self._seen.refresh_failures + 1)
         if problems:
-            self._seen = replace(self._seen, refresh_failures=self._seen.refresh_failures + 1)
+            self._seen = failed
         else:
             self._seen = replace(self._seen, refreshed_at_seconds=self._clock())
+        if problem_of_page := self._attempt("page", self._show):
+            self._seen, problems = failed, (*problems, problem_of_page)
         self._log_change(problems)
         self.problems = problems
-        self._attempt("page", self._show)
 
     def run(self, every_seconds: float, stop: threading.Event) -> None:
         """Refresh until `stop` is set; the body of the exporter's background thread."""
@@ -202,7 +197,9 @@ class Refresher:
 
     def _look_at_spool(self) -> None:
         if self._spool is not None:
-            self._seen = replace(self._seen, spool=self._spool.look())
+            spool = self._spool.look()
+            self._has_new_values |= spool != self._seen.spool
+            self._seen = replace(self._seen, spool=spool)
 
     def _look_at_instance(self) -> None:
         self._seen = replace(self._seen, instance=self._instance.read())

@@ -42,6 +42,18 @@ class Report:
 
 
 @dataclass(frozen=True, slots=True)
+class Compared:
+    """Devices of which some may be there twice, or why there are none to look at."""
+
+    devices: Iterable[Device]
+    said: str = "there are none"
+    is_known: bool = True
+
+
+LOOKED_FOR_ELSEWHERE = Compared((), "the sweeps of the first shard look for them")
+
+
+@dataclass(frozen=True, slots=True)
 class Round:
     """One of the sweeps of a status run. Numbers of devices; `slot` since the epoch."""
 
@@ -124,21 +136,22 @@ def judge(
     listed: PollList,
     asked: Sequence[Device],
     warn_share: float,
-    compared: Iterable[Device],
+    compared: Compared,
 ) -> Sequence[dg.AssetCheckResult]:
     """The outcome of every check; `compared` are those among whom some may be there twice."""
     total = max(1, len(asked))
     silent = sum(device.id in summary.silent for device in asked)
     partial = sum(summary.outcomes.get(device.id) == "partial" for device in asked)
     rejected = ", ".join(f"{n} {reason}" for reason, n in summary.rejected.items())
-    twins = _twins(compared)
+    twins = _twins(compared.devices)
+    no_twins = compared.is_known and not twins
     lost = _lost(summary, listed, asked)
     return [
         _check(OFFLINE_SHARE, silent <= total * warn_share, f"{silent} of {total} are silent"),
         _check(PARTIAL_SHARE, partial <= total * warn_share, f"{partial} of {total} are partial"),
         _check(NOTHING_REJECTED, not rejected, rejected or "nothing was refused"),
         _check(NOBODY_MISSING, not lost, "; ".join(lost) or "nobody is missing"),
-        _check(NO_TWINS, not twins, "; ".join(twins[:MAX_EXAMPLES]) or "there are none"),
+        _check(NO_TWINS, no_twins, "; ".join(twins[:MAX_EXAMPLES]) or compared.said),
     ]
 
 

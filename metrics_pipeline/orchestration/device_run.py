@@ -8,10 +8,11 @@ import dagster as dg
 
 from metrics_pipeline.access.interruption import run_until_signal
 from metrics_pipeline.core.device_assets import part_of
-from metrics_pipeline.core.devices import Device, DeviceReading
+from metrics_pipeline.core.devices import DeviceReading
 from metrics_pipeline.core.errors import SourceError
 from metrics_pipeline.core.fetches import Fetch
 from metrics_pipeline.core.points import Point
+from metrics_pipeline.orchestration.device_report import LOOKED_FOR_ELSEWHERE, Compared
 from metrics_pipeline.orchestration.device_sweep import Summary, Swept, sweep_and_store
 from metrics_pipeline.orchestration.fetch_counting import count_fetches
 from metrics_pipeline.orchestration.poll_list import FIRST, PollList, list_devices, wanted_ids
@@ -50,21 +51,20 @@ class DeviceRun:
             count_fetches(self.context, [fetch])
         return list_devices(listed, protocols, self.shard, shards)
 
-    def find_compared(self, listed: PollList, protocols: Collection[str]) -> Sequence[Device]:
+    def find_compared(self, listed: PollList, protocols: Collection[str]) -> Compared:
         """Among whom to look for devices that are there twice.
 
-        The first shard looks among those of all, as two that are one may well be in two shards,
-        and the others look for none.
+        The first shard looks among those of all `protocols`, as two that are one may well be in
+        two shards, and the others look for none.
         """
         if not self.shard:
-            return listed.devices
-        if self.shard != FIRST:
-            return ()
+            return Compared(listed.devices)
+        if self.shard != FIRST or not protocols:
+            return LOOKED_FOR_ELSEWHERE
         try:
-            return self._inventory.read_rows_at_one_place().devices(protocols)
+            return Compared(self._inventory.read_rows_at_one_place().devices(protocols))
         except SourceError as error:
-            self.context.log.warning("Nobody was looked for who is there twice: %s", error)
-            return ()
+            return Compared((), f"could not be looked for: {error}", is_known=False)
 
     def shown_points(self) -> Iterator[Point]:
         """What the exporter shows of this asset, or of its shard."""

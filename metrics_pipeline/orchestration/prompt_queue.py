@@ -5,6 +5,7 @@ What is submitted in the daemon, by schedules and sensors, wakes this one; a run
 in the UI, which is another process, waits for the next look as ever.
 """
 
+import sys
 import threading
 from typing import Any
 
@@ -12,6 +13,7 @@ from dagster._core.workspace.context import IWorkspaceProcessContext
 from dagster._daemon import controller
 from dagster._daemon.daemon import DaemonIterator
 from dagster._daemon.run_coordinator import QueuedRunCoordinatorDaemon
+from dagster._daemon.utils import DaemonErrorCapture
 
 from metrics_pipeline.orchestration.run_coordinator import SUBMITTED
 
@@ -27,7 +29,12 @@ class PromptQueue(QueuedRunCoordinatorDaemon):
         """A look whenever a run was submitted, and every `dequeue_interval_seconds`."""
         while not shutdown_event.is_set():
             SUBMITTED.clear()
-            yield from self.run_iteration(workspace_process_context)
+            try:
+                yield from self.run_iteration(workspace_process_context)
+            except Exception:  # noqa: BLE001 (the next look is to come as soon as ever)
+                yield DaemonErrorCapture.process_exception(
+                    exc_info=sys.exc_info(), logger=self._logger, log_message="Caught an error"
+                )
             SUBMITTED.wait(self.interval_seconds)
             yield None
 

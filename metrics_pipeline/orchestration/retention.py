@@ -6,7 +6,7 @@ two at the same time or after a death in the middle, is gone already.
 """
 
 import time
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -168,11 +168,15 @@ def _detailed_runs(
 def work_off(what: str, batches: Iterable[int], pace: Pace) -> Purged:
     """Delete batch by batch, for as long as `pace` goes on; each batch says how many went."""
     deleted = 0
-    for number in batches:
-        deleted += number
-        if not pace.goes_on():
-            return Purged(what, deleted, is_done=False)
-    return Purged(what, deleted, is_done=True)
+    try:
+        for number in batches:
+            deleted += number
+            if not pace.goes_on():
+                return Purged(what, deleted, is_done=False)
+        return Purged(what, deleted, is_done=True)
+    finally:
+        if isinstance(batches, Generator):
+            batches.close()  # and with it the connection it has kept
 
 
 def purge_ticks(

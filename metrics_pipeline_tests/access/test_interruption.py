@@ -124,3 +124,9 @@ def test_a_thread_that_is_told_of_no_signal_runs_its_work() -> None:
     thread.start()
     thread.join()
     assert done == [thread.ident]
+
+
+def test_the_work_ends_also_where_the_handler_does_nothing() -> None:
+    signal.signal(signal.SIGTERM, lambda *_: None)
+    with asyncio.Runner() as runner, pytest.raises(KeyboardInterrupt):
+        run_until_signal(runner, in_callback())

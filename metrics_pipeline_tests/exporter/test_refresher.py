@@ -10,7 +10,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import pytest
 
@@ -378,6 +378,22 @@ def test_two_exporters_show_the_same(file: Path, runs: Runs) -> None:
             other.refresh()
             assert one.page == other.page
             assert shown(one)[COUNT] == number
+
+
+def test_a_page_that_cannot_be_made_is_told_also_where_nothing_is_new(
+    file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_arguments: object) -> NoReturn:
+        raise ValueError("of a version to come")
+
+    with exporting(file) as refresher:
+        before = refreshed(refresher)
+        with monkeypatch.context() as patch:
+            patch.setattr("metrics_pipeline.exporter.refresher.render", fail)
+            assert refreshed(refresher) == before
+            assert refresher.problems == ("page: ValueError: of a version to come",)
+        assert refreshed(refresher)[FAILURES] == 1.0
+        assert not refresher.problems
 
 
 def test_openmetrics_is_rendered_before_it_is_asked_for_only_where_it_is(file: Path) -> None:

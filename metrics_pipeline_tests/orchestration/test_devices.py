@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from random import Random
-from typing import Any
+from typing import Any, NoReturn
 
 import dagster as dg
 import pytest
@@ -21,6 +21,7 @@ from metrics_pipeline.access.inventory_tables import DEVICES
 from metrics_pipeline.access.state_path import STATE_DIR_KEY
 from metrics_pipeline.core.catalog import CATALOG, DEVICE_STATUS
 from metrics_pipeline.core.device_assets import STATUS, metrics_asset, part_of, shard_of
+from metrics_pipeline.core.errors import SourceUnreachable
 from metrics_pipeline.core.fetches import from_label, histograms
 from metrics_pipeline.core.points import Point
 from metrics_pipeline.orchestration.assets.devices import build_device_assets
@@ -30,6 +31,7 @@ from metrics_pipeline.orchestration.status_grid import StatusGrid
 from metrics_pipeline.settings import Settings
 from metrics_pipeline.simulators.device_fleet import Behaviour, make_devices
 from metrics_pipeline.simulators.device_servers import serve_device_fleet
+from metrics_pipeline.sources.inventory import Inventory
 from metrics_pipeline.storage import snapshots, tallies
 from metrics_pipeline.storage.embedded import EmbeddedStore
 from metrics_pipeline.storage.open import open_writer
@@ -504,6 +506,20 @@ def test_what_cannot_be_polled_is_told_and_so_are_two_devices_at_one_place(
     assert "simulated-printer-802" in str(missing.description)
     assert not twins.passed
     assert twins.description == "tcp 127.20.8.9: simulated-printer-803, simulated-printer-804"
+
+
+def test_where_the_inventory_is_away_at_the_end_nobody_says_that_no_device_is_there_twice(
+    tmp_path: Path,
+) -> None:
+    with polls(tmp_path, shards=2) as it, pytest.MonkeyPatch.context() as patch:
+
+        def is_away(_self: Inventory) -> NoReturn:
+            raise SourceUnreachable("inventory", "SELECT", "no answer", "Start it")
+
+        patch.setattr(Inventory, "read_rows_at_one_place", is_away)
+        twins = answers(it.run(STATUS, shard="1"))["no_two_devices_are_one"]
+    assert not twins.passed
+    assert str(twins.description).startswith("could not be looked for: inventory")
 
 
 def test_two_devices_at_one_place_are_told_by_the_first_shard_though_they_are_in_two(

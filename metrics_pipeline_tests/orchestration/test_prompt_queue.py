@@ -7,6 +7,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import NoReturn
 
 import dagster as dg
 import pytest
@@ -69,6 +70,24 @@ def submit(instance: dg.DagsterInstance) -> str:
     with WorkspaceProcessContext(instance, EmptyWorkspaceTarget()) as workspace:
         context = SubmitRunContext(run, workspace.create_request_context())
         return instance.run_coordinator.submit_run(context).run_id
+
+
+def test_a_look_that_fails_is_told_and_the_next_one_comes_as_soon_as_a_run_is_submitted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    failures = []
+
+    def fail(_queue: PromptQueue, _context: object) -> NoReturn:
+        failures.append(True)
+        monkeypatch.undo()
+        raise OSError("the database is locked")
+
+    with opened(tmp_path) as instance:
+        monkeypatch.setattr(PromptQueue, "run_iteration", fail)
+        with looking(instance):
+            wait_until(lambda: bool(failures), "it has looked in vain")
+            run_id = submit(instance)
+            wait_until(functools.partial(is_launched, instance, run_id), "it is launched")
 
 
 def is_launched(instance: dg.DagsterInstance, run_id: str) -> bool:

@@ -9,7 +9,7 @@ import time
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NoReturn
 
 import dagster as dg
 import pytest
@@ -35,6 +35,7 @@ from dagster._core.storage.event_log.schema import (
 )
 from dagster._core.storage.local_compute_log_manager import LocalComputeLogManager
 from dagster._core.types.loadable_target_origin import LoadableTargetOrigin
+from sqlalchemy.exc import OperationalError
 
 from metrics_pipeline.access.state_path import STATE_DIR_KEY
 from metrics_pipeline.orchestration import dagster_rows
@@ -486,6 +487,20 @@ def test_without_an_operational_database_no_run_is_deleted_before_it_is_counted(
     report = purge(instance, settings, make_pace=unhurried)
     assert run_ids(instance) == {run_id}
     assert "operational database" in report.problems[0]
+
+
+def test_a_database_that_breaks_off_is_told_and_what_is_not_in_it_is_deleted_all_the_same(
+    instance: dg.DagsterInstance, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def break_off(*_arguments: object) -> NoReturn:
+        raise OperationalError("DELETE …", {}, OSError("the server closed the connection"))
+
+    monkeypatch.setattr("metrics_pipeline.orchestration.assets.retention.purge_dagster", break_off)
+    report = purge(instance, settings, make_pace=unhurried)
+    [problem] = report.problems
+    assert "the server closed the connection" in problem
+    assert "DELETE" not in problem
+    assert {"points", "dead_letters"} <= {each.what for each in report.purged}
 
 
 def test_old_ticks_go_also_of_a_sensor_that_is_no_more(

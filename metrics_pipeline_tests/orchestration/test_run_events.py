@@ -320,13 +320,8 @@ class Threads:
 
 
 @contextmanager
-def a_run_that_hangs(
-    folder: Path, home: Path
-) -> Iterator[tuple[Told, str, Popen[bytes], socket.socket]]:
-    """In a process of its own, in the middle of a step, whose hub says nothing.
-
-    Once the hub's socket is closed, nothing listens there.
-    """
+def a_run_that_hangs(folder: Path, home: Path) -> Iterator[tuple[Told, str, Popen[bytes]]]:
+    """In a process of its own, in the middle of a step, whose hub says nothing."""
     with (
         socket.create_server(("127.0.0.1", 0)) as silent,
         told_pipeline(folder) as told,
@@ -351,7 +346,7 @@ def a_run_that_hangs(
                     assert connection.recv(1)
                     # An interrupt that comes while asyncio connects or sends is only logged.
                     wait_until(Threads(process.pid).are_asleep, "it waits for the answer")
-                    yield told, run.run_id, process, silent
+                    yield told, run.run_id, process
             finally:
                 process.kill()
 
@@ -369,7 +364,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_of_a_process_that_was_killed_in_a_step_the_sensor_tells(
     tmp_path: Path, home: Path
 ) -> None:
-    with a_run_that_hangs(tmp_path, home) as (told, run_id, process, _):
+    with a_run_that_hangs(tmp_path, home) as (told, run_id, process):
         (started,) = told.wait_for(1)
         process.send_signal(signal.SIGKILL)
         process.wait()
@@ -390,11 +385,10 @@ def test_a_process_that_is_canceled_in_a_step_tells_so_itself_and_only_once(
     tmp_path: Path, home: Path
 ) -> None:
     step_failure = {dg.DagsterEventType.STEP_FAILURE}
-    with a_run_that_hangs(tmp_path, home) as (told, run_id, process, silent):
+    with a_run_that_hangs(tmp_path, home) as (told, run_id, process):
         told.wait_for(1)
         process.send_signal(signal.SIGTERM)
         wait_until(lambda: bool(told.it.instance.all_logs(run_id, step_failure)), "it is canceled")
-        silent.close()  # the steps that are left would wait for the hub, 30 s a request
         process.wait(IN_TIME_SECONDS)
         end_long_ago(told, run_id)
         told.tick(None)

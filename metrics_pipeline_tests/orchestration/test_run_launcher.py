@@ -224,6 +224,19 @@ def test_a_run_that_hangs_is_ended_after_its_time_and_counts_as_failed(served: S
     assert counted(instance, served.folder / "anew") == {"failure": 1}
 
 
+def test_a_code_server_that_hangs_holds_nobody_up_and_ends_no_run(served: Served) -> None:
+    with workspace_of(served.instance, served.port) as workspace:
+        run_id, worker = begin(served, workspace)
+        os.kill(served.server, signal.SIGSTOP)
+        try:
+            monitor(workspace)
+            assert status(served.instance, run_id) is dg.DagsterRunStatus.STARTED
+        finally:
+            os.kill(served.server, signal.SIGCONT)
+        assert is_there(worker)
+        end(served, workspace, run_id)
+
+
 def test_what_runs_are_forked_from_has_one_thread_and_no_connection(served: Served) -> None:
     with workspace_of(served.instance, served.port) as workspace:
         run_id, worker = begin(served, workspace)

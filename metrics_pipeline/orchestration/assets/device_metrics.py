@@ -40,7 +40,7 @@ def poll_metrics(run: DeviceRun, protocol: str) -> Report:
             listed,
             due,
             sweeps.warn_offline_share,
-            run.find_compared(listed, (protocol,)),
+            run.find_compared(listed, ()),
         ),
     )
 

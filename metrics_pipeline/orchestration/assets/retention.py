@@ -7,7 +7,9 @@ from dataclasses import dataclass
 from datetime import timedelta
 
 import dagster as dg
+from sqlalchemy.exc import SQLAlchemyError
 
+from metrics_pipeline.access.one_line import first_line
 from metrics_pipeline.core.errors import StoreError
 from metrics_pipeline.core.maintenance_assets import GROUP, JOB, RETENTION
 from metrics_pipeline.core.validation import NS_PER_SECOND
@@ -33,6 +35,7 @@ KEEPS_UP = "retention_keeps_up"
 
 CADENCE = timedelta(hours=1)
 
+DATABASE_ENDED_IT = "Dagster's database did not let it go on, the next purge does"
 POINTS, LETTERS, GIVEN_BACK = "points", "dead_letters", "store_bytes_given_back"
 
 
@@ -108,6 +111,8 @@ def purge(
             purged += part(instance, settings, now, pace)
         except StoreError as error:
             problems.append(str(error))
+        except SQLAlchemyError as error:
+            problems.append(f"{DATABASE_ENDED_IT}: {first_line(error)}")
     return Report(purged, problems, _sizes(instance, settings))
 
 
