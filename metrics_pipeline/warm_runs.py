@@ -1,7 +1,7 @@
 """Dagster's code server, whose runs are forked from a process that has imported everything.
 
 Dagster's own starts an interpreter for each run, which first imports Dagster and this package, more
-than 2 s of CPU; a run that is forked begins its first step after 0.2 s. Python's forkserver does
+than 2 s of CPU; a run that is forked has begun after less than 0.1 s. Python's forkserver does
 it: a process of its own with one thread, which opens nothing (`run_template`), so that there is
 nothing that a fork could tear apart. It is started with the code server, so runs have the code of
 that moment.

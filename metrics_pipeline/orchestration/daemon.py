@@ -15,6 +15,7 @@ from pathlib import Path
 
 import click
 import dagster as dg
+from dagster._daemon import controller
 from dagster._daemon.cli import run_command
 
 from metrics_pipeline.orchestration.prompt_queue import look_promptly
@@ -24,10 +25,18 @@ LOG = logging.getLogger(__name__)
 
 LOOK_SECONDS = 1.0
 
+RELOAD_SECONDS = 240
+"""Between two times that the daemon loads all code locations anew, 0.8 s of CPU each.
+
+A code server that was started anew is noticed at once, by its id. Dagster's own is 60 s; beyond 300
+s its daemon gives up, so a reload that fails has a minute to be tried again.
+"""
+
 
 def run_daemon(workspace: Path) -> None:
     """Until it is told to end; `workspace` is Dagster's workspace file."""
     look_promptly()
+    controller.RELOAD_WORKSPACE_INTERVAL = RELOAD_SECONDS
     is_set_back = threading.Event()
     is_set_back.set()
     while is_set_back.is_set():

@@ -184,7 +184,7 @@ def purge_ticks(
 ) -> None:
     """Of all schedules and sensors, also of those that are no more.
 
-    The daemon purges those of each that ticks, by `retention` in dagster.yaml, by whole days.
+    By `retention` in dagster.yaml the daemon purges none.
     """
     for state in instance.all_instigator_state():
         of = (state.instigator_origin_id, state.selector_id)

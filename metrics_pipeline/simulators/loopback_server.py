@@ -20,11 +20,12 @@ from types import TracebackType
 from typing import Any, Self
 from urllib.parse import parse_qsl, urlsplit
 
+from metrics_pipeline.simulators.serving_thread import ServingThread
+
 HOST = "127.0.0.1"
 MAX_BODY_BYTES = 1_000_000
 REMEMBERED_REQUESTS = 1000
 IDLE_CONNECTION_SECONDS = 60
-POLL_SECONDS = 0.02
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +66,7 @@ class LoopbackServer(ABC):
         self.requests: deque[Request] = deque(maxlen=REMEMBERED_REQUESTS)
         self.stopped = threading.Event()
         self._server = _Server(port, self, tls)
-        self._thread = threading.Thread(target=self._server.serve_forever, args=(POLL_SECONDS,))
+        self._serving = ServingThread(self._server)
 
     @abstractmethod
     def respond(self, request: Request) -> Answer:
@@ -83,7 +84,7 @@ class LoopbackServer(ABC):
         return f"{HOST}:{self._server.server_address[1]}"
 
     def __enter__(self) -> Self:
-        self._thread.start()
+        self._serving.start()
         return self
 
     def __exit__(
@@ -93,9 +94,7 @@ class LoopbackServer(ABC):
         traceback: TracebackType | None,
     ) -> None:
         self.stopped.set()
-        self._server.shutdown()
-        self._server.server_close()
-        self._thread.join()
+        self._serving.end()
 
 
 class _Server(ThreadingHTTPServer):

@@ -38,12 +38,12 @@ from spnego.channel_bindings import GssChannelBindings
 from spnego.exceptions import SpnegoError
 
 from metrics_pipeline.simulators.loopback_server import Answer, NoAnswer
+from metrics_pipeline.simulators.serving_thread import ServingThread
 
 PATH = "/wsman"
 USERS_VARIABLE = "NTLM_USER_FILE"
 MAX_BODY_BYTES = 1_000_000
 IDLE_CONNECTION_SECONDS = 60
-POLL_SECONDS = 0.02
 REMEMBERED_REQUESTS = 1000
 ENUMERATION = "http://schemas.xmlsoap.org/ws/2004/09/enumeration"
 ADDRESSING = "http://schemas.xmlsoap.org/ws/2004/08/addressing"
@@ -216,7 +216,7 @@ class WindowsHost:
         self.bindings = _bindings_of(certificate)
         self._contexts: dict[str, list[Row]] = {}
         self._server = _Server((address, port), self, _tls_of(certificate))
-        self._thread = threading.Thread(target=self._server.serve_forever, args=(POLL_SECONDS,))
+        self._serving = ServingThread(self._server)
 
     @property
     def address(self) -> tuple[str, int]:
@@ -225,14 +225,12 @@ class WindowsHost:
         return str(host), int(port)
 
     def __enter__(self) -> Self:
-        self._thread.start()
+        self._serving.start()
         return self
 
     def __exit__(self, *_exception: object) -> None:
         self.stopped.set()
-        self._server.shutdown()
-        self._server.server_close()
-        self._thread.join()
+        self._serving.end()
 
     def respond(self, envelope: bytes) -> Reply | Answer | NoAnswer:
         """What a WS-Man request gets: the next fault, or the true answer."""
