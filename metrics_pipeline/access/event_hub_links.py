@@ -354,12 +354,17 @@ class EventLink(_Link):
 
 
 class ManagementLink(_Link):
-    """Asks a hub for its partitions and how far they go."""
+    """Asks a hub for its partitions and how far they go.
+
+    The engine remembers each answer's tag for as long as the link is open.
+    """
 
     def __init__(self, hub: Hub) -> None:
         self._auth = hub.auth("")
         client = _CLIENT(hub.host, auth=self._auth, retry_policy=_NO_RETRIES(retry_total=0))
         super().__init__(hub, f"the partitions of {hub.name}", client)
+        self.answers = 0
+        """How many have come."""
 
     def partitions(self) -> dict[str, PartitionState]:
         """Every partition, by its id."""
@@ -378,6 +383,7 @@ class ManagementLink(_Link):
             status_code_field=b"status-code",
             status_description_field=b"status-description",
         )
+        self.answers += 1
         if status != HTTPStatus.OK:
             raise refused(status, text(description), self._hub, self._target)
         value: Mapping[bytes, Any] = reply.value

@@ -38,6 +38,9 @@ NAME = "event_hub"
 TURN_SECONDS = 0.5
 """So long `close` waits for a `receive` in another thread to end by itself."""
 
+MOST_ANSWERS = 10_000
+"""About partitions over one connection, which takes 80 bytes for each of them until it ends."""
+
 
 class EventHubReader:
     """`PartitionReader` of one partition."""
@@ -123,6 +126,8 @@ class EventHubStream:
     def partitions(self) -> Mapping[str, PartitionState]:
         """Every partition there is now; asks over one connection, which is kept."""
         with self._asking:
+            if self._management is not None and self._management.answers >= MOST_ANSWERS:
+                self._forget()
             if self._management is not None:
                 try:
                     return self._management.partitions()

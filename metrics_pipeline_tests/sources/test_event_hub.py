@@ -18,6 +18,7 @@ import pytest
 from azure.eventhub._pyamqp.message import Message as SdkMessage
 from pydantic import ValidationError
 
+from metrics_pipeline.access.event_hub_links import ManagementLink
 from metrics_pipeline.core.errors import (
     ConfigurationError,
     CredentialRefused,
@@ -298,6 +299,23 @@ def test_a_partition_that_is_added_is_seen(hub: EventHubServer, stream: EventHub
 def test_one_connection_is_kept_to_ask(hub: EventHubServer, stream: EventHubStream) -> None:
     for _ in range(3):
         stream.partitions()
+    assert hub.abort_connections() == 1
+
+
+def test_a_connection_over_which_much_was_asked_is_made_anew(
+    hub: EventHubServer, stream: EventHubStream, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("metrics_pipeline.sources.event_hub.MOST_ANSWERS", 6)
+    made, open_link = [], ManagementLink.open
+
+    def noted(link: ManagementLink) -> None:
+        made.append(link)
+        open_link(link)
+
+    monkeypatch.setattr(ManagementLink, "open", noted)
+    for _ in range(5):  # each asks for the hub and its two partitions
+        stream.partitions()
+    assert [link.answers for link in made] == [6, 6, 3]
     assert hub.abort_connections() == 1
 
 
