@@ -60,8 +60,9 @@ def looking(instance: dg.DagsterInstance) -> Iterator[None]:
         yield
     finally:
         is_over.set()
-        SUBMITTED.set()
-        thread.join()
+        while thread.is_alive():
+            SUBMITTED.set()  # it may just have begun another round
+            thread.join(0.1)
 
 
 def submit(instance: dg.DagsterInstance) -> str:
