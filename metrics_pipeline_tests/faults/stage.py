@@ -13,7 +13,7 @@ from pathlib import Path
 from metrics_pipeline.storage.spool import SpoolSettings
 from metrics_pipeline.storage.spool_state import SpoolWatch
 from metrics_pipeline_tests.faults.cutting_proxy import CuttingProxy, cutting_proxy
-from metrics_pipeline_tests.faults.load import Load, devices, loaded
+from metrics_pipeline_tests.faults.load import MINUTE_SECONDS, Load, devices, loaded
 from metrics_pipeline_tests.faults.wrong_clock import WrongClock, make_wrong_clock
 from metrics_pipeline_tests.topology.running_topology import (
     CODE_SERVER,
@@ -27,6 +27,10 @@ DISK = "4m"
 """Room for the spool, on a disk of its own."""
 
 FILL_BYTES = 65_536
+
+
+PAUSE = (15, 35)
+"""Seconds of a minute in which the counts and polls of that minute are done."""
 
 
 @dataclass(slots=True)
@@ -63,6 +67,7 @@ class Stage:
     def move_clock(self, seconds: int) -> None:
         """Set the clock of daemon and code server forward or back, while they sample."""
         if self.clock is None:
+            _await_pause()
             self.clock = make_wrong_clock(self.folder / "clock")
             for name in (CODE_SERVER, DAEMON):
                 self._start_with(self.clock, name)
@@ -78,6 +83,12 @@ class Stage:
         self.it.kill(name)
         clocked = replace(container, service={**container.service, "environment": environment})
         self.it.children[name] = clocked.start()
+
+
+def _await_pause() -> None:
+    """Between two rounds: to have the clock both are started anew, which is not this fault."""
+    while not PAUSE[0] < time.time() % MINUTE_SECONDS < PAUSE[1]:
+        time.sleep(1)
 
 
 def _has_written(descriptor: int, size: int) -> bool:

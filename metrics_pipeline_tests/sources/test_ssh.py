@@ -40,6 +40,7 @@ from metrics_pipeline.simulators.ssh_host import HostFigures, Manner, SimulatedH
 from metrics_pipeline.sources.ssh import REMEMBERED_SECONDS, Ssh
 from metrics_pipeline.sources.ssh_settings import AGENT_VARIABLE, SshJump, SshLogin, SshSettings
 from metrics_pipeline.stack.layout import LOOPBACK, find_free_port
+from metrics_pipeline_tests.patience import PATIENCE_SECONDS
 from metrics_pipeline_tests.servers import require, running, wait_until
 from metrics_pipeline_tests.sshd import make_key, sshd
 
@@ -512,10 +513,19 @@ def test_a_poll_that_is_cancelled_in_line_for_a_log_in_leaves_no_socket(network:
         await asyncio.gather(*polls, return_exceptions=True)
         while sum(network.hosts.connections.values()):
             await asyncio.sleep(0.01)
-        return before, sockets()
+        return before, await left_of(before)
 
     before, after = in_probe(probe, cancel_all)
     assert after <= before
+
+
+async def left_of(before: int) -> int:
+    """How many there are once those that are being closed are closed."""
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            while sockets() > before:
+                await asyncio.sleep(0.01)
+    return sockets()
 
 
 def sockets() -> int:
@@ -542,7 +552,7 @@ def test_a_poll_that_is_cancelled_at_any_moment_leaves_nothing_open(
         # The far side of a connection is in this process as well.
         while sum(network.hosts.connections.values()):
             await asyncio.sleep(0.01)
-        return before, sockets()
+        return before, await left_of(before)
 
     async def cut_off(seconds: float) -> None:
         with contextlib.suppress(TimeoutError):
