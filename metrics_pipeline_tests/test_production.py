@@ -188,7 +188,7 @@ def test_what_the_commands_name_is_there() -> None:
     for name in re.findall(r"deployment[ /]([a-z][a-z-]+) ", PAGE):
         assert name in OURS, name
     commands = re.findall(r"metrics-pipeline ((?:check|telemetry)[^`\n]*)`", PAGE)
-    assert len(commands) == 3
+    assert len(commands) == 4
     for command in commands:
         build_parser().parse_args(shlex.split(command.replace("NUMBER", "0")))
 
