@@ -16,6 +16,7 @@ from metrics_pipeline.core.errors import SourceUnreachable
 from metrics_pipeline.core.points import Point
 from metrics_pipeline.core.ports import Reading
 from metrics_pipeline.sampling import Sampled
+from metrics_pipeline.simulators.serving_thread import ServingThread
 
 MEASUREMENT, FIELD = "fleet_counts", "device_count"
 
@@ -62,15 +63,13 @@ def count_server() -> Iterator[CountServer]:
     server = ThreadingHTTPServer(("127.0.0.1", 0), state.handler())
     server.daemon_threads = True
     state.url = f"http://127.0.0.1:{server.server_address[1]}/"
-    thread = threading.Thread(target=server.serve_forever, args=(0.05,))
-    thread.start()
+    serving = ServingThread(server)
+    serving.start()
     try:
         yield state
     finally:
         state.answers.set()
-        server.shutdown()
-        thread.join()
-        server.server_close()
+        serving.end()
 
 
 class HttpCount:

@@ -19,6 +19,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import asyncssh
 
 from metrics_pipeline.simulators.loop_thread import LoopThread
+from metrics_pipeline.simulators.serving_thread import ServingThread
 
 LOOPBACK = "127.0.0.1"
 REDIRECT = "/redirect"
@@ -178,12 +179,10 @@ def telltales() -> Iterator[Telltales]:
 
 @contextmanager
 def _serving(server: socketserver.TCPServer) -> Iterator[int]:
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
+    serving = ServingThread(server)
+    serving.start()
     port: int = server.socket.getsockname()[1]
     try:
         yield port
     finally:
-        server.shutdown()
-        thread.join()
-        server.server_close()
+        serving.end()
