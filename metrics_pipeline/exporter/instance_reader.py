@@ -6,8 +6,11 @@ again after a failure, so an exporter may start before its database does.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
+from time import monotonic
 
 import dagster as dg
 
@@ -19,12 +22,18 @@ from metrics_pipeline.storage.operational import OperationalDatabase
 WINDOW = 10
 """How many runs are looked at each time: those created last, of the finished ones."""
 
+LATELY = timedelta(minutes=10)
+"""Runs that ended so long ago or less are asked for at each look, by their ids alone."""
+
+JOBS_SECONDS = 60.0
+"""So often at least all jobs are looked at, also where no run has ended: runs are deleted."""
+
 MAX_FAILED_STEPS = 5
 MAX_FAILURE_CHARACTERS = 600
 """Of one step."""
 
-Finished = Mapping[int, str]
-"""Finished runs: what became of them, by their numbers in the order of creation."""
+Ended = frozenset[tuple[str, str]]
+"""Ids of runs that have ended, and what became of them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +60,7 @@ class JobState:
     `newest` are the finished runs that were created last; the counts are of all there ever were.
     """
 
-    newest: Finished
+    newest: Ended
     duration_seconds: float | None
     runs: Mapping[str, int]
     last: FinishedRun | None = None
@@ -60,7 +69,7 @@ class JobState:
     """The last that failed and was seen."""
 
 
-NO_RUNS = JobState({}, None, {})
+NO_RUNS = JobState(frozenset(), None, {})
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +89,8 @@ class InstanceReader:
         self._operational = operational
         self._instance: dg.DagsterInstance | None = None
         self._known: dict[str, JobState] = {}
+        self._ended: Ended = frozenset()
+        self._look_at_jobs_at = -math.inf
 
     def read(self) -> InstanceState:
         """The state now. Whatever goes wrong comes as an exception; the next call opens anew."""
@@ -108,15 +119,14 @@ class InstanceReader:
         return self._instance
 
     def _read(self, instance: dg.DagsterInstance) -> InstanceState:
-        seen = {job: _read_job(instance, job, self._state(job)) for job in self._jobs}
-        if any(state.newest != self._state(job).newest for job, state in seen.items()):
-            seen = self._count(instance, seen)
-        self._known = seen
+        ended = _ended_lately(instance)
+        if not ended <= self._ended or monotonic() >= self._look_at_jobs_at:
+            self._look_at_jobs(instance, ended)
         heartbeats = instance.get_daemon_heartbeats()
         # The database keeps those of daemons that do not run any more.
         required = instance.get_required_daemon_types()
         return InstanceState(
-            jobs=dict(seen),
+            jobs=dict(self._known),
             heartbeats={
                 name: beat.timestamp for name, beat in heartbeats.items() if name in required
             },
@@ -125,23 +135,39 @@ class InstanceReader:
             ),
         )
 
+    def _look_at_jobs(self, instance: dg.DagsterInstance, ended: Ended) -> None:
+        seen = {job: _read_job(instance, job, self._state(job)) for job in self._jobs}
+        if any(state.newest != self._state(job).newest for job, state in seen.items()):
+            try:
+                totals = count_runs(instance, self._operational)
+            except StoreError:
+                # Told by the look at the latest values; the next look at the jobs tries again.
+                newest = {job: self._state(job).newest for job in seen}
+                self._known = {job: replace(s, newest=newest[job]) for job, s in seen.items()}
+                return
+            seen = {job: _with_counts(state, totals.get(job)) for job, state in seen.items()}
+        self._known, self._ended = seen, ended
+        self._look_at_jobs_at = monotonic() + JOBS_SECONDS
+
     def _state(self, job: str) -> JobState:
         return self._known.get(job, NO_RUNS)
 
-    def _count(
-        self, instance: dg.DagsterInstance, seen: Mapping[str, JobState]
-    ) -> dict[str, JobState]:
-        """Counts again only after another run has ended; else nothing is new."""
-        try:
-            totals = count_runs(instance, self._operational)
-        except StoreError:
-            # Told by the look at the latest values; the counts stay, and the next look tries again.
-            return {job: replace(s, newest=self._state(job).newest) for job, s in seen.items()}
-        none = dict.fromkeys(ENDED.values(), 0)
-        return {
-            job: replace(state, runs={**none, **totals[job]}) if job in totals else state
-            for job, state in seen.items()
-        }
+
+def _ended_lately(instance: dg.DagsterInstance) -> Ended:
+    """By their ids alone, for which Dagster has an index: by job it reads whole runs."""
+    since = datetime.now(UTC) - LATELY
+    return frozenset(
+        (run_id, word)
+        for status, word in ENDED.items()
+        for run_id in instance.get_run_ids(dg.RunsFilter(statuses=[status], updated_after=since))
+    )
+
+
+def _with_counts(state: JobState, counts: Mapping[str, int] | None) -> JobState:
+    """As it is where no run of the job was ever counted."""
+    if counts is None:
+        return state
+    return replace(state, runs={**dict.fromkeys(ENDED.values(), 0), **counts})
 
 
 def _read_job(instance: dg.DagsterInstance, job: str, known: JobState) -> JobState:
@@ -168,8 +194,9 @@ def _newest(instance: dg.DagsterInstance, job: str) -> Sequence[dg.RunRecord]:
     return instance.get_run_records(finished, limit=WINDOW)
 
 
-def _outcomes(records: Iterable[dg.RunRecord]) -> Finished:
-    return {record.storage_id: ENDED[record.dagster_run.status] for record in records}
+def _outcomes(records: Iterable[dg.RunRecord]) -> Ended:
+    runs = (record.dagster_run for record in records)
+    return frozenset((run.run_id, ENDED[run.status]) for run in runs)
 
 
 def _last_duration(records: Iterable[dg.RunRecord]) -> float | None:

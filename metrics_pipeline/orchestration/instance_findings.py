@@ -330,21 +330,10 @@ def _judge_ticks(
 
 
 def _judge_outcomes(name: str, ticks: Sequence[InstigatorTick], now: float) -> Iterator[Finding]:
-    hanging = [
-        tick
-        for tick in ticks
-        if tick.status is TickStatus.STARTED and now - tick.timestamp > LONG_TICK_SECONDS
-    ]
-    if hanging:
-        longest = span_in_words(now - min(tick.timestamp for tick in hanging))
-        yield wrong(
-            name,
-            f"its last {len(ticks)} ticks",
-            f"{len(hanging)} have begun and not ended, the longest {longest} ago",
-            "The code server hangs or is away: restart it, then the daemon.",
-            f"{RUNBOOKS}/CodeServerSilent.md",
-        )
+    """`ticks` are newest first."""
     ended = [tick for tick in ticks if tick.status is not TickStatus.STARTED]
+    place = f"its last {len(ticks)} ticks"
+    yield from _judge_unfinished(name, place, ticks, ended, now)
     failed = 0
     while failed < len(ended) and ended[failed].status is TickStatus.FAILURE:
         failed += 1
@@ -353,9 +342,42 @@ def _judge_outcomes(name: str, ticks: Sequence[InstigatorTick], now: float) -> I
         lines = without_secrets(error.message).strip().splitlines() if error else []
         yield wrong(
             name,
-            f"its last {len(ended)} ticks",
+            place,
             f"the last {failed} failed: {lines[0] if lines else 'without a reason'}",
             "Dagster UI, Automation, the tick says all of it.",
+        )
+
+
+def _judge_unfinished(
+    name: str,
+    place: str,
+    ticks: Sequence[InstigatorTick],
+    ended: Sequence[InstigatorTick],
+    now: float,
+) -> Iterator[Finding]:
+    """Ticks come one after the other, so one that a later one has overtaken is not worked on."""
+    long_ago = now - LONG_TICK_SECONDS
+    begun = [t for t in ticks if t.status is TickStatus.STARTED and t.timestamp < long_ago]
+    overtaken = [tick for tick in begun if ended and tick.timestamp < ended[0].timestamp]
+    hanging = begun[: len(begun) - len(overtaken)]
+    if hanging:
+        longest = span_in_words(now - hanging[-1].timestamp)
+        yield wrong(
+            name,
+            place,
+            f"{len(hanging)} have begun and not ended, the longest {longest} ago",
+            "The code server hangs or is away: restart it, then the daemon.",
+            f"{RUNBOOKS}/CodeServerSilent.md",
+        )
+    if overtaken:
+        last = span_in_words(now - overtaken[0].timestamp)
+        yield warning(
+            name,
+            place,
+            f"{len(overtaken)} never ended, the last of {last} ago; later ones did",
+            "The daemon was killed within it, and was away until the next was due. If no run of "
+            "that time is there (Dagster UI, Runs), what it would have collected is missing.",
+            DAEMON_RUNBOOK,
         )
 
 

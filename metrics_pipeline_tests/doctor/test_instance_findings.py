@@ -166,9 +166,19 @@ def test_ticks_that_fail_are_counted_with_what_the_last_said(instance: Instance)
 
 def test_ticks_that_begin_and_do_not_end_are_counted(instance: Instance) -> None:
     for ago in (700.0, 400.0):
-        instance.tick(instance.now - ago, TickStatus.STARTED)
-    found = the_wrong_one(instance.examine(), SCHEDULE)
+        instance.tick(instance.now + HOUR - ago, TickStatus.STARTED)
+    instance.beat(instance.now + HOUR)
+    found = the_wrong_one(instance.examine(later=HOUR), SCHEDULE)
     assert found.found == "2 have begun and not ended, the longest 11.7 min ago"
+
+
+def test_a_tick_in_which_the_daemon_was_killed_is_told_when_later_ones_have_ended(
+    instance: Instance,
+) -> None:
+    instance.tick(instance.now - 700, TickStatus.STARTED)
+    found = the_bad_one(of(instance.examine(), SCHEDULE))
+    assert found.severity is Severity.WARNING
+    assert found.found == "1 never ended, the last of 11.7 min ago; later ones did"
 
 
 @pytest.mark.parametrize(

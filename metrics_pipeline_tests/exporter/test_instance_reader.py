@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager
 from datetime import datetime
@@ -13,7 +14,9 @@ import sqlalchemy as sa
 from dagster._daemon.types import DaemonHeartbeat
 
 from metrics_pipeline.core.fleet import JOB
+from metrics_pipeline.exporter import instance_reader
 from metrics_pipeline.exporter.instance_reader import (
+    JOBS_SECONDS,
     MAX_FAILURE_CHARACTERS,
     NO_RUNS,
     WINDOW,
@@ -169,13 +172,28 @@ def test_runs_are_counted_only_after_another_has_finished(
     asked: list[str] = []
     with watching_queries(asked.append):
         reader.read()
-    assert len(asked) == 3, asked  # the newest runs, the heartbeats, the queue
+    assert len(asked) == 5, asked  # what ended lately, in three ways; the heartbeats, the queue
     runs.cancel()
     asked.clear()
     with watching_queries(asked.append):
         reader.read()
     there = [statement for statement in asked if "point_tallies" not in statement]
-    assert len(there) < 20, there  # beside the three a look at the runs, and how far is counted
+    assert len(there) < 20, there  # beside those a look at the runs, and how far is counted
+
+
+def test_a_run_whose_end_the_clocks_do_not_agree_on_is_seen_within_a_minute(
+    runs: Runs, reader: InstanceReader, dagster_home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runs.cancel()
+    assert counts(reader)["canceled"] == 1
+    late = runs.cancel()
+    with closing(sqlite3.connect(dagster_home / "history" / "runs.db")) as connection, connection:
+        connection.execute(
+            "UPDATE runs SET update_timestamp = '2024-02-01 00:00:00' WHERE run_id = ?", [late]
+        )
+    assert counts(reader)["canceled"] == 1
+    monkeypatch.setattr(instance_reader, "monotonic", lambda: time.monotonic() + JOBS_SECONDS)
+    assert counts(reader)["canceled"] == 2
 
 
 def test_a_run_that_finishes_while_runs_are_counted_is_counted_once(

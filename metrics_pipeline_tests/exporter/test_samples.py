@@ -148,7 +148,11 @@ def test_every_part_of_what_was_seen_is_shown() -> None:
             "fetch_latency_seconds_sum_us": {'["hub"]': 250_000},
         },
         instance=InstanceState(
-            jobs={"fleet_counts": JobState({1: "success"}, 2.5, {"success": 7, "failure": 1})},
+            jobs={
+                "fleet_counts": JobState(
+                    frozenset({("run", "success")}), 2.5, {"success": 7, "failure": 1}
+                )
+            },
             heartbeats={"SCHEDULER": 1234.5},
             queue_length=2,
         ),

@@ -86,7 +86,7 @@ def test_what_came_in_part_since_is_incomplete() -> None:
 
 def test_a_job_fails_while_its_last_run_failed() -> None:
     def state(status: str) -> JobState:
-        return JobState({}, None, {}, FinishedRun("run", status, NOW))
+        return JobState(frozenset(), None, {}, FinishedRun("run", status, NOW))
 
     jobs = {"a": state("success"), "b": state("failure"), "c": state("canceled"), "d": NO_RUNS}
     status = stock(instance=InstanceState(jobs, {}, 0))

@@ -284,7 +284,9 @@ def known(text: str) -> Known:
     """Where `text` is everything that others may choose."""
     run = FinishedRun(text, "failure", 1.0)
     instance = InstanceState(
-        {text: JobState({1: "failure"}, 1.0, {}, run, RunFailure(run, text))}, {text: 1.0}, 0
+        {text: JobState(frozenset({("run", "failure")}), 1.0, {}, run, RunFailure(run, text))},
+        {text: 1.0},
+        0,
     )
     lag = Point(LAG, {"partition": text}, {"lag_events": 1, "lag_seconds": 1.0}, 1)
     health = Point("pipeline_health", {"component": text}, {"value": 1.0}, 1)

@@ -43,7 +43,7 @@ BAD = (Outcome.NOT_STORED, Outcome.BUSY, Outcome.LATE, Outcome.CLOCK, Outcome.ST
 class Watched:
     """What was seen: for each name its samples of (seconds, value)."""
 
-    pss_mb: dict[str, list[tuple[float, float]]] = field(default_factory=dict)
+    anonymous_mb: dict[str, list[tuple[float, float]]] = field(default_factory=dict)
     files_mb: dict[str, list[tuple[float, float]]] = field(default_factory=dict)
     last: dict[str, Footprint] = field(default_factory=dict)
     runs_mb: float = 0.0
@@ -54,7 +54,7 @@ class Watched:
             if kind == RUN:
                 self.runs_mb = max(self.runs_mb, each.pss_mb)
             else:
-                self.pss_mb.setdefault(kind, []).append((at, each.pss_mb))
+                self.anonymous_mb.setdefault(kind, []).append((at, each.anonymous_mb))
                 self.last[kind] = each
         for kind, size_mb in file_sizes(state).items():
             self.files_mb.setdefault(kind, []).append((at, size_mb))
@@ -100,11 +100,12 @@ class Report:
         return _table(lines)
 
     def _memory(self) -> str:
-        head = ("process", "PSS MB", "RSS MB", "files", "threads", "MB an hour", "MB in a year")
+        sizes = ("RSS MB", "PSS MB", "of no file MB")
+        head = ("process", *sizes, "files", "threads", "MB an hour", "MB in a year")
         lines = [head]
         for kind, trend in self.memory.items():
             at_end = self.last[kind]
-            numbers = f"{trend.last:.0f}", f"{at_end.rss_mb:.0f}"
+            numbers = (f"{at_end.rss_mb:.0f}", f"{at_end.pss_mb:.0f}", f"{trend.last:.0f}")
             counts = str(at_end.files), str(at_end.threads)
             lines.append((kind, *numbers, *counts, _slope(trend), self._year(trend)))
         return _table(lines) + f"\n\nRuns, all at once: {self.runs_mb:.0f} MB PSS at most."
@@ -197,7 +198,7 @@ def report_of(
         (end - begin) / SECONDS_PER_HOUR,
         all_cycles(schedules, runs, begin, end),
         {what: n - before.get(what, 0) for what, n in after.items()},
-        trends(watched.pss_mb),
+        trends(watched.anonymous_mb),
         trends(watched.files_mb),
         watched.last,
         watched.runs_mb,

@@ -62,7 +62,7 @@ def test_slots_are_summed_over_sources() -> None:
 
 
 def report(hours: float, slope: float, **outcomes: int) -> Report:
-    watched = {"daemon": Footprint(1, 150.0, 100.0, 20, 7)}
+    watched = {"daemon": Footprint(1, 150.0, 110.0, 100.0, 20, 7)}
     trend = {"daemon": Trend(100.0, 101.0, slope, 0.1)}
     cycles = [Cycles("fleet", 2, {"done": 2})]
     return Report(hours, cycles, outcomes, trend, {"store": trend["daemon"]}, watched, 180.0)
@@ -83,7 +83,7 @@ def test_the_report_has_a_line_for_each() -> None:
     text = report(2, 1.0, sampled=5, missed_late=1).text()
     assert "| fleet | 2 | 0 | 2 done |" in text
     assert "| samples' slots | 6 | 1 | 1 missed_late, 5 sampled |" in text
-    assert "| daemon | 100 | 150 | 20 | 7 | +1.00 ± 0.10 | 8,760 |" in text
+    assert "| daemon | 150 | 110 | 100 | 20 | 7 | +1.00 ± 0.10 | 8,760 |" in text
     assert "| store | 100.00 | +1.00 ± 0.10 | 8,760 |" in text
     assert "| store | 100.00 | +1.00 ± 0.10 | ? |" in report(0.2, 1.0).text()
 
@@ -92,17 +92,17 @@ def test_the_warm_up_is_left_out_and_runs_have_no_trend(tmp_path: Path) -> None:
     watched = Watched()
     for at in range(8):
         memory = 100.0 if at >= 2 else 50.0
-        processes = {"daemon": Footprint(1, 1, memory), RUN: Footprint(2, 1, 10.0 * at)}
+        processes = {"daemon": Footprint(1, 1, memory, memory), RUN: Footprint(2, 1, 10.0 * at)}
         watched.look(at * 10.0, processes, tmp_path)
     assert watched.runs_mb == 70
-    (trend,) = trends(watched.pss_mb).values()
+    (trend,) = trends(watched.anonymous_mb).values()
     assert trend.an_hour == pytest.approx(0, abs=1e-6)
 
 
 def test_a_process_and_its_files_are_measured(tmp_path: Path) -> None:
     mine = footprint(os.getpid())
     assert mine.processes == 1
-    assert 1 < mine.pss_mb <= mine.rss_mb
+    assert 1 < mine.anonymous_mb < mine.pss_mb <= mine.rss_mb
     assert mine.files > 2
     assert mine.threads >= 1
     assert os.getpid() in descendants(os.getppid())

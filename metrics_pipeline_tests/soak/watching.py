@@ -37,11 +37,16 @@ OTHER = "other files"
 
 @dataclass(frozen=True, slots=True)
 class Footprint:
-    """Of the processes of one kind: their number, MB, MB that are shared out, files, threads."""
+    """Of the processes of one kind: their number, MB, files, threads.
+
+    In `pss_mb` pages that others have as well are shared out. `anonymous_mb` is of that what is no
+    file's, so it does not change with who else runs the same Python.
+    """
 
     processes: int = 0
     rss_mb: float = 0.0
     pss_mb: float = 0.0
+    anonymous_mb: float = 0.0
     files: int = 0
     threads: int = 0
 
@@ -51,6 +56,7 @@ class Footprint:
             self.processes + other.processes,
             self.rss_mb + other.rss_mb,
             self.pss_mb + other.pss_mb,
+            self.anonymous_mb + other.anonymous_mb,
             self.files + other.files,
             self.threads + other.threads,
         )
@@ -85,6 +91,7 @@ def footprint(pid: int) -> Footprint:
         1,
         _kb(memory, "Rss") * 1024 / MB,
         _kb(memory, "Pss") * 1024 / MB,
+        _kb(memory, "Pss_Anon") * 1024 / MB,
         sum(1 for _ in Path(f"/proc/{pid}/fd").iterdir()),
         _kb(status, "Threads"),
     )
