@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import importlib.util
 import json
 import ssl
+import sys
 from collections.abc import Callable, Coroutine, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
@@ -19,6 +21,10 @@ from metrics_pipeline.access.state_path import StatePath
 from metrics_pipeline.core.errors import ConfigurationError, UnexpectedReply
 
 T = TypeVar("T")
+
+if importlib.util.find_spec("sniffio") is None:
+    # httpcore imports it several times a request, and where it is not there each is a search.
+    sys.modules["sniffio"] = None  # type: ignore[assignment]
 
 USUAL_LIMITS = httpx.Limits(max_connections=100, max_keepalive_connections=20, keepalive_expiry=5.0)
 """Those of httpx: a connection that was not used for 5 s is opened anew."""

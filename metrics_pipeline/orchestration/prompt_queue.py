@@ -9,6 +9,7 @@ import sys
 import threading
 from typing import Any
 
+import dagster as dg
 from dagster._core.workspace.context import IWorkspaceProcessContext
 from dagster._daemon import controller
 from dagster._daemon.daemon import DaemonIterator
@@ -30,13 +31,20 @@ class PromptQueue(QueuedRunCoordinatorDaemon):
         while not shutdown_event.is_set():
             SUBMITTED.clear()
             try:
-                yield from self.run_iteration(workspace_process_context)
+                if does_any_wait(workspace_process_context.instance):
+                    yield from self.run_iteration(workspace_process_context)
             except Exception:  # noqa: BLE001 (the next look is to come as soon as ever)
                 yield DaemonErrorCapture.process_exception(
                     exc_info=sys.exc_info(), logger=self._logger, log_message="Caught an error"
                 )
             SUBMITTED.wait(self.interval_seconds)
             yield None
+
+
+def does_any_wait(instance: dg.DagsterInstance) -> bool:
+    """Whether a run is in the queue; Dagster's own look first reads all runs that are going on."""
+    queued = dg.RunsFilter(statuses=[dg.DagsterRunStatus.QUEUED])
+    return bool(instance.get_run_ids(queued, limit=1))
 
 
 def look_promptly() -> None:

@@ -6,6 +6,7 @@ import asyncio
 import gzip
 import socket
 import ssl
+import sys
 import threading
 import traceback
 from collections.abc import Callable, Iterator, Mapping
@@ -85,6 +86,22 @@ def test_a_connection_is_used_again(client: HttpClient) -> None:
         for _ in range(3):
             get(client, server.url)
     assert server.connections == 1
+
+
+def test_no_request_but_the_first_looks_for_a_module(
+    client: HttpClient, echo: Echo, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    get(client, f"http://{echo.host}/")
+    looked_for: list[str] = []
+
+    class Finder:
+        @staticmethod
+        def find_spec(name: str, *_: object) -> None:
+            looked_for.append(name)
+
+    monkeypatch.setattr(sys, "meta_path", [Finder, *sys.meta_path])
+    assert get(client, f"http://{echo.host}/").status == 200
+    assert not looked_for
 
 
 @pytest.mark.parametrize("status", [204, 301, 400, 401, 403, 404, 413])

@@ -22,7 +22,8 @@ from dagster._core.workspace.load_target import EmptyWorkspaceTarget
 from dagster._daemon import controller
 from dagster._daemon.run_coordinator import QueuedRunCoordinatorDaemon
 
-from metrics_pipeline.orchestration.prompt_queue import PromptQueue, look_promptly
+from metrics_pipeline.orchestration import prompt_queue
+from metrics_pipeline.orchestration.prompt_queue import PromptQueue, does_any_wait, look_promptly
 from metrics_pipeline.orchestration.run_coordinator import SUBMITTED, PromptRunCoordinator
 from metrics_pipeline.stack.layout import LOOPBACK
 from metrics_pipeline_tests.orchestration.dagster_instances import opened
@@ -78,13 +79,13 @@ def test_a_look_that_fails_is_told_and_the_next_one_comes_as_soon_as_a_run_is_su
 ) -> None:
     failures = []
 
-    def fail(_queue: PromptQueue, _context: object) -> NoReturn:
+    def fail(_instance: dg.DagsterInstance) -> NoReturn:
         failures.append(True)
         monkeypatch.undo()
         raise OSError("the database is locked")
 
     with opened(tmp_path) as instance:
-        monkeypatch.setattr(PromptQueue, "run_iteration", fail)
+        monkeypatch.setattr(prompt_queue, "does_any_wait", fail)
         with looking(instance):
             wait_until(lambda: bool(failures), "it has looked in vain")
             run_id = submit(instance)
@@ -108,3 +109,12 @@ def test_a_run_that_is_submitted_is_launched_although_the_next_look_is_an_hour_a
             wait_until(lambda: is_launched(instance, waited_before), "it has looked once")
             for run_id in (submit(instance), submit(instance)):
                 wait_until(functools.partial(is_launched, instance, run_id), "it is launched")
+
+
+def test_runs_that_wait_are_told_from_those_that_have_ended(tmp_path: Path) -> None:
+    with opened(tmp_path) as instance:
+        ended = instance.get_run_by_id(submit(instance))
+        assert ended is not None
+        assert does_any_wait(instance)
+        instance.report_run_canceled(ended)
+        assert not does_any_wait(instance)
