@@ -15,8 +15,8 @@ from metrics_pipeline.simulators.event_hub.server import EventHubServer, epoch_m
 from metrics_pipeline.simulators.lorawan_fleet import HubMessage, make_nodes, step
 
 PARTITIONS = 4
-RETENTION = Retention(max_events=100_000, max_bytes=100_000_000)
-"""Of each partition: the hub lives in the memory of this process."""
+RETENTION = Retention(max_age_seconds=1800, max_events=100_000, max_bytes=100_000_000)
+"""Of each partition: the hub lives in the memory of this process, some 20 MB an hour."""
 
 
 @contextmanager
