@@ -59,8 +59,10 @@ class Layout:
         return f"http://{LOOPBACK}:{self.webserver_port}"
 
     def environment(self) -> Mapping[str, str]:
-        """The environment of every process of the stack."""
+        """The environment of every process of the stack; `docker/Dockerfile` has the same."""
         return {
+            # malloc(3) has an area for each of many threads otherwise, all of which become full.
+            "MALLOC_ARENA_MAX": "2",
             **os.environ,
             STATE_DIR_VARIABLE: str(self.state_dir),
             SETTINGS_VARIABLE: str(self.settings_file),

@@ -10,6 +10,7 @@ import yaml
 
 from metrics_pipeline.core.errors import ConfigurationError
 from metrics_pipeline.stack.layout import Layout, find_free_port, lock, require_free_port
+from metrics_pipeline_tests.docker.container_files import image_environment
 
 
 def make_layout(folder: Path) -> Layout:
@@ -57,3 +58,13 @@ def test_the_simulated_robots_send_to_where_the_gateway_listens(tmp_path: Path) 
     layout = make_layout(tmp_path)
     assert layout.gateway()[-2:] == ["--port", "8765"]
     assert layout.simulator()[-2:] == ["--gateway-port", "8765"]
+
+
+def test_the_memory_areas_of_threads_are_few_as_in_the_image_unless_one_says_otherwise(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("MALLOC_ARENA_MAX", raising=False)
+    ours = make_layout(tmp_path).environment()["MALLOC_ARENA_MAX"]
+    assert ours == image_environment()["MALLOC_ARENA_MAX"] == "2"
+    monkeypatch.setenv("MALLOC_ARENA_MAX", "8")
+    assert make_layout(tmp_path).environment()["MALLOC_ARENA_MAX"] == "8"
