@@ -38,7 +38,7 @@ NAME = "event_hub"
 TURN_SECONDS = 0.5
 """So long `close` waits for a `receive` in another thread to end by itself."""
 
-MOST_ANSWERS = 10_000
+MOST_ANSWERS = 1_000
 """About partitions over one connection, which takes 80 bytes for each of them until it ends."""
 
 
