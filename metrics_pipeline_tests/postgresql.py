@@ -17,7 +17,7 @@ import stat
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -51,6 +51,8 @@ class PostgresqlServer:
     binaries: Path
     port: int
     password: str = field(repr=False)
+    settings: Mapping[str, str] = field(default_factory=dict)
+    """Of the server, beside its defaults."""
     process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -160,18 +162,19 @@ class PostgresqlServer:
             engine.dispose()
 
     def _options(self) -> Sequence[str | Path]:
-        return ["-D", self.data, "-h", LOOPBACK, "-p", str(self.port), "-k", self.folder]
+        settings = (f"--{name}={value}" for name, value in self.settings.items())
+        return ["-D", self.data, "-h", LOOPBACK, "-p", str(self.port), "-k", self.folder, *settings]
 
 
 @contextmanager
-def running_postgresql() -> Iterator[PostgresqlServer]:
-    """A server of the caller's own, for tests that stop it; 1 s to start."""
+def running_postgresql(**settings: str) -> Iterator[PostgresqlServer]:
+    """A server of the caller's own, for tests that stop it or change its settings; 1 s to start."""
     folder = Path(tempfile.mkdtemp(prefix="metrics-pipeline-postgresql-"))
     try:
         if _is_root():
             shutil.chown(folder, **_account())
         server = PostgresqlServer(
-            folder, _binaries(folder), find_free_port(), secrets.token_urlsafe()
+            folder, _binaries(folder), find_free_port(), secrets.token_urlsafe(), settings
         )
         server.initialise()
         server.start()

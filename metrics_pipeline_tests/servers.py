@@ -42,17 +42,18 @@ def require(program: str) -> str:
     """The path of `program`; without it the test is skipped, or fails where CI asks for all."""
     path = shutil.which(program)
     if path is None:
-        _do_without(f"{program} is not installed (.ci/run installs what the tests need)")
+        do_without(f"{program} is not installed (.ci/run installs what the tests need)")
     return path
 
 
 def require_module(name: str, command: str) -> None:
     """As `require`, for a Python module that `command` installs."""
     if importlib.util.find_spec(name) is None:
-        _do_without(f"the module {name} is not installed ({command} installs it)")
+        do_without(f"the module {name} is not installed ({command} installs it)")
 
 
-def _do_without(message: str) -> NoReturn:
+def do_without(message: str) -> NoReturn:
+    """Skip the test, and say why; fail it where CI asks for all."""
     if os.environ.get(REQUIRE_REAL_SERVERS) == "1":
         pytest.fail(message)
     pytest.skip(message)

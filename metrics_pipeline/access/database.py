@@ -198,8 +198,8 @@ def _open_postgresql(settings: DatabaseSettings, options: str = "") -> sa.Engine
     engine = sa.create_engine(
         settings.url,
         pool_pre_ping=True,
-        pool_size=2,
-        max_overflow=2,
+        pool_size=1,
+        max_overflow=3,
         connect_args={
             "connect_timeout": settings.connect_timeout_seconds,
             "application_name": "metrics_pipeline",

@@ -16,6 +16,7 @@ from metrics_pipeline.core.clock_skew import judge_skew
 from metrics_pipeline.core.errors import ConfigurationError, StoreError, StoreUnavailable
 from metrics_pipeline.core.findings import Finding, span_in_words, unknown, warning, well, wrong
 from metrics_pipeline.core.validation import NS_PER_SECOND
+from metrics_pipeline.doctor.connections import judge_room
 from metrics_pipeline.exporter.status import SHORTEST_STALE_SECONDS, STALE_INTERVALS
 from metrics_pipeline.settings import Settings
 from metrics_pipeline.storage.dead_letters import DeadLetterSettings
@@ -223,7 +224,7 @@ def _connected(settings: Settings) -> Iterator[sa.Connection]:
 def examine_operational(
     settings: Settings, every_seconds: Mapping[str, float], clock: Callable[[], float] = time.time
 ) -> Iterator[Finding]:
-    """Its schema, how old each asset is against `every_seconds`, dead letters, and its clock."""
+    """Its schema, how old each asset is against `every_seconds`, dead letters, clock and room."""
     database = settings.operational_database
     place = database.url
     if database.is_sqlite and not Path(sa.engine.make_url(place).database or "").exists():
@@ -239,6 +240,7 @@ def examine_operational(
                 yield from _examine_dead(connection, settings.telemetry.dead_letters, clock())
             if connection.dialect.name == "postgresql":
                 yield judge_skew("the operational PostgreSQL", *postgresql_skew(connection, clock))
+                yield judge_room(connection, settings)
     except ConfigurationError as error:
         yield wrong(OPERATIONAL, place, f"{error.where}: {error.problem}", error.fix)
     except (sa.exc.SQLAlchemyError, OSError) as error:

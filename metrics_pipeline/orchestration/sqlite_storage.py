@@ -21,8 +21,13 @@ from dagster._core.storage.sqlite import SQLITE_BUSY_TIMEOUT_SECONDS, create_db_
 from dagster._core.storage.sqlite_storage import DagsterSqliteStorage
 from dagster._serdes import ConfigurableClassData
 
+from metrics_pipeline.core.errors import ConfigurationError
 from metrics_pipeline.orchestration.deflated_texts import deflate_in
 from metrics_pipeline.orchestration.lean_events import LeanEvents
+
+EVENT_LOG_FORMAT = 0
+"""What a file says as `user_version`. A release that keeps texts otherwise than `deflated_texts`
+does, so that this one could not read them, says 1."""
 
 FileId = tuple[int, int] | None
 
@@ -147,10 +152,14 @@ class ConsolidatedSqliteEventLogStorage(
 
 
 class ConsolidatedSqliteStorage(DagsterSqliteStorage):
-    """All three, below one folder, where Dagster's own storage would have them."""
+    """All three, below one folder, where Dagster's own storage would have them.
+
+    ConfigurationError if a later release wrote what this one cannot read.
+    """
 
     def __init__(self, base_dir: str, inst_data: ConfigurableClassData | None = None) -> None:
         folder = Path(base_dir)
+        _refuse_later(folder / "history" / "events" / "event_log.db")
         self.base_dir = base_dir
         self._run_storage = Runs.from_local(str(folder / "history"))
         events = ConsolidatedSqliteEventLogStorage(str(folder / "history" / "events"))
@@ -176,6 +185,19 @@ def _file_id(file: Path) -> FileId:
     except FileNotFoundError:
         return None
     return found.st_dev, found.st_ino
+
+
+def _refuse_later(file: Path) -> None:
+    if not file.exists():
+        return
+    with closing(sqlite3.connect(file, SQLITE_BUSY_TIMEOUT_SECONDS)) as connection:
+        (found,) = connection.execute("PRAGMA user_version").fetchone()
+    if found > EVENT_LOG_FORMAT:
+        raise ConfigurationError(
+            f"Dagster's event log {file}",
+            f"it is of format {found}, and this release knows {EVENT_LOG_FORMAT}",
+            "Upgrade metrics-pipeline, or restore the back-up from before its upgrade.",
+        )
 
 
 def _is_made(url: str) -> bool:

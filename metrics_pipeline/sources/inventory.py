@@ -29,6 +29,7 @@ from metrics_pipeline.access.database import (
     reading,
 )
 from metrics_pipeline.access.inventory_tables import CONCENTRATORS, DEVICES
+from metrics_pipeline.access.sparing_connections import be_sparing
 from metrics_pipeline.core.catalog import CONCENTRATOR_COUNT, Metric
 from metrics_pipeline.core.device_rows import COLUMNS, REQUIRED, DeviceRow, check_row, is_absent
 from metrics_pipeline.core.devices import Device
@@ -186,6 +187,7 @@ class Inventory:
 
     def __init__(self, settings: InventorySettings) -> None:
         self._engine = open_foreign_engine(settings.database)
+        be_sparing(self._engine)
         self._where = self._engine.url.render_as_string(hide_password=True)
         self._devices = settings.devices or OUR_DEVICES
         self._last: tuple[list[dict[str, object]], DeviceRows] | None = None

@@ -16,6 +16,7 @@ import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 
 from metrics_pipeline.access.database import DatabaseSettings, cause_of, open_engine, reading
+from metrics_pipeline.access.sparing_connections import be_sparing
 from metrics_pipeline.core.errors import ConfigurationError, StoreError, StoreUnavailable
 from metrics_pipeline.storage.operational_schema import is_upgraded, upgrade
 
@@ -173,6 +174,7 @@ class OperationalDatabase:
 
     def __init__(self, settings: DatabaseSettings) -> None:
         self._engine = open_engine(settings)
+        be_sparing(self._engine)
         self.name = self._engine.url.render_as_string(hide_password=True)
         self._is_made = False
 

@@ -16,6 +16,7 @@ from metrics_pipeline.core.findings import Finding, Severity
 from metrics_pipeline.core.points import Point
 from metrics_pipeline.core.telemetry import DeadLetter
 from metrics_pipeline.core.validation import NS_PER_SECOND
+from metrics_pipeline.doctor.connections import most_runs
 from metrics_pipeline.doctor.stores import (
     DEAD,
     OPERATIONAL,
@@ -316,7 +317,7 @@ def test_a_postgresql_is_read_with_its_clock_and_refused_with_a_wrong_password(
     (tmp_path / "password").write_text(postgresql.password)
     database = {"url": postgresql.plain_url, "password": {"file": str(tmp_path / "password")}}
     settings = settings_of(tmp_path, operational_database=database)
-    assert [each.name for each in examine_it(settings)] == [OPERATIONAL, "clock"]
+    assert [each.name for each in examine_it(settings)] == [OPERATIONAL, "clock", "connections"]
     for asset in EVERY:
         store(settings, asset)
     assert {each.severity for each in examine_it(settings)} == {Severity.OK}
@@ -326,3 +327,21 @@ def test_a_postgresql_is_read_with_its_clock_and_refused_with_a_wrong_password(
     found = the_wrong_one(examine_it(settings), OPERATIONAL)
     assert "password authentication failed" in found.found
     assert "hunter2" not in repr(found)
+
+
+def test_a_postgresql_that_lets_in_fewer_than_its_runs_may_want_is_a_warning(
+    tmp_path: Path, postgresql: PostgresqlDatabase
+) -> None:
+    (tmp_path / "password").write_text(postgresql.password)
+    database = {"url": postgresql.plain_url, "password": {"file": str(tmp_path / "password")}}
+    for shards, severity in ((1, Severity.OK), (50, Severity.WARNING)):
+        settings = settings_of(
+            tmp_path,
+            operational_database=database,
+            sources={"inventory": {"database": database}},
+            polling={"enabled": True, "metrics_by": ["snmp"], "shards": shards},
+        )
+        [found] = of(examine_it(settings), "connections")
+        assert (found.severity, most_runs(settings)) == (severity, 2 * shards + 1)
+    assert "97 are let in, 101 runs at once" in found.found
+    assert "Raise max_connections by 125" in found.fix

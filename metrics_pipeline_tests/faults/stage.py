@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
@@ -15,6 +13,7 @@ from metrics_pipeline.storage.spool_state import SpoolWatch
 from metrics_pipeline_tests.faults.cutting_proxy import CuttingProxy, cutting_proxy
 from metrics_pipeline_tests.faults.load import MINUTE_SECONDS, Load, devices, loaded
 from metrics_pipeline_tests.faults.wrong_clock import WrongClock, make_wrong_clock
+from metrics_pipeline_tests.small_disk import empty, fill, small_disk
 from metrics_pipeline_tests.topology.running_topology import (
     CODE_SERVER,
     DAEMON,
@@ -25,9 +24,6 @@ from metrics_pipeline_tests.topology.running_topology import (
 SPOOL = "image/var/lib/metrics_pipeline/spool"
 DISK = "4m"
 """Room for the spool, on a disk of its own."""
-
-FILL_BYTES = 65_536
-
 
 PAUSE = (15, 35)
 """Seconds of a minute in which the counts and polls of that minute are done."""
@@ -55,14 +51,11 @@ class Stage:
 
     def fill_disk(self) -> None:
         """Until there is not a byte left."""
-        with (self.spool / "ballast").open("ab", buffering=0) as file:
-            for size in (FILL_BYTES, 4096, 1):
-                while _has_written(file.fileno(), size):
-                    pass
+        fill(self.spool)
 
     def empty_disk(self) -> None:
         """Take away what filled it."""
-        (self.spool / "ballast").unlink()
+        empty(self.spool)
 
     def move_clock(self, seconds: int) -> None:
         """Set the clock of daemon and code server forward or back, while they sample."""
@@ -91,26 +84,6 @@ def _await_pause() -> None:
         time.sleep(1)
 
 
-def _has_written(descriptor: int, size: int) -> bool:
-    try:
-        return os.write(descriptor, bytes(size)) > 0
-    except OSError:
-        return False
-
-
-@contextmanager
-def own_disk(folder: Path) -> Iterator[bool]:
-    """A small disk at `folder`, where that may be mounted; says whether it is."""
-    folder.mkdir(parents=True)
-    options = ["-t", "tmpfs", "-o", f"size={DISK},mode=0755", "faults", str(folder)]
-    mounted = subprocess.run(["mount", *options], check=False, capture_output=True)
-    try:
-        yield mounted.returncode == 0
-    finally:
-        if mounted.returncode == 0:
-            subprocess.run(["umount", "--lazy", str(folder)], check=True)
-
-
 @contextmanager
 def opened(folder: Path, progress: Callable[[str], None]) -> Iterator[Stage]:
     """All of it, under load."""
@@ -122,7 +95,7 @@ def opened(folder: Path, progress: Callable[[str], None]) -> Iterator[Stage]:
             return proxies[name].port
 
         spool = folder / SPOOL
-        has_own_disk = stack.enter_context(own_disk(spool))
+        has_own_disk = stack.enter_context(small_disk(spool, DISK))
         progress("the processes of docker/compose.yaml start (a minute or two)")
         polled, settings = stack.enter_context(devices(folder))
         (folder / "clock").mkdir()

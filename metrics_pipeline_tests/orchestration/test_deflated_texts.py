@@ -11,6 +11,7 @@ from pathlib import Path
 import dagster as dg
 import pytest
 
+from metrics_pipeline.core.errors import ConfigurationError
 from metrics_pipeline.orchestration.deflated_texts import LONG
 from metrics_pipeline_tests.orchestration.dagster_instances import opened
 
@@ -66,3 +67,19 @@ def test_what_sql_looks_into_stays_text(instance: dg.DagsterInstance, tmp_path: 
     *_, stored = events_in(tmp_path)
     assert isinstance(stored, str)
     assert NOTE in stored
+
+
+def test_a_file_of_a_later_release_is_refused_and_left_as_it_is(tmp_path: Path) -> None:
+    with opened(tmp_path) as made:
+        made.report_runless_asset_event(dg.AssetMaterialization(KEY))
+    file = next(tmp_path.rglob("event_log.db"))
+    with closing(sqlite3.connect(file)) as connection:
+        connection.execute("PRAGMA user_version = 7")
+    before = file.read_bytes()
+    with pytest.raises(ConfigurationError, match=r"of format 7.*Upgrade"), opened(tmp_path):
+        pass
+    assert file.read_bytes() == before
+    with closing(sqlite3.connect(file)) as connection:
+        connection.execute("PRAGMA user_version = 0")
+    with opened(tmp_path) as again:
+        assert again.get_latest_materialization_event(KEY)

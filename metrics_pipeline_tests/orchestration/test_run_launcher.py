@@ -14,6 +14,7 @@ from pathlib import Path
 
 import dagster as dg
 import pytest
+import sqlalchemy as sa
 import yaml
 from dagster._core.storage.tags import GRPC_INFO_TAG
 from dagster._core.workspace.context import WorkspaceProcessContext
@@ -29,7 +30,8 @@ from metrics_pipeline.run_counting import count_runs
 from metrics_pipeline.stack.layout import LOOPBACK, find_free_port, is_listening
 from metrics_pipeline.storage.operational import OperationalDatabase
 from metrics_pipeline_tests.orchestration.dagster_instances import opened
-from metrics_pipeline_tests.servers import running, wait_until
+from metrics_pipeline_tests.servers import do_without, running, wait_until
+from metrics_pipeline_tests.small_disk import empty, fill, small_disk
 from metrics_pipeline_tests.soak.watching import command_of, descendants, parent_of
 from metrics_pipeline_tests.storage.operational_databases import sqlite_settings
 
@@ -260,6 +262,45 @@ def test_a_run_ends_and_is_failed_if_what_it_was_forked_from_is_killed_and_the_n
         failed = dg.DagsterRunStatus.FAILURE
         wait_until(lambda: status(instance, run_id) is failed, "Dagster is told")
         wait_until(lambda: can_fork(served.server), "there is another to fork from")
+        run_id, _ = begin(served, workspace)
+        end(served, workspace, run_id)
+
+
+@pytest.fixture
+def disk(tmp_path: Path) -> Iterator[Path]:
+    """Small, and with room for now."""
+    with small_disk(tmp_path / "disk", "32m") as is_there:
+        if not is_there:
+            do_without("no small disk can be mounted here: it takes root")
+        yield tmp_path / "disk"
+
+
+def test_what_a_full_disk_kept_a_run_from_saying_is_said_once_there_is_room_and_the_next_one_works(
+    disk: Path,
+) -> None:
+    port = find_free_port()
+    with (
+        opened(disk) as instance,
+        code_server(disk, port) as server,
+        workspace_of(instance, port) as workspace,
+    ):
+        served = Served(disk, instance, port, server)
+        run_id, worker = begin(served, workspace)
+        fill(disk)
+        with pytest.raises(sa.exc.OperationalError, match="disk is full"):
+            launch(instance, workspace)
+        os.kill(worker, signal.SIGTERM)
+        wait_until(lambda: not is_there(worker), "the run ends, and cannot say so")
+        monitor(workspace)
+        assert status(instance, run_id) is dg.DagsterRunStatus.STARTED
+        empty(disk)
+
+        def is_failed() -> bool:
+            monitor(workspace)
+            return status(instance, run_id) is dg.DagsterRunStatus.FAILURE
+
+        wait_until(is_failed, "run monitoring says how it ended")
+        assert counted(instance, disk) == {"failure": 1}
         run_id, _ = begin(served, workspace)
         end(served, workspace, run_id)
 
