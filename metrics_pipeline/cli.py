@@ -21,6 +21,7 @@ from metrics_pipeline.access.environment import (
     make_dagster_home,
     state_dir,
 )
+from metrics_pipeline.access.garbage_collection import importing
 from metrics_pipeline.core.errors import ConfigurationError, MetricsPipelineError
 from metrics_pipeline.devices_cli import add_devices
 from metrics_pipeline.events_cli import add_events
@@ -280,10 +281,11 @@ def _tell(progress: str) -> None:
 
 
 def _run(options: argparse.Namespace) -> int:
-    from metrics_pipeline.settings_file import load_settings
-    from metrics_pipeline.stack.layout import choose_layout, lock
-    from metrics_pipeline.stack.run import run
-    from metrics_pipeline.storage.open import upgrade_store
+    with importing():
+        from metrics_pipeline.settings_file import load_settings
+        from metrics_pipeline.stack.layout import choose_layout, lock
+        from metrics_pipeline.stack.run import run
+        from metrics_pipeline.storage.open import upgrade_store
 
     settings = load_settings()
     with lock(state_dir()):
@@ -312,8 +314,9 @@ def _gateway_port(settings: Settings, given: int | None) -> int:
 
 
 def _check(_options: argparse.Namespace) -> int:
-    from metrics_pipeline.preflight import check_everything, render
-    from metrics_pipeline.settings_file import load_settings
+    with importing():
+        from metrics_pipeline.preflight import check_everything, render
+        from metrics_pipeline.settings_file import load_settings
 
     settings = load_settings()
     _choose_dagster_home()
@@ -323,14 +326,15 @@ def _check(_options: argparse.Namespace) -> int:
 
 
 def _doctor(options: argparse.Namespace) -> int:
-    from metrics_pipeline.doctor.examination import (
-        Whereabouts,
-        examine,
-        find_home,
-        is_well,
-        render,
-        render_json,
-    )
+    with importing():
+        from metrics_pipeline.doctor.examination import (
+            Whereabouts,
+            examine,
+            find_home,
+            is_well,
+            render,
+            render_json,
+        )
 
     home = find_home()
     os.environ["DAGSTER_HOME"] = str(home)
@@ -346,7 +350,8 @@ def _doctor(options: argparse.Namespace) -> int:
 
 
 def _daemon(options: argparse.Namespace) -> int:
-    from metrics_pipeline.orchestration.daemon import run_daemon
+    with importing():
+        from metrics_pipeline.orchestration.daemon import run_daemon
 
     _choose_dagster_home()
     _leave_its_news_to_dagster()
@@ -356,9 +361,10 @@ def _daemon(options: argparse.Namespace) -> int:
 
 def _load_definitions() -> tuple[Settings | ConfigurationError, Evaluated | None]:
     """The settings and what they have evaluated; of settings that are wrong, what is wrong."""
-    from metrics_pipeline.definitions import build_definitions
-    from metrics_pipeline.orchestration.instance_findings import what_is_evaluated
-    from metrics_pipeline.settings_file import load_settings
+    with importing():
+        from metrics_pipeline.definitions import build_definitions
+        from metrics_pipeline.orchestration.instance_findings import what_is_evaluated
+        from metrics_pipeline.settings_file import load_settings
 
     try:
         settings = load_settings()
@@ -370,7 +376,8 @@ def _load_definitions() -> tuple[Settings | ConfigurationError, Evaluated | None
 def _code_server(options: argparse.Namespace) -> int:
     _choose_dagster_home()
     _leave_its_news_to_dagster()
-    from metrics_pipeline.warm_runs import serve
+    with importing():
+        from metrics_pipeline.warm_runs import serve
 
     code = ["--module-name", "metrics_pipeline.definitions", "--location-name", "metrics_pipeline"]
     serve([*code, "--host", options.host, "--port", str(options.port)])
@@ -378,8 +385,9 @@ def _code_server(options: argparse.Namespace) -> int:
 
 
 def _exporter(options: argparse.Namespace) -> int:
-    from metrics_pipeline.exporter.serve import serve
-    from metrics_pipeline.settings_file import load_settings
+    with importing():
+        from metrics_pipeline.exporter.serve import serve
+        from metrics_pipeline.settings_file import load_settings
 
     settings = load_settings()
     _choose_dagster_home()
@@ -388,8 +396,9 @@ def _exporter(options: argparse.Namespace) -> int:
 
 
 def _gateway(options: argparse.Namespace) -> int:
-    from metrics_pipeline.gateway.serve import serve
-    from metrics_pipeline.settings_file import load_settings
+    with importing():
+        from metrics_pipeline.gateway.serve import serve
+        from metrics_pipeline.settings_file import load_settings
 
     serve(load_settings(), options.port)
     return 0
@@ -407,17 +416,19 @@ def _worker(options: argparse.Namespace) -> int:
             "Set polling.enabled, and polling.workers.broker.",
         )
     _choose_dagster_home()
-    from metrics_pipeline.orchestration.celery_polls import work
+    with importing():
+        from metrics_pipeline.orchestration.celery_polls import work
 
-    # Before the processes that poll are forked: they share it.
-    import_module("metrics_pipeline.definitions")
+        # Before the processes that poll are forked: they share it.
+        import_module("metrics_pipeline.definitions")
     work(settings, workers, options.at_once, options.name)
     return 0
 
 
 def _simulate(options: argparse.Namespace) -> int:
-    from metrics_pipeline.settings_file import load_settings
-    from metrics_pipeline.stack.simulate import simulate
+    with importing():
+        from metrics_pipeline.settings_file import load_settings
+        from metrics_pipeline.stack.simulate import simulate
 
     simulate(load_settings(), options.gateway_port)
     return 0

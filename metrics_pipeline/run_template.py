@@ -12,13 +12,16 @@ from collections.abc import Iterator
 from contextlib import suppress
 from importlib import import_module
 
-import metrics_pipeline.orchestration.instance_storage
-import metrics_pipeline.warm_runs  # noqa: F401 (both are for the runs)
-from metrics_pipeline.definitions import definitions
-from metrics_pipeline.settings import Settings
-from metrics_pipeline.settings_file import load_settings
-from metrics_pipeline.sources.probe_registry import PROBES
-from metrics_pipeline.storage.influx import InfluxStoreSettings
+from metrics_pipeline.access.garbage_collection import importing
+
+with importing():
+    import metrics_pipeline.orchestration.instance_storage
+    import metrics_pipeline.warm_runs  # noqa: F401 (both are for the runs)
+    from metrics_pipeline.definitions import definitions
+    from metrics_pipeline.settings import Settings
+    from metrics_pipeline.settings_file import load_settings
+    from metrics_pipeline.sources.probe_registry import PROBES
+    from metrics_pipeline.storage.influx import InfluxStoreSettings
 
 THERE, HELD = os.pipe()
 """`HELD` is open in the template alone (a run closes its own), so `THERE` says when it has died."""
@@ -57,7 +60,8 @@ def late_imports(settings: Settings) -> Iterator[str]:
 # Who ends the whole process group ends the runs, too; they are not to be told twice.
 signal.signal(signal.SIGTERM, signal.SIG_IGN)
 
-with suppress(Exception):  # the code server tells of it, whatever it is
+# The code server tells of what is wrong, whatever it is.
+with suppress(Exception), importing():
     definitions().get_repository_def().get_all_jobs()
     for module in late_imports(load_settings()):
         with suppress(ImportError):  # the runs that need it tell of it

@@ -15,9 +15,11 @@ from typing import Any
 from metrics_pipeline_tests.patience import PATIENCE_SECONDS
 
 # Neither fork (a test has threads) nor spawn (each process would import everything anew).
-_CONTEXT = multiprocessing.get_context("forkserver")
-_CONTEXT.set_forkserver_preload(
+CONTEXT = multiprocessing.get_context("forkserver")
+CONTEXT.set_forkserver_preload(
     [
+        "metrics_pipeline.gateway.serve",
+        "metrics_pipeline.settings_file",
         "metrics_pipeline.storage.open",
         "metrics_pipeline_tests.storage.operational_databases",
         "hypothesis",
@@ -34,10 +36,10 @@ def at_once(work: Callable[..., Any], *arguments: Any, processes: int = 6) -> li
 
     `work` is a function of a module. All begin when the last one is ready.
     """
-    start = _CONTEXT.Barrier(processes)
-    results: SimpleQueue[Any] = _CONTEXT.SimpleQueue()
+    start = CONTEXT.Barrier(processes)
+    results: SimpleQueue[Any] = CONTEXT.SimpleQueue()
     started = [
-        _CONTEXT.Process(target=_run, args=(work, arguments, start, results))
+        CONTEXT.Process(target=_run, args=(work, arguments, start, results))
         for _ in range(processes)
     ]
     for process in started:
@@ -56,8 +58,8 @@ def last_word_of_the_killed(
     `work` is a function of a module that never ends, and calls `tell` with each thing it has done;
     `after_seconds` count from the first of them.
     """
-    told, teller = _CONTEXT.Pipe(duplex=False)
-    victim = _CONTEXT.Process(target=_tell, args=(work, arguments, teller))
+    told, teller = CONTEXT.Pipe(duplex=False)
+    victim = CONTEXT.Process(target=_tell, args=(work, arguments, teller))
     victim.start()
     teller.close()
     with told:

@@ -6,6 +6,7 @@ Each worker imported all of them otherwise, and most of what there is in `.venv`
 from __future__ import annotations
 
 import atexit
+import faulthandler
 import gc
 import importlib
 import logging
@@ -17,6 +18,9 @@ import traceback
 import warnings
 from collections.abc import Sequence
 from contextlib import suppress
+from inspect import signature
+from itertools import pairwise
+from multiprocessing import forkserver, resource_tracker, util
 from pathlib import Path
 from typing import IO, Any, NoReturn
 
@@ -106,6 +110,7 @@ def serve(pipes: Sequence[tuple[tuple[int, int], tuple[int, int]]], place: int) 
         sys.stdin = os.fdopen(0, "r", 1, closefd=False)
         sys.stdout = os.fdopen(1, "w", 1, closefd=False)
         logging.getLogger().handlers.clear()  # of the main process, while it starts
+        fork_fork_server()
         exec(eval(sys.stdin.readline()), {"__name__": "__main__"})
         atexit._run_exitfuncs()
         status = 0
@@ -113,3 +118,49 @@ def serve(pipes: Sequence[tuple[tuple[int, int], tuple[int, int]]], place: int) 
         if status:
             traceback.print_exc()
         os._exit(status)
+
+
+def fork_fork_server() -> None:
+    """Have multiprocessing's fork server be a fork, too, to which nothing is left to import.
+
+    Only now has this process no threads. Newer Pythons hand a key to it, in a way of their own:
+    there it is an interpreter, as everywhere else.
+    """
+    if "authkey_r" in signature(forkserver.main).parameters:
+        return
+    resource_tracker.ensure_running()
+    start = util.spawnv_passfds
+
+    def fork_it(path: bytes, args: Sequence[Any], passfds: Sequence[int]) -> int:
+        pid = os.fork()
+        if pid == 0:
+            be_fork_server(*passfds)
+        return pid
+
+    util.spawnv_passfds = fork_it
+    try:
+        forkserver.ensure_running()
+    finally:
+        util.spawnv_passfds = start
+
+
+def be_fork_server(listener: int, alive: int) -> NoReturn:
+    """As an interpreter that was started for it: nothing else is open, and nothing is pytest's."""
+    try:
+        faulthandler.disable()
+        os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+        os.dup2(2, 1)
+        kept = (2, *sorted((listener, alive)), os.sysconf("SC_OPEN_MAX"))
+        for before, after in pairwise(kept):
+            os.closerange(before + 1, after)
+        warnings.resetwarnings()
+        for quiet in (DeprecationWarning, PendingDeprecationWarning, ResourceWarning):
+            warnings.simplefilter("ignore", quiet)
+        gc.enable()
+        forkserver._forkserver.__init__()  # type: ignore[misc] # its lock is held
+        forkserver.main(listener, alive, [])
+    finally:
+        # As SystemExit it says that nobody is there any more who could ask.
+        if not isinstance(sys.exception(), SystemExit):
+            traceback.print_exc()
+        os._exit(0)

@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NoReturn, Protocol
 
 import httpx
 import pytest
@@ -34,6 +34,14 @@ atexit.register(PLAIN_HTTP.close)
 
 STOP_SECONDS = 10.0
 LOG_TAIL_CHARACTERS = 2000
+
+
+class Process(Protocol):
+    """Of which it can be told whether it has ended."""
+
+    def poll(self) -> int | None:
+        """Its exit status, if it has."""
+
 
 _LISTENING = "0A"  # the state in /proc/net/tcp, see proc(5)
 
@@ -75,7 +83,7 @@ def running(argv: Sequence[str], ready: Callable[[], bool] | None = None) -> Ite
 def wait_until(
     condition: Callable[[], bool],
     what: str,
-    process: subprocess.Popen[bytes] | None = None,
+    process: Process | None = None,
     log: int | None = None,
 ) -> None:
     """Returns once `condition` holds; fails the test when it does not, or `process` has ended.

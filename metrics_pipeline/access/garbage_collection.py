@@ -1,4 +1,4 @@
-"""Python's garbage collector, held back while much is made that has no cycles."""
+"""Python's garbage collector, held back while much is made that stays, or has no cycles."""
 
 from __future__ import annotations
 
@@ -31,3 +31,19 @@ def collecting_seldom() -> Iterator[None]:
         if is_ours:
             gc.unfreeze()
         gc.set_threshold(first, *others)
+
+
+@contextmanager
+def importing() -> Iterator[None]:
+    """Look for no cycles while a process imports what it is for: what is imported stays.
+
+    Dagster and this package make 200,000 objects, and to look through them again and again was a
+    tenth of a start and more, 0.3 s of CPU.
+    """
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()

@@ -44,7 +44,7 @@ from metrics_pipeline_tests.benchmarks.command_line import parser_of, show
 from metrics_pipeline_tests.benchmarks.everything import device_name
 from metrics_pipeline_tests.benchmarks.exporter import prepare
 from metrics_pipeline_tests.dashboards.exported import SELECTOR, Query, queries
-from metrics_pipeline_tests.exporter.exporter_process import exporter_process
+from metrics_pipeline_tests.exporter.exporter_process import fresh_exporter_process
 from metrics_pipeline_tests.servers import PLAIN_HTTP, prometheus_over_blocks, require, wait_until
 
 BLOCK_SECONDS = 7200
@@ -94,7 +94,7 @@ def scraped_series(devices: int, folder: Path) -> Sequence[Labels]:
     """What Prometheus has, by the shipped configuration and rules, of an exporter that has all."""
     prepare(folder, devices)
     with (
-        exporter_process(folder) as exporter,
+        fresh_exporter_process(folder) as exporter,
         shipped_prometheus(folder, urlsplit(exporter.url).netloc, "5s") as url,
     ):
         records = {rule["name"] for rule in loaded_rules(url) if rule["type"] == "recording"}

@@ -63,7 +63,7 @@ from metrics_pipeline_tests.benchmarks.everything import (
     uptime_line,
 )
 from metrics_pipeline_tests.benchmarks.figures import memory_mb_of, percentile
-from metrics_pipeline_tests.exporter.exporter_process import ExporterProcess, exporter_process
+from metrics_pipeline_tests.exporter.exporter_process import ExporterProcess, fresh_exporter_process
 from metrics_pipeline_tests.exporter.instance_fixtures import Runs
 from metrics_pipeline_tests.servers import wait_until
 
@@ -225,7 +225,7 @@ def measure(
         state = Path(folder)
         prepare(state, devices, refresh_seconds)
         flag = state / "write"
-        with exporter_process(state) as exporter, writer_process(flag, devices):
+        with fresh_exporter_process(state) as exporter, writer_process(flag, devices):
             wait_until(lambda: _is_whole(page_of(exporter)), "every gauge is on the page")
             with closing(HTTPConnection(urlsplit(exporter.url).netloc)) as connection:
                 scrape_for(1.0, connection, Samples())

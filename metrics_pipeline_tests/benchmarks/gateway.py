@@ -49,7 +49,7 @@ from metrics_pipeline_tests.benchmarks.figures import memory_mb_of, percentile
 from metrics_pipeline_tests.gateway.gateway_process import (
     TOKEN,
     GatewayProcess,
-    gateway_process,
+    fresh_gateway_process,
     message,
     stored,
     write_settings,
@@ -235,7 +235,7 @@ def gateway_on_one_core(state: Path, **sections: Any) -> Iterator[GatewayProcess
     """A gateway that may use one core, where that can be said."""
     write_settings(state, {"publish_seconds": 3.0}, **sections)
     watched = ("-m", "metrics_pipeline_tests.benchmarks.held_loop", str(state / HELD_LOOP))
-    with gateway_process(state, watched) as gateway:
+    with fresh_gateway_process(state, watched) as gateway:
         cores = os.sched_getaffinity(0)
         if len(cores) > 1:
             for thread in Path(f"/proc/{gateway.process.pid}/task").iterdir():

@@ -17,6 +17,7 @@ from metrics_pipeline.core.points import Point
 from metrics_pipeline.settings_file import load_settings
 from metrics_pipeline.storage import snapshots
 from metrics_pipeline.storage.operational import OperationalDatabase
+from metrics_pipeline_tests.forked_command import ForkedCommand
 from metrics_pipeline_tests.servers import STOP_SECONDS, wait_until
 
 ASSET = "fleet/device_counts"
@@ -27,7 +28,7 @@ SERVING = "serving "
 class ExporterProcess:
     """`url` is of the page."""
 
-    process: subprocess.Popen[bytes]
+    process: ForkedCommand | subprocess.Popen[bytes]
     url: str
     log: Path
 
@@ -66,18 +67,35 @@ def store_counts(state: Path, time_ns: int, **counts: int) -> None:
 @contextlib.contextmanager
 def exporter_process(state: Path) -> Iterator[ExporterProcess]:
     """`metrics-pipeline exporter` over the settings in `state`, once it listens; killed at last."""
-    log = state / "exporter.log"
-    with log.open("wb") as output:
+    process = ForkedCommand(["exporter"], environment(state), state / "exporter.log")
+    with listening(process, state) as exporter:
+        yield exporter
+
+
+@contextlib.contextmanager
+def fresh_exporter_process(state: Path) -> Iterator[ExporterProcess]:
+    """The same with an interpreter of its own."""
+    with (state / "exporter.log").open("wb") as output:
         process = subprocess.Popen(
             [sys.executable, "-m", "metrics_pipeline", "exporter"],
             env=environment(state),
             stdout=output,
             stderr=subprocess.STDOUT,
         )
-        try:
-            wait_until(lambda: SERVING in log.read_text(), f"it serves: {log}", process)
-            url = log.read_text().partition(SERVING)[2].split()[0]
-            yield ExporterProcess(process, url, log)
-        finally:
-            process.kill()
-            process.wait(STOP_SECONDS)
+    with listening(process, state) as exporter:
+        yield exporter
+
+
+@contextlib.contextmanager
+def listening(
+    process: ForkedCommand | subprocess.Popen[bytes], state: Path
+) -> Iterator[ExporterProcess]:
+    """Once it does; killed at last."""
+    log = state / "exporter.log"
+    try:
+        wait_until(lambda: SERVING in log.read_text(), f"it serves: {log}", process)
+        url = log.read_text().partition(SERVING)[2].split()[0]
+        yield ExporterProcess(process, url, log)
+    finally:
+        process.kill()
+        process.wait(STOP_SECONDS)

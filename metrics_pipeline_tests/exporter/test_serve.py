@@ -24,7 +24,7 @@ from metrics_pipeline.exporter.serve import build_refresher, build_status_page
 from metrics_pipeline.settings_file import load_settings
 from metrics_pipeline_tests.exporter.exporter_process import (
     ExporterProcess,
-    exporter_process,
+    fresh_exporter_process,
     store_counts,
     write_settings,
 )
@@ -72,7 +72,7 @@ def state(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def exporter(state: Path) -> Iterator[ExporterProcess]:
-    with exporter_process(state) as started:
+    with fresh_exporter_process(state) as started:
         yield started
 
 
@@ -122,7 +122,7 @@ def test_a_signal_ends_it_cleanly_even_while_a_client_stays(
 ) -> None:
     write_settings(tmp_path, {})
     shutil.copytree(dagster_home_template, tmp_path / "dagster")
-    with exporter_process(tmp_path) as exporter, httpx.Client(verify=False) as client:
+    with fresh_exporter_process(tmp_path) as exporter, httpx.Client(verify=False) as client:
         assert client.get(exporter.url).is_success
         exporter.process.send_signal(number)
         assert exporter.process.wait(STOP_SECONDS) == 0

@@ -26,6 +26,7 @@ from metrics_pipeline.access.state_path import STATE_DIR_KEY
 from metrics_pipeline.core.points import Point
 from metrics_pipeline.settings import Settings
 from metrics_pipeline.storage.embedded import EmbeddedStore, EmbeddedStoreSettings
+from metrics_pipeline_tests.forked_command import ForkedCommand
 from metrics_pipeline_tests.patience import PATIENCE_SECONDS
 from metrics_pipeline_tests.servers import PLAIN_HTTP, STOP_SECONDS, wait_until
 
@@ -40,7 +41,7 @@ CLOSE, PING = 8, 9
 class GatewayProcess:
     """`url` is `ws://127.0.0.1:port`."""
 
-    process: subprocess.Popen[bytes]
+    process: ForkedCommand | subprocess.Popen[bytes]
     url: str
     state: Path
 
@@ -182,25 +183,44 @@ def read_settings(state: Path) -> Settings:
 
 
 @contextlib.contextmanager
-def gateway_process(
+def gateway_process(state: Path) -> Iterator[GatewayProcess]:
+    """`metrics-pipeline gateway` over the settings in `state`, once it listens; killed at last."""
+    process = ForkedCommand(["gateway"], environment_of(state), state / "gateway.log")
+    with listening(process, state) as gateway:
+        yield gateway
+
+
+@contextlib.contextmanager
+def fresh_gateway_process(
     state: Path, arguments: Sequence[str] = ("-m", "metrics_pipeline", "gateway")
 ) -> Iterator[GatewayProcess]:
-    """`metrics-pipeline gateway` over the settings in `state`, once it listens; killed at last.
-
-    `arguments` of Python may start it in another way.
-    """
-    log = state / "gateway.log"
-    names = {STATE_DIR_VARIABLE: str(state), SETTINGS_VARIABLE: str(state / "settings.yaml")}
-    with log.open("wb") as output:
+    """The same with an interpreter of its own, which `arguments` may start in another way."""
+    with (state / "gateway.log").open("wb") as output:
         process = subprocess.Popen(
             [sys.executable, *arguments],
-            env={**os.environ, **names},
+            env=environment_of(state),
             stdout=output,
             stderr=subprocess.STDOUT,
         )
-        try:
-            wait_until(lambda: SERVING in log.read_text(), f"it serves: {log}", process)
-            yield GatewayProcess(process, log.read_text().partition(SERVING)[2].split()[0], state)
-        finally:
-            process.kill()
-            process.wait(STOP_SECONDS)
+    with listening(process, state) as gateway:
+        yield gateway
+
+
+def environment_of(state: Path) -> dict[str, str]:
+    """Of a gateway that finds the settings in `state`."""
+    names = {STATE_DIR_VARIABLE: str(state), SETTINGS_VARIABLE: str(state / "settings.yaml")}
+    return {**os.environ, **names}
+
+
+@contextlib.contextmanager
+def listening(
+    process: ForkedCommand | subprocess.Popen[bytes], state: Path
+) -> Iterator[GatewayProcess]:
+    """Once it does; killed at last."""
+    log = state / "gateway.log"
+    try:
+        wait_until(lambda: SERVING in log.read_text(), f"it serves: {log}", process)
+        yield GatewayProcess(process, log.read_text().partition(SERVING)[2].split()[0], state)
+    finally:
+        process.kill()
+        process.wait(STOP_SECONDS)

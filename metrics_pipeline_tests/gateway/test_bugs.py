@@ -16,7 +16,7 @@ from metrics_pipeline.events.publisher import EventPublisher
 from metrics_pipeline.gateway.gateway import Gateway
 from metrics_pipeline.gateway.tokens import Tokens
 from metrics_pipeline.settings import GatewaySettings
-from metrics_pipeline_tests.gateway.gateway_process import gateway_process, write_settings
+from metrics_pipeline_tests.gateway.gateway_process import fresh_gateway_process, write_settings
 from metrics_pipeline_tests.patience import PATIENCE_SECONDS
 
 NO_WRITER = cast("Any", object())
@@ -57,7 +57,7 @@ WITHOUT_A_WRITER = """
 
 def test_the_process_of_a_gateway_that_ends_by_a_bug_has_status_1(tmp_path: Path) -> None:
     write_settings(tmp_path, {})
-    with gateway_process(tmp_path, ("-c", textwrap.dedent(WITHOUT_A_WRITER))) as gateway:
+    with fresh_gateway_process(tmp_path, ("-c", textwrap.dedent(WITHOUT_A_WRITER))) as gateway:
         assert gateway.process.wait(60) == 1
     log = (tmp_path / "gateway.log").read_text()
     assert "CRITICAL" in log

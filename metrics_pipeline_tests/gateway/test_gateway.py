@@ -16,6 +16,7 @@ from metrics_pipeline_tests.gateway.gateway_process import (
     GatewayProcess,
     ask,
     await_close,
+    fresh_gateway_process,
     gateway_process,
     message,
     stored,
@@ -36,7 +37,7 @@ ALL = {
 def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[GatewayProcess]:
     state = tmp_path_factory.mktemp("gateway")
     write_settings(state, {})
-    with gateway_process(state) as started:
+    with fresh_gateway_process(state) as started:
         yield started
 
 

@@ -20,6 +20,7 @@ from metrics_pipeline_tests.gateway.gateway_process import (
     GatewayProcess,
     ask,
     await_close,
+    fresh_gateway_process,
     gateway_process,
     message,
     stored,
@@ -132,7 +133,7 @@ def test_what_was_acknowledged_outlives_the_gateway(tmp_path: Path, number: sign
 
 def test_a_gateway_that_ends_says_what_is_stored_and_goodbye(tmp_path: Path) -> None:
     write_settings(tmp_path, {"batch_wait_seconds": 1.0})
-    with gateway_process(tmp_path) as gateway, gateway.connect() as robot:
+    with fresh_gateway_process(tmp_path) as gateway, gateway.connect() as robot:
         robot.send(message(1))
         time.sleep(0.2)  # it is in the queue, where it stays for a second
         gateway.process.send_signal(signal.SIGTERM)
