@@ -365,7 +365,7 @@ def test_with_a_time_given_it_ends_by_itself(checkout: Path, ready_seconds: list
     assert processes_in(checkout) == []
 
 
-def test_without_a_value_for_every_gauge_it_ends_with_status_1(checkout: Path) -> None:
+def test_ended_before_every_gauge_has_a_value_it_ends_with_status_1(checkout: Path) -> None:
     environment = {"METRICS_PIPELINE_STATE_DIR": "", "METRICS_PIPELINE_SETTINGS": ""}
     options = "ARGS=PORTS --for 10 --no-simulator --state-dir .state/empty"
     with running_stack(["make", "run", options], checkout, environment) as running:

@@ -11,6 +11,7 @@ import random
 import threading
 import time
 from contextlib import suppress
+from functools import partial
 from typing import Any
 from weakref import WeakSet
 
@@ -29,21 +30,24 @@ TURNED_AWAY = ("too many clients", "too many connections", "remaining connection
 """What a server says for want of room, in English; libpq does not hand on its code, 53300."""
 
 
-def be_sparing(engine: sa.Engine) -> None:
+def be_sparing(engine: sa.Engine, room_seconds: float | None = None) -> None:
     """Have `engine` close what is idle, and wait where the server is full; SQLite's stays as it is.
 
-    A process that is forked takes none of its connections over.
+    `room_seconds` is for who has less time than ROOM_SECONDS. A process that is forked takes none
+    of its connections over.
     """
     if engine.dialect.name == "postgresql":
-        sa.event.listen(engine, "do_connect", _connect_when_there_is_room)
-        _KEEPERS.add(keeper := _Keeper(engine))
+        sa.event.listen(engine, "do_connect", partial(_connect_when_there_is_room, room_seconds))
+        keeper = _Keeper(engine)
+        with _LOCK:
+            _KEEPERS.add(keeper)
         sa.event.listen(engine, "checkin", keeper.note_use)
 
 
 def _connect_when_there_is_room(
-    dialect: Any, _record: Any, arguments: Any, parameters: Any
+    room_seconds: float | None, dialect: Any, _record: Any, arguments: Any, parameters: Any
 ) -> object:
-    until = time.monotonic() + ROOM_SECONDS
+    until = time.monotonic() + (ROOM_SECONDS if room_seconds is None else room_seconds)
     wait = SHORTEST_WAIT_SECONDS
     while True:
         try:
@@ -52,8 +56,8 @@ def _connect_when_there_is_room(
             is_full = any(words in str(error) for words in TURNED_AWAY)
             if not is_full or time.monotonic() > until:
                 raise
-        # Whoever waits holds nothing that another waits for.
-        for keeper in list(_KEEPERS):
+        # What is idle here may be what another waits for.
+        for keeper in _keepers():
             keeper.close_idle()
         time.sleep(random.uniform(wait / 2, wait))  # noqa: S311 (so that not all come again at once)
         wait = min(2 * wait, LONGEST_WAIT_SECONDS)
@@ -78,7 +82,11 @@ class _Keeper:
             if self._is_watching:
                 return
             self._is_watching = True
-        threading.Thread(target=self._watch, name="close idle connections", daemon=True).start()
+        watch = threading.Thread(target=self._watch, name="close idle connections", daemon=True)
+        try:
+            watch.start()
+        except RuntimeError:  # no more threads, or the interpreter ends: the next use tries again
+            self._is_watching = False
 
     def _watch(self) -> None:
         while (left := self._left()) > 0:
@@ -110,10 +118,18 @@ class _Keeper:
 
 
 _KEEPERS: WeakSet[_Keeper] = WeakSet()
+_LOCK = threading.Lock()
+
+
+def _keepers() -> list[_Keeper]:
+    with _LOCK:
+        return list(_KEEPERS)
 
 
 def _begin_anew() -> None:
-    for keeper in list(_KEEPERS):
+    global _LOCK  # noqa: PLW0603 (another thread of the parent may have held it)
+    _LOCK = threading.Lock()
+    for keeper in _keepers():
         keeper.begin_anew()
 
 

@@ -13,7 +13,7 @@ NAME = "connections"
 PER_RUN = 2
 """To Dagster's tables and to ours, while a run starts, stores or ends; docs/sizing.md."""
 OF_PROCESSES = 20
-"""Of daemon, code server, webserver, exporter and gateway, all at their most."""
+"""Of daemon, code server, webserver, exporter and gateway: more than was seen, and no bound."""
 
 ROOM = sa.text(
     "SELECT current_setting('max_connections')::integer "
@@ -27,7 +27,7 @@ def judge_room(connection: sa.Connection, settings: Settings) -> Finding:
     room = int(connection.execute(ROOM).scalar_one())
     runs = most_runs(settings)
     wanted = OF_PROCESSES + PER_RUN * runs
-    said = f"{room} are let in, {runs} runs at once and the rest want {wanted} at most"
+    said = f"{room} are let in, {runs} runs at once and the rest may want {wanted}"
     if room >= wanted:
         return well(NAME, "PostgreSQL's max_connections", said)
     return warning(
@@ -35,7 +35,7 @@ def judge_room(connection: sa.Connection, settings: Settings) -> Finding:
         "PostgreSQL's max_connections",
         said,
         f"Raise max_connections by {wanted - room} (it needs a restart), or take fewer shards. Who "
-        "is turned away waits, and fails if there is no room within a minute.",
+        "is turned away waits, and fails if there is no room for minutes.",
         "docs/sizing.md",
     )
 

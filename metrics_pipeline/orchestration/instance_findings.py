@@ -4,6 +4,7 @@ Daemons, schedules and sensors, runs that wait or hang, the version of the table
 event log is. Bounds of time are in seconds.
 """
 
+import math
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -109,6 +110,9 @@ def examine_instance(
         return
     try:
         instance = dg.DagsterInstance.get()
+    except ConfigurationError as error:
+        yield wrong(INSTANCE, error.where, error.problem, error.fix)
+        return
     except Exception as error:  # noqa: BLE001 (Dagster's storages raise their drivers' errors)
         yield _unreadable(_place(home), error)
         return
@@ -356,10 +360,11 @@ def _judge_unfinished(
     now: float,
 ) -> Iterator[Finding]:
     """Ticks come one after the other, so one that a later one has overtaken is not worked on."""
+    begun = [tick for tick in ticks if tick.status is TickStatus.STARTED]
+    last_end = ended[0].timestamp if ended else -math.inf
+    overtaken = [tick for tick in begun if tick.timestamp < last_end]
     long_ago = now - LONG_TICK_SECONDS
-    begun = [t for t in ticks if t.status is TickStatus.STARTED and t.timestamp < long_ago]
-    overtaken = [tick for tick in begun if ended and tick.timestamp < ended[0].timestamp]
-    hanging = begun[: len(begun) - len(overtaken)]
+    hanging = [tick for tick in begun if last_end <= tick.timestamp < long_ago]
     if hanging:
         longest = span_in_words(now - hanging[-1].timestamp)
         yield wrong(

@@ -4,10 +4,12 @@ Dagster's own connects for each of its questions, a hundred times a run, and loo
 whenever it is opened, which is at each tick of a sensor. Here all of a process share an engine.
 """
 
+from collections.abc import Callable
 from functools import cache
 
 import sqlalchemy as sa
-from dagster._core.storage.event_log.schema import SqlEventLogStorageTable
+from dagster._core.storage.event_log.migration import ASSET_KEY_INDEX_COLS
+from dagster._core.storage.event_log.schema import AssetEventTagsTable, SqlEventLogStorageTable
 from dagster._core.storage.runs.schema import InstanceInfo, RunsTable
 from dagster._core.storage.schedules.schema import JobTable
 from dagster._serdes import ConfigurableClassData
@@ -25,7 +27,30 @@ TABLES = {table.name for table in (RunsTable, InstanceInfo, SqlEventLogStorageTa
 
 
 class LeanPostgresEventLog(LeanEvents, PostgresEventLogStorage):
-    """Dagster's event log in PostgreSQL."""
+    """Dagster's event log in PostgreSQL, which looks for what it has once a process.
+
+    Dagster looks in the middle of storing an asset's event, over a second connection: where the
+    server is full processes would wait for each other.
+    """
+
+    def has_table(self, table_name: str) -> bool:
+        """Whether it is there; asked until it is."""
+        return self._knows(table_name, super().has_table)
+
+    def has_secondary_index(self, name: str) -> bool:
+        """Whether Dagster has made it; asked until it has."""
+        return self._knows(name, super().has_secondary_index)
+
+    def look_once(self) -> None:
+        """For what is asked for while an asset's event is stored."""
+        self.has_table(AssetEventTagsTable.name)
+        self.has_secondary_index(ASSET_KEY_INDEX_COLS)
+
+    def _knows(self, what: str, is_there: Callable[[str], bool]) -> bool:
+        found = _found(self.postgres_url)
+        if what not in found and is_there(what):
+            found.add(what)
+        return what in found
 
 
 class PostgresStorage(DagsterPostgresStorage):
@@ -45,6 +70,13 @@ class PostgresStorage(DagsterPostgresStorage):
         )
         for storage in (self._run_storage, self._event_log_storage, self._schedule_storage):
             storage._engine = engine
+        self._event_log_storage.look_once()
+
+
+@cache
+def _found(_postgres_url: str) -> set[str]:
+    """Tables and indexes that are there; they do not go away."""
+    return set()
 
 
 @cache

@@ -24,6 +24,9 @@ WRITER = "writer"
 TELEMETRY_WRITER = "telemetry_writer"
 POINTS_IO_MANAGER = "points_io_manager"
 
+LEASE_ROOM_SECONDS = 1.0
+"""So long the sampling lease, which is renewed every few seconds, waits for room in PostgreSQL."""
+
 
 def build_resources(settings: Settings) -> Mapping[str, dg.ResourceDefinition]:
     """One resource for each source the settings use, the writer and the IO manager."""
@@ -75,6 +78,6 @@ def build_sampling(settings: Settings, sampled: Sequence[Sampled]) -> Sampling:
     def open_stores() -> tuple[Writer, OperationalDatabase]:
         stores = (settings.store, settings.operational_database, settings.catalog())
         writer = open_writer(*stores, settings.spool)
-        return writer, OperationalDatabase(settings.operational_database)
+        return writer, OperationalDatabase(settings.operational_database, LEASE_ROOM_SECONDS)
 
     return Sampling(sampled, open_stores)

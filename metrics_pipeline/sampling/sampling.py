@@ -76,8 +76,8 @@ class Sampling:
             self._stores = self._open_stores()
             atexit.register(self.close)  # so that who comes next need not wait for the lease to end
         database = self._stores[1]
-        now_ns = self._clock_ns()
         with database.writing() as connection:
+            now_ns = self._clock_ns()
             lease = sampling_lease.take(
                 connection, self.owner, now_ns, self._pace.lease_ns, self._dead()
             )

@@ -105,9 +105,9 @@ class Session:
 
     def _renew(self) -> bool:
         """Whether it may go on: yes while nobody else has the lease."""
-        now_ns, lease_ns = self._clock_ns(), self._pace.lease_ns
         try:
             with self._database.writing() as connection:
+                now_ns, lease_ns = self._clock_ns(), self._pace.lease_ns  # connecting takes a while
                 lease = sampling_lease.take(connection, self._owner, now_ns, lease_ns)
         except StoreError:
             return True  # the keeping thread tells

@@ -172,9 +172,10 @@ that had not ended."""
 class OperationalDatabase:
     """Connections to it, with failures translated. Safe to share between threads."""
 
-    def __init__(self, settings: DatabaseSettings) -> None:
+    def __init__(self, settings: DatabaseSettings, room_seconds: float | None = None) -> None:
+        """Connects at first use; where the server is full it waits so long, by default 20 s."""
         self._engine = open_engine(settings)
-        be_sparing(self._engine)
+        be_sparing(self._engine, room_seconds)
         self.name = self._engine.url.render_as_string(hide_password=True)
         self._is_made = False
 

@@ -86,13 +86,14 @@ def test_a_process_asks_all_its_questions_over_one_connection(
     postgresql_server: PostgresqlServer,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    @dg.job
-    def nothing() -> None: ...
+    @dg.asset(code_version="1")
+    def something() -> None: ...
 
     monkeypatch.setattr(sparing_connections, "KEPT_SECONDS", PATIENCE_SECONDS)
     with opened(tmp_path, postgresql.url) as instance:
         made, _ = connections(postgresql_server, postgresql)
-        assert nothing.execute_in_process(instance=instance).success
+        assert dg.materialize([something], instance=instance).success
+        assert instance.get_latest_materialization_event(something.key) is not None
         with dg.DagsterInstance.get() as another:
             assert another.get_runs_count() == 1
         assert connections(postgresql_server, postgresql) == (made, 1)
