@@ -1,4 +1,4 @@
-"""`metrics-pipeline COMMAND` as a fork of a process that has imported it already.
+"""`metrics-pipeline COMMAND` that serves: fresh, or forked from a process that has imported it.
 
 An interpreter of its own imports for one to three seconds of CPU before it does anything. It is for
 tests whose promise is what the command does; that the command itself starts is for others.
@@ -10,11 +10,16 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from metrics_pipeline.cli import main
 from metrics_pipeline_tests.at_once import CONTEXT
+from metrics_pipeline_tests.servers import STOP_SECONDS, wait_until
+
+SERVING = "serving "
+"""What a command says before the address on which it listens."""
 
 
 class ForkedCommand:
@@ -54,6 +59,27 @@ class ForkedCommand:
     def kill(self) -> None:
         """SIGKILL."""
         self.send_signal(signal.SIGKILL)
+
+
+def fresh_command(
+    arguments: Sequence[str], environment: Mapping[str, str], log: Path
+) -> subprocess.Popen[bytes]:
+    """An interpreter of its own with `arguments`; what it prints is in `log`."""
+    with log.open("wb") as output:
+        return subprocess.Popen(
+            [sys.executable, *arguments], env=environment, stdout=output, stderr=subprocess.STDOUT
+        )
+
+
+@contextmanager
+def serving(process: ForkedCommand | subprocess.Popen[bytes], log: Path) -> Iterator[str]:
+    """The address on which it listens, once it does; killed at last."""
+    try:
+        wait_until(lambda: SERVING in log.read_text(), f"it serves: {log}", process)
+        yield log.read_text().partition(SERVING)[2].split()[0]
+    finally:
+        process.kill()
+        process.wait(STOP_SECONDS)
 
 
 def _run(words: Sequence[str], environment: Mapping[str, str], log: Path) -> None:

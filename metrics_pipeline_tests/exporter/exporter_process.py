@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import os
 import subprocess
-import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,11 +16,9 @@ from metrics_pipeline.core.points import Point
 from metrics_pipeline.settings_file import load_settings
 from metrics_pipeline.storage import snapshots
 from metrics_pipeline.storage.operational import OperationalDatabase
-from metrics_pipeline_tests.forked_command import ForkedCommand
-from metrics_pipeline_tests.servers import STOP_SECONDS, wait_until
+from metrics_pipeline_tests.forked_command import ForkedCommand, fresh_command, serving
 
 ASSET = "fleet/device_counts"
-SERVING = "serving "
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,35 +64,16 @@ def store_counts(state: Path, time_ns: int, **counts: int) -> None:
 @contextlib.contextmanager
 def exporter_process(state: Path) -> Iterator[ExporterProcess]:
     """`metrics-pipeline exporter` over the settings in `state`, once it listens; killed at last."""
-    process = ForkedCommand(["exporter"], environment(state), state / "exporter.log")
-    with listening(process, state) as exporter:
-        yield exporter
+    log = state / "exporter.log"
+    process = ForkedCommand(["exporter"], environment(state), log)
+    with serving(process, log) as url:
+        yield ExporterProcess(process, url, log)
 
 
 @contextlib.contextmanager
 def fresh_exporter_process(state: Path) -> Iterator[ExporterProcess]:
     """The same with an interpreter of its own."""
-    with (state / "exporter.log").open("wb") as output:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "metrics_pipeline", "exporter"],
-            env=environment(state),
-            stdout=output,
-            stderr=subprocess.STDOUT,
-        )
-    with listening(process, state) as exporter:
-        yield exporter
-
-
-@contextlib.contextmanager
-def listening(
-    process: ForkedCommand | subprocess.Popen[bytes], state: Path
-) -> Iterator[ExporterProcess]:
-    """Once it does; killed at last."""
     log = state / "exporter.log"
-    try:
-        wait_until(lambda: SERVING in log.read_text(), f"it serves: {log}", process)
-        url = log.read_text().partition(SERVING)[2].split()[0]
+    process = fresh_command(["-m", "metrics_pipeline", "exporter"], environment(state), log)
+    with serving(process, log) as url:
         yield ExporterProcess(process, url, log)
-    finally:
-        process.kill()
-        process.wait(STOP_SECONDS)

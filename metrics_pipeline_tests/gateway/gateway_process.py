@@ -8,7 +8,6 @@ import os
 import signal
 import socket
 import subprocess
-import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,12 +25,11 @@ from metrics_pipeline.access.state_path import STATE_DIR_KEY
 from metrics_pipeline.core.points import Point
 from metrics_pipeline.settings import Settings
 from metrics_pipeline.storage.embedded import EmbeddedStore, EmbeddedStoreSettings
-from metrics_pipeline_tests.forked_command import ForkedCommand
+from metrics_pipeline_tests.forked_command import ForkedCommand, fresh_command, serving
 from metrics_pipeline_tests.patience import PATIENCE_SECONDS
-from metrics_pipeline_tests.servers import PLAIN_HTTP, STOP_SECONDS, wait_until
+from metrics_pipeline_tests.servers import PLAIN_HTTP, STOP_SECONDS
 
 TOKEN = "of-all-robots-0123456789"
-SERVING = "serving "
 FOREVER_NS = 2**62
 CLOSE, PING = 8, 9
 """Opcodes (RFC 6455, section 11.8)."""
@@ -185,9 +183,10 @@ def read_settings(state: Path) -> Settings:
 @contextlib.contextmanager
 def gateway_process(state: Path) -> Iterator[GatewayProcess]:
     """`metrics-pipeline gateway` over the settings in `state`, once it listens; killed at last."""
-    process = ForkedCommand(["gateway"], environment_of(state), state / "gateway.log")
-    with listening(process, state) as gateway:
-        yield gateway
+    log = state / "gateway.log"
+    process = ForkedCommand(["gateway"], environment_of(state), log)
+    with serving(process, log) as url:
+        yield GatewayProcess(process, url, state)
 
 
 @contextlib.contextmanager
@@ -195,32 +194,13 @@ def fresh_gateway_process(
     state: Path, arguments: Sequence[str] = ("-m", "metrics_pipeline", "gateway")
 ) -> Iterator[GatewayProcess]:
     """The same with an interpreter of its own, which `arguments` may start in another way."""
-    with (state / "gateway.log").open("wb") as output:
-        process = subprocess.Popen(
-            [sys.executable, *arguments],
-            env=environment_of(state),
-            stdout=output,
-            stderr=subprocess.STDOUT,
-        )
-    with listening(process, state) as gateway:
-        yield gateway
+    log = state / "gateway.log"
+    process = fresh_command(arguments, environment_of(state), log)
+    with serving(process, log) as url:
+        yield GatewayProcess(process, url, state)
 
 
 def environment_of(state: Path) -> dict[str, str]:
     """Of a gateway that finds the settings in `state`."""
     names = {STATE_DIR_VARIABLE: str(state), SETTINGS_VARIABLE: str(state / "settings.yaml")}
     return {**os.environ, **names}
-
-
-@contextlib.contextmanager
-def listening(
-    process: ForkedCommand | subprocess.Popen[bytes], state: Path
-) -> Iterator[GatewayProcess]:
-    """Once it does; killed at last."""
-    log = state / "gateway.log"
-    try:
-        wait_until(lambda: SERVING in log.read_text(), f"it serves: {log}", process)
-        yield GatewayProcess(process, log.read_text().partition(SERVING)[2].split()[0], state)
-    finally:
-        process.kill()
-        process.wait(STOP_SECONDS)
