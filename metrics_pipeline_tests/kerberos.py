@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import os
-import socket
 import subprocess
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
+from metrics_pipeline.stack.ports import find_free_port, is_listening
 from metrics_pipeline_tests.servers import require, running
 
 REALM = "EXAMPLE.TEST"
@@ -22,7 +22,7 @@ def kerberos_realm(
 
     Gives the environment of clients and servers; the key of `service` is in its keytab.
     """
-    port = _free_port()
+    port = find_free_port()
     environment = _write_configuration(folder, port)
     _run(["kdb5_util", "create", "-s", "-P", "the-master-key", "-r", REALM], environment)
     for user, password in users.items():
@@ -31,20 +31,8 @@ def kerberos_realm(
     _run(["kadmin.local", "ktadd", "-k", environment["KRB5_KTNAME"], service], environment)
     settings = [f"{name}={value}" for name, value in environment.items()]
     argv = [require("env"), *settings, require("krb5kdc"), "-n"]
-    with running(argv, ready=lambda: _listens(port)):
+    with running(argv, ready=lambda: is_listening(port)):
         yield environment
-
-
-def _listens(port: int) -> bool:
-    with socket.socket() as probe:
-        return probe.connect_ex(("127.0.0.1", port)) == 0
-
-
-def _free_port() -> int:
-    # krb5kdc takes no port 0. Between here and there somebody may take it: then the test fails.
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port: int = listener.getsockname()[1]
-        return port
 
 
 def _write_configuration(folder: Path, port: int) -> dict[str, str]:

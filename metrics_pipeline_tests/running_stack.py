@@ -16,7 +16,7 @@ from typing import Any
 import httpx
 import pytest
 
-from metrics_pipeline.stack.layout import find_free_port
+from metrics_pipeline.stack.ports import find_free_port
 from metrics_pipeline.stack.webserver_client import TRUST
 from metrics_pipeline_tests.graphql import ask
 from metrics_pipeline_tests.patience import PATIENCE_SECONDS

@@ -19,12 +19,8 @@ from metrics_pipeline.core.catalog import SAMPLE_SLOTS
 from metrics_pipeline.core.fetches import from_label
 from metrics_pipeline.core.platform_assets import SENSOR
 from metrics_pipeline.settings import Settings
-from metrics_pipeline.stack.layout import (
-    LOOPBACK,
-    Layout,
-    find_free_port,
-    is_listening,
-)
+from metrics_pipeline.stack.layout import Layout
+from metrics_pipeline.stack.ports import LOOPBACK, find_free_port, is_listening
 from metrics_pipeline.stack.processes import Child
 from metrics_pipeline.stack.stack import Stack
 from metrics_pipeline.storage import tallies

@@ -25,7 +25,7 @@ from metrics_pipeline.access.secrets import SecretReference
 from metrics_pipeline.cli import build_parser, main
 from metrics_pipeline.core.device_rows import COLUMNS, DeviceRow
 from metrics_pipeline.devices_commands import LISTED
-from metrics_pipeline.stack.layout import LOOPBACK
+from metrics_pipeline.stack.ports import LOOPBACK
 from metrics_pipeline_tests.patience import PATIENCE_SECONDS
 from metrics_pipeline_tests.snmp_agents import COMMUNITY, snmpd
 

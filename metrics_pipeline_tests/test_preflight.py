@@ -34,7 +34,7 @@ from metrics_pipeline.simulators.iot_hub import IotHubSimulator
 from metrics_pipeline.simulators.loopback_server import Answer, LoopbackServer, Request
 from metrics_pipeline.sources.event_hub import EventHubStream
 from metrics_pipeline.sources.event_hub_settings import EventHubSettings
-from metrics_pipeline.stack.layout import find_free_port
+from metrics_pipeline.stack.ports import find_free_port
 from metrics_pipeline.storage.checkpoints import DatabaseCheckpoints
 from metrics_pipeline.storage.operational import OperationalDatabase
 from metrics_pipeline_tests.servers import running

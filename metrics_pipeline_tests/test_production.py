@@ -26,7 +26,7 @@ from metrics_pipeline.access.secrets import SecretReference
 from metrics_pipeline.cli import build_parser
 from metrics_pipeline.core.points import Point
 from metrics_pipeline.settings_file import load_settings
-from metrics_pipeline.stack.layout import LOOPBACK
+from metrics_pipeline.stack.ports import LOOPBACK
 from metrics_pipeline.storage import snapshots
 from metrics_pipeline.storage.embedded import EmbeddedStore, EmbeddedStoreSettings
 from metrics_pipeline.storage.operational import OperationalDatabase

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import fcntl
 import os
-import socket
 import sys
 from collections.abc import Mapping, Sequence
-from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
@@ -22,9 +20,8 @@ from metrics_pipeline.access.environment import (
     state_dir,
 )
 from metrics_pipeline.core.errors import ConfigurationError
+from metrics_pipeline.stack.ports import LOOPBACK, find_free_port, require_free_port
 from metrics_pipeline.stack.webserver_client import LOCATION
-
-LOOPBACK = "127.0.0.1"
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,35 +142,6 @@ def lock(folder: Path) -> IO[str]:
             "End that one, or give --state-dir.",
         ) from None
     return file
-
-
-def find_free_port() -> int:
-    """A loopback port that was free a moment ago."""
-    with closing(socket.socket()) as probe:
-        probe.bind((LOOPBACK, 0))
-        port: int = probe.getsockname()[1]
-        return port
-
-
-def is_listening(port: int) -> bool:
-    """Whether something accepts connections on the loopback port."""
-    with closing(socket.socket()) as probe:
-        probe.settimeout(1)
-        return probe.connect_ex((LOOPBACK, port)) == 0
-
-
-def require_free_port(port: int, option: str) -> None:
-    """ConfigurationError if something listens on the loopback port already."""
-    with closing(socket.socket()) as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((LOOPBACK, port))
-        except OSError:
-            raise ConfigurationError(
-                option,
-                f"port {port} is taken by another program",
-                f'Give another: make run ARGS="{option} {find_free_port()}".',
-            ) from None
 
 
 def _module(name: str) -> Sequence[str]:

@@ -9,7 +9,8 @@ from dataclasses import dataclass, field
 
 from metrics_pipeline.settings import Settings
 from metrics_pipeline.stack.exporter_client import ExporterClient
-from metrics_pipeline.stack.layout import Layout, is_listening
+from metrics_pipeline.stack.layout import Layout
+from metrics_pipeline.stack.ports import is_listening
 from metrics_pipeline.stack.processes import Child, ProcessFailed, end_all
 from metrics_pipeline.stack.webserver_client import WebserverClient
 

@@ -58,7 +58,7 @@ from metrics_pipeline.events.settings import (
 )
 from metrics_pipeline.orchestration.run_events import RunStory
 from metrics_pipeline.settings import Settings
-from metrics_pipeline.stack.layout import find_free_port
+from metrics_pipeline.stack.ports import find_free_port
 from metrics_pipeline_tests.benchmarks.command_line import parser_of, show
 from metrics_pipeline_tests.benchmarks.instrumentation import hub_process
 from metrics_pipeline_tests.benchmarks.instrumentation import make_settings as fleet_settings

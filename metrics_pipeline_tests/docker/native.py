@@ -21,7 +21,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from metrics_pipeline.stack.layout import LOOPBACK
+from metrics_pipeline.stack.ports import LOOPBACK
 from metrics_pipeline.stack.processes import Child
 from metrics_pipeline_tests.docker.container_files import (
     DOCKER,

@@ -24,7 +24,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from metrics_pipeline.core.fleet import JOB
 from metrics_pipeline.core.telemetry_assets import JOB as TELEMETRY_JOB
 from metrics_pipeline.simulators.event_hub.server import EventHubServer, serve_event_hub
-from metrics_pipeline.stack.layout import LOOPBACK, find_free_port
+from metrics_pipeline.stack.ports import LOOPBACK, find_free_port
 from metrics_pipeline.stack.processes import Child, end_all
 from metrics_pipeline.stack.webserver_client import ENDED, WebserverClient
 from metrics_pipeline.storage.operational import SNAPSHOTS

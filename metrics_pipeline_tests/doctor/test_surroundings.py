@@ -23,7 +23,7 @@ from metrics_pipeline.doctor.servers import EXPORTER, GATEWAY, examine_servers
 from metrics_pipeline.orchestration.code_server import examine_code_servers
 from metrics_pipeline.settings import Settings
 from metrics_pipeline.simulators.loopback_server import Answer, LoopbackServer, NoAnswer, Request
-from metrics_pipeline.stack.layout import find_free_port, is_listening
+from metrics_pipeline.stack.ports import find_free_port, is_listening
 from metrics_pipeline_tests.doctor.findings import of, the_bad_one, the_wrong_one
 from metrics_pipeline_tests.servers import running
 from metrics_pipeline_tests.storage.influx_stub import TOKEN, InfluxStub

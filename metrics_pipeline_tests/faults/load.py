@@ -38,7 +38,7 @@ from metrics_pipeline.simulators.fleet_inventory import mirror_devices
 from metrics_pipeline.simulators.robots import Robot, RobotFleet, Way
 from metrics_pipeline.simulators.snmp_agent import SimulatedAgent, SnmpAgents
 from metrics_pipeline.simulators.snmp_objects import AgentKind, Identity
-from metrics_pipeline.stack.layout import LOOPBACK
+from metrics_pipeline.stack.ports import LOOPBACK
 from metrics_pipeline.storage import tallies
 from metrics_pipeline_tests.faults.accounting import (
     Tally,

@@ -36,7 +36,7 @@ from metrics_pipeline.orchestration.set_back_clock import (
     find_last,
     forget_the_future,
 )
-from metrics_pipeline.stack.layout import LOOPBACK, find_free_port, is_listening
+from metrics_pipeline.stack.ports import LOOPBACK, find_free_port, is_listening
 from metrics_pipeline_tests.exporter.instance_fixtures import ORIGIN
 from metrics_pipeline_tests.orchestration.dagster_instances import opened, storages
 from metrics_pipeline_tests.servers import running

@@ -16,7 +16,7 @@ import sqlalchemy as sa
 from metrics_pipeline.access import sparing_connections
 from metrics_pipeline.access.database import DatabaseSettings
 from metrics_pipeline.access.secrets import SecretReference
-from metrics_pipeline.stack.layout import LOOPBACK
+from metrics_pipeline.stack.ports import LOOPBACK
 from metrics_pipeline.storage import tallies
 from metrics_pipeline.storage.operational import OperationalDatabase
 from metrics_pipeline_tests.orchestration.crowd_of_runs import COUNTED, JOB

@@ -25,7 +25,7 @@ from dagster._daemon.run_coordinator import QueuedRunCoordinatorDaemon
 from metrics_pipeline.orchestration import prompt_queue
 from metrics_pipeline.orchestration.prompt_queue import PromptQueue, does_any_wait, look_promptly
 from metrics_pipeline.orchestration.run_coordinator import SUBMITTED, PromptRunCoordinator
-from metrics_pipeline.stack.layout import LOOPBACK
+from metrics_pipeline.stack.ports import LOOPBACK
 from metrics_pipeline_tests.orchestration.dagster_instances import opened
 from metrics_pipeline_tests.servers import wait_until
 

@@ -27,7 +27,7 @@ from metrics_pipeline.orchestration.code_server import examine_code_servers
 from metrics_pipeline.orchestration.in_flight import find_in_flight
 from metrics_pipeline.orchestration.run_launcher import LAUNCH_SECONDS, end_if_dead
 from metrics_pipeline.run_counting import count_runs
-from metrics_pipeline.stack.layout import LOOPBACK, find_free_port, is_listening
+from metrics_pipeline.stack.ports import LOOPBACK, find_free_port, is_listening
 from metrics_pipeline.storage.operational import OperationalDatabase
 from metrics_pipeline_tests.orchestration.dagster_instances import opened
 from metrics_pipeline_tests.servers import do_without, running, wait_until

@@ -39,7 +39,7 @@ from metrics_pipeline.core.ports import RemembersDevices
 from metrics_pipeline.simulators.ssh_host import HostFigures, Manner, SimulatedHost, SshHosts
 from metrics_pipeline.sources.ssh import REMEMBERED_SECONDS, Ssh
 from metrics_pipeline.sources.ssh_settings import AGENT_VARIABLE, SshJump, SshLogin, SshSettings
-from metrics_pipeline.stack.layout import LOOPBACK, find_free_port
+from metrics_pipeline.stack.ports import LOOPBACK, find_free_port
 from metrics_pipeline_tests.patience import PATIENCE_SECONDS
 from metrics_pipeline_tests.servers import require, running, wait_until
 from metrics_pipeline_tests.sshd import make_key, sshd

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import socket
 from pathlib import Path
 
 import pytest
 import yaml
 
 from metrics_pipeline.core.errors import ConfigurationError
-from metrics_pipeline.stack.layout import Layout, find_free_port, lock, require_free_port
+from metrics_pipeline.stack.layout import Layout, lock
 from metrics_pipeline_tests.docker.container_files import image_environment
 
 
@@ -21,19 +20,6 @@ def test_two_stacks_do_not_share_a_state_directory(tmp_path: Path) -> None:
     with lock(tmp_path), pytest.raises(ConfigurationError, match=r"another .* uses it"):
         lock(tmp_path)
     lock(tmp_path).close()
-
-
-def test_a_taken_port_is_an_error_that_names_the_option() -> None:
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        taken.listen()
-        port = taken.getsockname()[1]
-        with pytest.raises(ConfigurationError, match=rf"port {port} is taken.*--exporter-port"):
-            require_free_port(port, "--exporter-port")
-
-
-def test_a_free_port_is_free() -> None:
-    require_free_port(find_free_port(), "--webserver-port")
 
 
 def test_webserver_and_daemon_find_the_code_server_by_the_workspace_file(tmp_path: Path) -> None:

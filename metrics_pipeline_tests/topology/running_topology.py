@@ -37,7 +37,7 @@ from metrics_pipeline.simulators.fleet import Fleet
 from metrics_pipeline.simulators.iot_hub import IotHubSimulator
 from metrics_pipeline.simulators.platform_services import PlatformService
 from metrics_pipeline.sources.service_health import NAME as SERVICES
-from metrics_pipeline.stack.layout import LOOPBACK, find_free_port
+from metrics_pipeline.stack.ports import LOOPBACK, find_free_port
 from metrics_pipeline.stack.processes import Child, end_all
 from metrics_pipeline.stack.webserver_client import WebserverClient
 from metrics_pipeline.storage import sampling_lease, tallies
