@@ -5,14 +5,13 @@ definitions under the settings of this moment, which are those of the code serve
 secrets, opens what it needs, and begins its threads itself.
 """
 
-import gc
 import os
 import signal
 from collections.abc import Iterator
 from contextlib import suppress
 from importlib import import_module
 
-from metrics_pipeline.access.garbage_collection import importing
+from metrics_pipeline.access.garbage_collection import importing, keep_what_is_there
 
 with importing():
     import metrics_pipeline.orchestration.instance_storage
@@ -68,5 +67,4 @@ with suppress(Exception), importing():
             import_module(module)
 
 # What a collection of garbage does not touch stays one copy for all.
-gc.collect()
-gc.freeze()
+keep_what_is_there()

@@ -19,6 +19,7 @@ from typing import Any
 from dagster._cli.api import grpc_command
 from dagster._grpc import server
 
+from metrics_pipeline.access.garbage_collection import keep_what_is_there
 from metrics_pipeline.orchestration.run_launcher import end_with_code_server
 
 TEMPLATE = "metrics_pipeline.run_template"
@@ -71,6 +72,7 @@ class WarmServer(server.DagsterApiServer):
         forkserver.ensure_running()
         super().__init__(*arguments, **options)
         self._mp_ctx = context  # type: ignore[assignment]
+        keep_what_is_there()
 
     def _check_for_orphaned_runs(self) -> None:
         """Every half second: has it been killed, the next run need not wait for all its imports."""

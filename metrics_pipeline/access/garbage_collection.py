@@ -47,3 +47,14 @@ def importing() -> Iterator[None]:
     finally:
         if was_enabled:
             gc.enable()
+
+
+def keep_what_is_there() -> None:
+    """Look no more through what is there: for a process that has started, and now serves.
+
+    Where Dagster is, that is a quarter of a million objects, 0.14 s in which no thread runs. Python
+    puts off looking through all until a quarter as much is new, so that garbage piled up for hours.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.collect()  # what a quarter is taken of: what this one finds, next to nothing

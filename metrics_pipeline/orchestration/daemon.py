@@ -18,6 +18,7 @@ import dagster as dg
 from dagster._daemon import controller
 from dagster._daemon.cli import run_command
 
+from metrics_pipeline.access.garbage_collection import keep_what_is_there
 from metrics_pipeline.orchestration.prompt_queue import look_promptly
 from metrics_pipeline.orchestration.set_back_clock import LEAST_AHEAD_SECONDS, forget_the_future
 
@@ -36,6 +37,7 @@ s its daemon gives up, so a reload that fails has a minute to be tried again.
 def run_daemon(workspace: Path) -> None:
     """Until it is told to end; `workspace` is Dagster's workspace file."""
     look_promptly()
+    keep_what_is_there()
     controller.RELOAD_WORKSPACE_INTERVAL = RELOAD_SECONDS
     is_set_back = threading.Event()
     is_set_back.set()
