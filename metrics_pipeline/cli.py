@@ -196,6 +196,12 @@ def _add_code_server(commands: argparse._SubParsersAction[argparse.ArgumentParse
     parser = _add(commands, "code-server", about, example)
     parser.add_argument("--host", default="127.0.0.1", help="default 127.0.0.1")
     parser.add_argument("--port", type=_port, required=True, metavar="PORT")
+    parser.add_argument(
+        "--runs-elsewhere",
+        action="store_true",
+        help="where Dagster's run launcher starts them elsewhere, in pods of their own, say: keep "
+        "no process to fork them from",
+    )
     parser.set_defaults(command=_code_server)
 
 
@@ -380,7 +386,8 @@ def _code_server(options: argparse.Namespace) -> int:
         from metrics_pipeline.warm_runs import serve
 
     code = ["--module-name", "metrics_pipeline.definitions", "--location-name", "metrics_pipeline"]
-    serve([*code, "--host", options.host, "--port", str(options.port)])
+    address = ["--host", options.host, "--port", str(options.port)]
+    serve([*code, *address], has_runs=not options.runs_elsewhere)
     return 0
 
 

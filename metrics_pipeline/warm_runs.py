@@ -62,8 +62,16 @@ def choose_place_for_socket() -> None:
             tempfile.tempdir = usual
 
 
-class WarmServer(server.DagsterApiServer):
-    """Answers as Dagster's does."""
+class LastingServer(server.DagsterApiServer):
+    """Answers as Dagster's does, for months."""
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        keep_what_is_there()
+
+
+class WarmServer(LastingServer):
+    """Forks its runs."""
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         context = WarmContext()
@@ -72,7 +80,6 @@ class WarmServer(server.DagsterApiServer):
         forkserver.ensure_running()
         super().__init__(*arguments, **options)
         self._mp_ctx = context  # type: ignore[assignment]
-        keep_what_is_there()
 
     def _check_for_orphaned_runs(self) -> None:
         """Every half second: has it been killed, the next run need not wait for all its imports."""
@@ -80,7 +87,10 @@ class WarmServer(server.DagsterApiServer):
         super()._check_for_orphaned_runs()
 
 
-def serve(arguments: Sequence[str]) -> None:
-    """Serve until told to end, as `dagster api grpc` does with these arguments."""
-    server.DagsterApiServer = WarmServer  # type: ignore[misc]
+def serve(arguments: Sequence[str], *, has_runs: bool) -> None:
+    """Serve until told to end, as `dagster api grpc` does with these arguments.
+
+    Unless it `has_runs`, nothing is kept to fork them from.
+    """
+    server.DagsterApiServer = WarmServer if has_runs else LastingServer  # type: ignore[misc]
     grpc_command.main(arguments, prog_name="code-server")

@@ -48,17 +48,13 @@ OF_THE_CLUSTER = {"DAGSTER_CURRENT_IMAGE", "POD_NAMESPACE"}
 """Variables that compose.yaml has no use for."""
 OTHER_COMMANDS = {
     "code-server": [
-        "dagster",
-        "api",
-        "grpc",
+        "metrics-pipeline",
+        "code-server",
         "--host",
         "0.0.0.0",
         "--port",
         "4000",
-        "--module-name",
-        "metrics_pipeline.definitions",
-        "--location-name",
-        "metrics_pipeline",
+        "--runs-elsewhere",
     ]
 }
 """Of containers. Runs are pods of their own there, so nothing is kept to fork them from."""

@@ -39,10 +39,10 @@ EVENT_LOOP = "anon_inode:[eventpoll]"
 JOB, OP = "waits_for_ever", "wait"
 LOCATION = "tests"
 DAGSTERS = ["-m", "dagster", "api", "grpc"]
-OURS = [
-    "-c",
-    "import sys; from metrics_pipeline.warm_runs import serve; serve(sys.argv[1:])",
-]
+SERVES = (
+    "import sys; from metrics_pipeline.warm_runs import serve; serve(sys.argv[1:], has_runs={})"
+)
+OURS = ["-c", SERVES.format(True)]
 CODE = f"""
 import atexit, os, time
 from pathlib import Path
@@ -150,6 +150,17 @@ def test_a_run_ends_with_its_code_server_and_is_failed_when_that_is_back(
         with suppress(ProcessLookupError):  # without its parent it may have been hung up
             os.kill(worker, signal.SIGCONT)
         wait_until(lambda: not is_there(worker), "what was left of the run ends by itself")
+
+
+@pytest.mark.parametrize("has_runs", [True, False])
+def test_a_code_server_whose_runs_are_elsewhere_keeps_no_process_for_them(
+    tmp_path: Path, has_runs: bool
+) -> None:
+    program = ["-c", SERVES.format(has_runs)]
+    with code_server(tmp_path, find_free_port(), program) as server:
+        children = Path(f"/proc/{server}/task/{server}/children").read_text().split()
+        commands = [Path(f"/proc/{child}/cmdline").read_text() for child in children]
+    assert any("forkserver" in command for command in commands) is has_runs
 
 
 @dataclass(frozen=True, slots=True)
