@@ -25,6 +25,7 @@ from metrics_pipeline.access.secrets import SecretReference
 from metrics_pipeline.core.catalog import CATALOG, CONCENTRATOR_COUNT
 from metrics_pipeline.settings_file import load_settings
 from metrics_pipeline.sources.inventory import Inventory, InventorySettings
+from metrics_pipeline.stack.ports import LOOPBACK
 from metrics_pipeline.storage.influx import InfluxStoreSettings
 from metrics_pipeline.telemetry_connections import open_telemetry
 from metrics_pipeline_tests.docker.container_files import (
@@ -37,7 +38,7 @@ from metrics_pipeline_tests.docker.container_files import (
     image_environment,
     named_volumes,
 )
-from metrics_pipeline_tests.postgresql import PostgresqlDatabase
+from metrics_pipeline_tests.postgresql import SUPERUSER, PostgresqlDatabase, running_postgresql
 from metrics_pipeline_tests.servers import require
 
 SCHEMA = json.loads(Path(__file__).with_name("compose_spec.schema.json").read_text())
@@ -137,6 +138,8 @@ def test_a_service_has_exactly_the_secrets_its_environment_names_or_its_settings
         named |= {w.removeprefix(SECRETS) for w in settings if w.startswith(SECRETS)}
     if service is SERVICES["exporter"]:
         named.add("postgres_password")
+    if service is SERVICES["postgres"]:
+        named.add("postgres_password")  # role.sql reads it
     if service is SERVICES["gateway"]:
         named |= {"postgres_password", "influxdb_token", "robot_token"}
     assert given == named
@@ -332,6 +335,45 @@ def test_the_inventory_is_the_table_its_source_counts(
     reading = inventory.read([CONCENTRATOR_COUNT], time_ns=1)
     inventory.close()
     assert [dict(point.fields) for point in reading.points] == [{CONCENTRATOR_COUNT.field: 1}]
+
+
+def test_the_products_role_owns_its_database_and_is_no_superuser(tmp_path: Path) -> None:
+    password, script = tmp_path / "postgres_password", tmp_path / "role.sql"
+    password.write_text("the-role's-password")
+    paths = {
+        f"{SECRETS}postgres_password": str(password),
+        bind_mount_of("postgres", "inventory.sql"): str(DOCKER / "postgres" / "inventory.sql"),
+    }
+    text = (DOCKER / "postgres" / "role.sql").read_text()
+    for inside, here in paths.items():
+        assert inside in text
+        text = text.replace(inside, here)
+    script.write_text(text)
+    with running_postgresql() as server:
+        server.execute("CREATE DATABASE metrics")
+        address = ["--host", LOOPBACK, "--port", str(server.port), "--dbname", "metrics"]
+        command = [str(server.binaries / "psql"), "--set", "ON_ERROR_STOP=1", "--no-psqlrc"]
+        subprocess.run(
+            [*command, *address, "--username", SUPERUSER, "--file", str(script)],
+            env={"PGPASSWORD": server.password},
+            check=True,
+        )
+        url = sa.URL.create(
+            "postgresql", "metrics", password.read_text(), LOOPBACK, server.port, "metrics"
+        )
+        engine = sa.create_engine(url)
+        with engine.begin() as connection:
+            role = sa.text("SELECT rolsuper FROM pg_roles WHERE rolname = current_user")
+            assert connection.execute(role).scalar_one() is False
+            connection.execute(CONCENTRATORS.insert().values(id="a", name="Roof", eui="0" * 16))
+        upgrade_inventory(engine)
+        engine.dispose()
+
+
+def bind_mount_of(service: str, name: str) -> str:
+    """Where the container has the file."""
+    found = bind_mounts(SERVICES[service])
+    return next(inside for inside, path in found.items() if path.name == name)
 
 
 @pytest.mark.parametrize("table", [CONCENTRATORS, DEVICES], ids=lambda table: table.name)
