@@ -158,12 +158,10 @@ def make_secrets(folder: Path, **known: str) -> Path:
     return folder
 
 
-def prepare_postgresql(
-    server: PostgresqlServer, password: str, role: str = "LOGIN SUPERUSER"
-) -> None:
+def prepare_postgresql(server: PostgresqlServer, password: str) -> None:
     """What the image of PostgreSQL does on an empty volume, and one concentrator."""
     server.execute(
-        f"CREATE ROLE metrics {role} PASSWORD '{password}'",
+        f"CREATE ROLE metrics LOGIN PASSWORD '{password}'",
         "CREATE DATABASE metrics OWNER metrics",
     )
     engine = sa.create_engine(f"postgresql://metrics:{password}@{LOOPBACK}:{server.port}/metrics")

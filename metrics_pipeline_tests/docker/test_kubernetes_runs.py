@@ -194,7 +194,7 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
         postgresql = stack.enter_context(running_postgresql())
         store_url = stack.enter_context(victoria_metrics(folder / "store"))
         password = (secrets / "postgres_password").read_text()
-        prepare_postgresql(postgresql, password, role="LOGIN")  # as docs/production.md makes it
+        prepare_postgresql(postgresql, password)
         ports = {port: str(find_free_port()) for port in ("3000", "4000")}
         here = {
             r"\bpostgres:5432\b": f"{LOOPBACK}:{postgresql.port}",
