@@ -27,6 +27,7 @@ from metrics_pipeline.core.events import (
     aggregation_failed,
     aggregation_started,
 )
+from metrics_pipeline.core.extras import INSTALL_EXTRAS
 from metrics_pipeline.core.maintenance_assets import JOB as RETENTION_JOB
 from metrics_pipeline.core.maintenance_assets import RETENTION
 from metrics_pipeline.event_publishing import open_publisher
@@ -41,7 +42,6 @@ POINTS_STORED = "points_stored"
 
 RETENTION_KEY = dg.AssetKey.from_user_string(RETENTION)
 
-CELERY_EXTRA = "metrics-pipeline[celery]"
 INTERRUPTED = "RunInterrupted"
 INTERRUPTED_TEXT = "The run was canceled, or its process was told to end."
 INTERRUPTS = (dg.DagsterExecutionInterruptedError, KeyboardInterrupt)
@@ -77,7 +77,7 @@ def build_poll_executor(settings: Settings) -> dg.ExecutorDefinition | None:
         return None
     if find_spec("dagster_celery") is None:
         raise ConfigurationError(
-            "polling.workers", "dagster-celery is not installed", f"Install {CELERY_EXTRA}."
+            "polling.workers", "dagster-celery is not installed", INSTALL_EXTRAS
         )
 
     def create(_context: dg.InitExecutorContext) -> dg.Executor:

@@ -6,6 +6,7 @@ import fcntl
 import os
 import sys
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
@@ -43,7 +44,7 @@ class Layout:
     @property
     def workspace(self) -> Path:
         """The workspace file: where webserver and daemon find the code server."""
-        return self.dagster_home / "workspace.yaml"
+        return _workspace(self.state_dir)
 
     @property
     def log_dir(self) -> Path:
@@ -110,8 +111,19 @@ def choose_layout(webserver_port: int, exporter_port: int, gateway_port: int = 0
         webserver_port=_choose_port(webserver_port, "--webserver-port"),
         exporter_port=_choose_port(exporter_port, "--exporter-port"),
         gateway_port=_choose_port(gateway_port, "--gateway-port"),
-        code_server_port=find_free_port(),
+        code_server_port=find_free_port(_code_server_of_before(_workspace(state_dir()))),
     )
+
+
+def _workspace(state: Path) -> Path:
+    return state / "dagster" / "workspace.yaml"
+
+
+def _code_server_of_before(workspace: Path) -> int | None:
+    """Its port: run monitoring asks there whether a run of before still goes on."""
+    with suppress(FileNotFoundError, yaml.YAMLError, LookupError, TypeError, ValueError):
+        return int(yaml.safe_load(workspace.read_text())["load_from"][0]["grpc_server"]["port"])
+    return None
 
 
 def _choose_port(port: int, option: str) -> int:

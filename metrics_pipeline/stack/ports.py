@@ -15,13 +15,16 @@ LOOPBACK = "127.0.0.1"
 _PORTS = range(10_000, 32_768)
 
 
-def find_free_port() -> int:
+def find_free_port(before: int | None = None) -> int:
     """A free loopback port, which is found by nobody else while this process lives.
+
+    That of `before`, if it is free.
 
     Only a search like this one is kept away: for a program that does not ask, the port is free.
     Where the system has no abstract socket addresses (other than Linux) nobody is kept away.
     """
-    for port in random.sample(_PORTS, len(_PORTS)):
+    preferred = [] if before is None else [before]
+    for port in [*preferred, *random.sample(_PORTS, len(_PORTS))]:
         if _is_free(port) and _claim(port):
             return port
     raise ConfigurationError(

@@ -8,6 +8,7 @@ from contextlib import closing
 from metrics_pipeline.access.database import DatabaseSettings
 from metrics_pipeline.core.catalog import Catalog
 from metrics_pipeline.core.errors import ConfigurationError
+from metrics_pipeline.core.extras import INSTALL_EXTRAS
 from metrics_pipeline.core.ports import CheckpointStore, PointStore
 from metrics_pipeline.storage.checkpoints import (
     BlobCheckpointSettings,
@@ -82,6 +83,6 @@ def open_checkpoints(
         raise ConfigurationError(
             "checkpoints, kind blob",
             f"{error.name} is not installed",
-            "Install the extra: pip install 'metrics-pipeline[blob]'.",
+            INSTALL_EXTRAS,
         ) from error
     return BlobCheckpoints(settings, owner)

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import socket
 from pathlib import Path
 
 import pytest
 import yaml
 
+from metrics_pipeline.access.environment import STATE_DIR_VARIABLE
 from metrics_pipeline.core.errors import ConfigurationError
-from metrics_pipeline.stack.layout import Layout, lock
+from metrics_pipeline.stack.layout import Layout, choose_layout, lock
+from metrics_pipeline.stack.ports import LOOPBACK
 from metrics_pipeline_tests.docker.container_files import image_environment
 
 
@@ -20,6 +23,27 @@ def test_two_stacks_do_not_share_a_state_directory(tmp_path: Path) -> None:
     with lock(tmp_path), pytest.raises(ConfigurationError, match=r"another .* uses it"):
         lock(tmp_path)
     lock(tmp_path).close()
+
+
+def test_the_code_server_is_where_it_was_so_that_it_can_be_asked_for_runs_of_before(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(STATE_DIR_VARIABLE, str(tmp_path))
+    with socket.create_server((LOOPBACK, 0)) as taken:
+        port = taken.getsockname()[1]
+        Layout(tmp_path, tmp_path / "settings.yaml", 3000, 9464, 8765, port).prepare()
+        assert choose_layout(0, 0).code_server_port != port
+    assert choose_layout(0, 0).code_server_port == port
+
+
+@pytest.mark.parametrize("text", ["", "{", "load_from: []", "load_from: [{python_file: a.py}]"])
+def test_a_workspace_file_that_names_no_code_server_stops_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str
+) -> None:
+    monkeypatch.setenv(STATE_DIR_VARIABLE, str(tmp_path))
+    (tmp_path / "dagster").mkdir()
+    (tmp_path / "dagster" / "workspace.yaml").write_text(text)
+    assert choose_layout(0, 0).code_server_port > 0
 
 
 def test_webserver_and_daemon_find_the_code_server_by_the_workspace_file(tmp_path: Path) -> None:
