@@ -54,7 +54,7 @@ class WatchedRunLauncher(DefaultRunLauncher):
             return CheckRunHealthResult(WorkerStatus.RUNNING, "its code server does not answer")
         if answer.can_cancel:
             return CheckRunHealthResult(WorkerStatus.RUNNING)
-        said = "its code server was started anew, and the process of the run ended with the old one"
+        said = "its process ended without saying so, by itself or with a code server that is gone"
         return CheckRunHealthResult(WorkerStatus.NOT_FOUND, said)
 
 

@@ -16,6 +16,7 @@ import dagster as dg
 import pytest
 import sqlalchemy as sa
 import yaml
+from dagster._core.launcher.base import WorkerStatus
 from dagster._core.storage.tags import GRPC_INFO_TAG
 from dagster._core.workspace.context import WorkspaceProcessContext
 from dagster._core.workspace.load_target import GrpcServerTarget
@@ -193,6 +194,13 @@ def begin(served: Served, workspace: WorkspaceProcessContext, **tags: str) -> tu
     return run_id, int(said.read_text())
 
 
+def has(instance: dg.DagsterInstance, run_id: str) -> bool:
+    """Whether the code server knows the run, which has not ended as far as Dagster was told."""
+    run = instance.get_run_by_id(run_id)
+    assert run is not None
+    return instance.run_launcher.check_run_worker_health(run).status is WorkerStatus.RUNNING
+
+
 def end(served: Served, workspace: WorkspaceProcessContext, run_id: str) -> None:
     """Cancel it, and return when Dagster knows that it has ended."""
     served.instance.run_launcher.terminate(run_id)
@@ -250,6 +258,20 @@ def test_a_code_server_that_hangs_holds_nobody_up_and_ends_no_run(served: Served
         end(served, workspace, run_id)
 
 
+def test_a_run_that_cannot_hear_that_it_is_canceled_holds_nobody_up(served: Served) -> None:
+    with workspace_of(served.instance, served.port) as workspace:
+        run_id, worker = begin(served, workspace)
+        os.kill(worker, signal.SIGSTOP)
+        try:
+            assert served.instance.run_launcher.terminate(run_id)
+            other, _ = begin(served, workspace)
+            end(served, workspace, other)
+        finally:
+            os.kill(worker, signal.SIGCONT)
+        canceled = dg.DagsterRunStatus.CANCELED
+        wait_until(lambda: status(served.instance, run_id) is canceled, "it hears it later")
+
+
 def test_what_runs_are_forked_from_has_one_thread_and_no_connection(served: Served) -> None:
     with workspace_of(served.instance, served.port) as workspace:
         run_id, worker = begin(served, workspace)
@@ -300,8 +322,9 @@ def test_what_a_full_disk_kept_a_run_from_saying_is_said_once_there_is_room_and_
         fill(disk)
         with pytest.raises(sa.exc.OperationalError, match="disk is full"):
             launch(instance, workspace)
-        os.kill(worker, signal.SIGTERM)
-        wait_until(lambda: not is_there(worker), "the run ends, and cannot say so")
+        os.kill(worker, signal.SIGKILL)
+        # It tries once to say how the run ended. Who looks after the runs survives that.
+        wait_until(lambda: not has(instance, run_id), "the code server does without the run")
         monitor(workspace)
         assert status(instance, run_id) is dg.DagsterRunStatus.STARTED
         empty(disk)
@@ -312,8 +335,10 @@ def test_what_a_full_disk_kept_a_run_from_saying_is_said_once_there_is_room_and_
 
         wait_until(is_failed, "run monitoring says how it ended")
         assert counted(instance, disk) == {"failure": 1}
-        run_id, _ = begin(served, workspace)
-        end(served, workspace, run_id)
+        run_id, worker = begin(served, workspace)
+        os.kill(worker, signal.SIGKILL)
+        failed = dg.DagsterRunStatus.FAILURE
+        wait_until(lambda: status(instance, run_id) is failed, "the code server tells of the next")
 
 
 def test_the_doctor_finds_such_a_code_server_well(served: Served) -> None:
