@@ -6,9 +6,9 @@ from multiprocessing import synchronize
 class Cancellation(synchronize.Event):
     """What a run waits for to be canceled, which waits for nobody.
 
-    Python's own waits, when it is set, until who waits for it has woken. Of a run that has died, or
-    is stopped, nobody does; and the code server sets it within the lock that each of its threads
-    needs.
+    Python's own waits, when it is set, until who waits for it has woken (python/cpython#75158). Of
+    a run that has died, or is stopped, nobody does; and the code server sets it within the lock
+    that each of its threads needs.
     """
 
     _flag: synchronize.Semaphore
