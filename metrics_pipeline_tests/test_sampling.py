@@ -19,7 +19,7 @@ import sqlalchemy as sa
 from metrics_pipeline.access.database import DatabaseSettings
 from metrics_pipeline.core.catalog import CATALOG, SAMPLE_SLOTS
 from metrics_pipeline.core.errors import ConfigurationError
-from metrics_pipeline.core.fetches import from_label
+from metrics_pipeline.core.fetches import from_label, to_label
 from metrics_pipeline.core.points import Point
 from metrics_pipeline.core.ports import Reading, SampledSource
 from metrics_pipeline.core.sample_slots import Outcome
@@ -350,20 +350,52 @@ def lock(stores: Stores) -> Callable[[], None]:
     return let_go
 
 
-def test_while_the_operational_database_is_locked_sampling_goes_on_and_nothing_is_lost(
+def test_while_the_operational_database_is_away_sampling_goes_on_without_ticks_and_loses_nothing(
     stores: Stores, server: CountServer
 ) -> None:
+    """Where Dagster has the same database its ticks stay away as well."""
     it = stores.sampling(counted("a", server.url))
     with holding(it):
         wait_until(lambda: stores.slots()["sampled"] >= 1, "a slot is sampled")
         let_go = lock(stores)
-        asked = len(server.asked_ns)
-        wait_until(lambda: len(server.asked_ns) >= asked + 3, "it goes on")
+    asked = len(server.asked_ns)
+    session = it._session
+    assert session is not None
+    session._held_until = time.monotonic()  # as it is 20 s after the last tick
+    wait_until(lambda: session.is_ending or len(server.asked_ns) > asked + 3, "it goes on")
+    assert not session.is_ending
+    with holding(it):
         let_go()
-        wait_until(lambda: stores.slots()["sampled"] >= asked + 3, "all of it is counted")
+        wait_until(lambda: stores.slots()["sampled"] > asked + 3, "all of it is counted")
     it.close()
-    assert len(sampled_times(stores)) == len(server.asked_ns) == stores.slots()["sampled"]
+    assert sampled_times(stores) == server.slots_ns
+    assert len(server.slots_ns) == stores.slots()["sampled"]
     assert missed(stores) == 0
+
+
+def test_what_waits_is_dropped_where_another_had_the_lease_meanwhile_and_gave_it_back(
+    stores: Stores, server: CountServer
+) -> None:
+    it = stores.sampling(
+        counted("a", server.url), pace=replace(PACE, renew_seconds=0.01, try_again_seconds=1.0)
+    )
+    with holding(it):
+        wait_until(lambda: stores.slots()["sampled"] >= 1, "a slot is sampled")
+        with stores.writing() as connection:
+            before = accounted_in(connection)
+            asked = len(server.asked_ns)
+            wait_until(lambda: len(server.asked_ns) >= asked + 3, "slots wait")
+            newest_ns = server.slots_ns[-1]
+            others = (newest_ns - before[0]) // EVERY_NS
+            label = to_label(("a", Outcome.SAMPLED))
+            tallies.add_all(connection, {SAMPLE_SLOTS.name: Counter({label: others})})
+            sampling_lease.note_slot(connection, "a", newest_ns)
+            sampling_lease.give_back(connection, it.owner)
+        sampled = stores.slots()["sampled"]
+        wait_until(lambda: stores.slots()["sampled"] > sampled, "it has begun anew")
+    it.close()
+    after = accounted(stores)
+    assert after[1] - before[1] == (after[0] - before[0]) / EVERY_NS
 
 
 def test_more_than_may_wait_for_the_store_is_given_up_and_counted(
@@ -421,7 +453,13 @@ def test_what_hangs_in_the_store_at_the_end_is_counted_once_by_who_samples_next(
 def accounted(stores: Stores) -> tuple[int, int]:
     """The newest slot that is in the totals, and how many these are; while nobody samples."""
     with stores.reading() as connection:
-        return sampling_lease.last_slots(connection)["a"], stores.slots().total()
+        return accounted_in(connection)
+
+
+def accounted_in(connection: sa.Connection) -> tuple[int, int]:
+    """The same, in a transaction of somebody."""
+    totals = tallies.totals(connection).get(SAMPLE_SLOTS.name, {})
+    return sampling_lease.last_slots(connection)["a"], sum(totals.values())
 
 
 def test_a_slot_that_is_asked_for_at_the_end_is_kept(stores: Stores, server: CountServer) -> None:

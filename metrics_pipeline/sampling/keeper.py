@@ -75,7 +75,9 @@ class Keeper:
         self._keep_waiting()
 
     def _keep_waiting(self) -> bool:
-        """Whether all that waited is kept."""
+        """Whether all that waited is kept, or is no longer ours to keep."""
+        if self._is_ill and not self._is_database_back():
+            return False
         while (slot := self._next()) is not None:
             try:
                 self._ledger.add(slot, self._store(slot))
@@ -88,6 +90,17 @@ class Keeper:
                     return False
             else:
                 self._say(None)
+        return True
+
+    def _is_database_back(self) -> bool:
+        """Asked before points are stored again: who has the lease by now has accounted for them."""
+        try:
+            with self._database.writing() as connection:
+                has_lease = sampling_lease.has(connection, self._owner)
+        except StoreError:
+            return False
+        if not has_lease:
+            self.abandon()
         return True
 
     def _next(self) -> Slot | None:

@@ -12,7 +12,8 @@ class Pace:
     """Times in seconds. Other than these are for tests, which have no time."""
 
     hold_seconds: float = 20.0
-    """So long sampling goes on after it was last held: four ticks of Dagster's sensors."""
+    """So long sampling goes on after it was last held: four ticks of Dagster's sensors. Time in
+    which the operational database is away does not count, as Dagster may have the same one."""
 
     lease_seconds: float = 10.0
     renew_seconds: float = 4.0
@@ -25,8 +26,8 @@ class Pace:
 
     most_waiting: int = 1000
     """So many slots wait in memory to be stored, of all sources together; the oldest is given up
-    for one more. Those of the services and of the sets that ship come to 42 a minute, so a store
-    may be away for 20 minutes."""
+    for one more. Those of the services and of the sets that ship come to 42 a minute, so a store or
+    the operational database may be away for 20 minutes."""
 
     @property
     def lease_ns(self) -> int:

@@ -94,26 +94,34 @@ class Session:
             if not all(thread.is_alive() for thread in (*self._asking, self._keeping)):
                 LOG.error("sampling ends: a thread of it has failed; the next tick begins anew")
                 return
-            if time.monotonic() > self._held_until:
-                held = self._pace.hold_seconds
-                LOG.info("sampling ends: no tick of the sensor for %g s", held)
+            if self._is_held and time.monotonic() - renewed < self._pace.renew_seconds:
+                continue
+            renewed = time.monotonic()
+            if not self._renew():
                 return
-            if time.monotonic() - renewed >= self._pace.renew_seconds:
-                renewed = time.monotonic()
-                if not self._renew():
-                    return
+
+    @property
+    def _is_held(self) -> bool:
+        return time.monotonic() <= self._held_until
 
     def _renew(self) -> bool:
-        """Whether it may go on: yes while nobody else has the lease."""
+        """Whether it may go on: while it is held and has the lease, or the database is away."""
+        asked = time.monotonic()
         try:
             with self._database.writing() as connection:
                 now_ns, lease_ns = self._clock_ns(), self._pace.lease_ns  # connecting takes a while
-                lease = sampling_lease.take(connection, self._owner, now_ns, lease_ns)
+                is_ours = sampling_lease.renew(connection, self._owner, now_ns, lease_ns)
         except StoreError:
+            self.hold()  # where Dagster has the same database no tick can come
             return True  # the keeping thread tells
-        if lease.owner != self._owner:
-            LOG.warning("sampling ends: %s samples", lease.owner)
-        return lease.owner == self._owner
+        if not is_ours:
+            LOG.warning("sampling ends: another process has had the lease meanwhile")
+            return False
+        if time.monotonic() - asked > self._pace.renew_seconds:
+            self.hold()  # it was away for so long
+        if not self._is_held:
+            LOG.info("sampling ends: no tick of the sensor for %g s", self._pace.hold_seconds)
+        return self._is_held
 
     def _finish(self) -> None:
         self._stop.set()

@@ -38,7 +38,7 @@ class Lease:
 def take(
     connection: sa.Connection, owner: str, now_ns: int, lease_ns: int, dead: Lease | None = None
 ) -> Lease:
-    """The lease as it is after `owner` has tried to take or renew it.
+    """The lease as it is after `owner` has tried to take it.
 
     It is had by nobody, by `owner`, or its time is over; or it is still the one that the caller
     calls `dead`, having watched it for so long that it would have been renewed, whatever the clocks
@@ -53,6 +53,18 @@ def take(
         return there
     _set(connection, mine)
     return mine
+
+
+def renew(connection: sa.Connection, owner: str, now_ns: int, lease_ns: int) -> bool:
+    """Prolong the lease if `owner` has it, though its time be over; gives whether it had it.
+
+    One that another took meanwhile is lost, also where that one has given it back: it has accounted
+    for the slots until then.
+    """
+    if not has(connection, owner):
+        return False
+    _set(connection, Lease(owner, now_ns + lease_ns))
+    return True
 
 
 def give_back(connection: sa.Connection, owner: str) -> None:

@@ -22,10 +22,33 @@ def take(
         return sampling_lease.take(connection, owner, now_ns, LEASE_NS, dead)
 
 
+def renew(database: OperationalDatabase, owner: str, now_ns: int) -> bool:
+    with database.writing() as connection:
+        return sampling_lease.renew(connection, owner, now_ns, LEASE_NS)
+
+
 def test_who_comes_first_has_it_and_renews_it(operational: OperationalDatabase) -> None:
     assert take(operational, "a") == Lease("a", NOW_NS + LEASE_NS)
     assert take(operational, "b") == Lease("a", NOW_NS + LEASE_NS)
-    assert take(operational, "a", NOW_NS + 5).until_ns == NOW_NS + 5 + LEASE_NS
+    assert renew(operational, "a", NOW_NS + 5)
+    assert take(operational, "b").until_ns == NOW_NS + 5 + LEASE_NS
+
+
+def test_one_that_nobody_took_is_renewed_although_its_time_is_over(
+    operational: OperationalDatabase,
+) -> None:
+    take(operational, "a")
+    assert renew(operational, "a", NOW_NS + 2 * LEASE_NS)
+
+
+def test_one_that_another_has_had_is_not_renewed(operational: OperationalDatabase) -> None:
+    take(operational, "a")
+    take(operational, "b", NOW_NS + LEASE_NS)
+    assert not renew(operational, "a", NOW_NS + LEASE_NS)
+    with operational.writing() as connection:
+        sampling_lease.give_back(connection, "b")
+    assert not renew(operational, "a", NOW_NS + LEASE_NS)
+    assert take(operational, "c").owner == "c"
 
 
 def test_one_that_was_not_renewed_goes_to_the_next(operational: OperationalDatabase) -> None:
