@@ -25,8 +25,9 @@ RUN = "a run"
 TEMPLATE = "template of runs"
 """What runs are forked from. It has their command line and lives as long as the code server."""
 
+EVENT_LOG = "event log"
 FILES = {
-    "event log": ("dagster/history",),
+    EVENT_LOG: ("dagster/history",),
     "Dagster's schedules": ("dagster/schedules",),
     "what runs printed": ("dagster/storage",),
     "store": ("embedded",),
