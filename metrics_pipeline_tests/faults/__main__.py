@@ -34,6 +34,7 @@ from metrics_pipeline_tests.faults.stage import Stage, opened
 LOOK_SECONDS = 0.5
 BEGINS = (54, 57)
 """Seconds of a minute in which a fault begins: what is due each minute falls into it."""
+LEAST_SECONDS = 10.0
 BROKEN_OFF = "broken off before"
 BEGAN = time.monotonic()
 
@@ -58,9 +59,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     assert __doc__ is not None
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--only", default="", help="names of faults, divided by commas")
-    parser.add_argument("--seconds", type=float, default=20.0, help="how long each lasts (20)")
+    parser.add_argument(
+        "--seconds", type=float, default=20.0, help="how long each lasts (20; 10 at least)"
+    )
     parser.add_argument("--json", action="store_true", help="print one JSON list as the last line")
     options = parser.parse_args(arguments)
+    if options.seconds < LEAST_SECONDS:
+        parser.error(
+            f"--seconds {options.seconds:g}: nothing that is due each minute falls into it"
+        )
     try:
         faults = chosen(options.only)
     except ValueError as error:

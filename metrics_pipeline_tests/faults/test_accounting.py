@@ -14,6 +14,7 @@ from metrics_pipeline_tests.faults.__main__ import (
     BROKEN_OFF,
     all_rows,
     happen,
+    main,
     mark,
     show,
     status,
@@ -158,6 +159,11 @@ def test_the_last_line_is_json_if_asked_for(capsys: pytest.CaptureFixture[str]) 
     assert (first["recovery_s"], first["not_made"]) == (3.4, None)
     assert first["kinds"] == {"a": {"sent": 5, "stored": 3, "told_as_missed": 1}}
     assert (second["fault"], second["not_made"]) == ("PostgreSQL", "it takes root")
+
+
+def test_a_fault_too_short_for_a_count_is_refused() -> None:
+    with pytest.raises(SystemExit, match="2"):
+        main(["--seconds", "9"])
 
 
 def test_a_fault_is_begun_just_before_a_full_minute(monkeypatch: pytest.MonkeyPatch) -> None:
