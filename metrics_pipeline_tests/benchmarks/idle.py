@@ -13,7 +13,7 @@ It is started as `make run` does, with its simulators, on free ports and in a te
 | `created_to_started_p50_s`, `_max_s` | of all runs that were created meanwhile |
 | `cpu_share_of_one_core` | of all processes: 1 is one core |
 | `rss_mb_by_process` | resident memory at the end, by kind, in MB; what several share is in each |
-| `run_create_to_start_s` | the median, as above |
+| `run_create_to_start_s` | the median, as above; null where no run was created |
 | `bytes_per_day` | by how much the files of Dagster's event log grew, taken for a day |
 
 The files of an event log grow in steps, as SQLite writes to a log of its own first, and in minutes
@@ -122,7 +122,7 @@ def promised(
     return {
         "cpu_share_of_one_core": round(sum(spent.values()) / watched, 4),
         "rss_mb_by_process": {kind: round(each.rss_mb, 1) for kind, each in sorted(memory.items())},
-        "run_create_to_start_s": round(statistics.median(started), 2),
+        "run_create_to_start_s": round(statistics.median(started), 2) if started else None,
         "bytes_per_day": round(event_log_grew_mb * MB / watched * SECONDS_PER_DAY),
     }
 
@@ -156,13 +156,22 @@ def measure(folder: Path, seconds: float, warm_up: float) -> dict[str, object]:
         **{f"{_key(kind)}_processes": each.processes for kind, each in sorted(memory.items())},
         "all_pss_mb": sum(each.pss_mb for each in memory.values()),
         "runs_started": len(started),
-        "created_to_started_p50_s": percentile(started, 0.5),
-        "created_to_started_max_s": max(started),
+        **_starts_seconds(started),
         "load": os.getloadavg()[0],
     }
     return {
         **{name: round(value, 2) for name, value in figures.items()},
         **promised(watched, used_seconds, memory, started, event_log_grew_mb),
+    }
+
+
+def _starts_seconds(started: Sequence[float]) -> Mapping[str, float]:
+    """Of a time too short for any run there are none."""
+    if not started:
+        return {}
+    return {
+        "created_to_started_p50_s": percentile(started, 0.5),
+        "created_to_started_max_s": max(started),
     }
 
 

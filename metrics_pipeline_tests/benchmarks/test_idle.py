@@ -44,3 +44,4 @@ def test_what_others_rely_on_is_printed() -> None:
         "run_create_to_start_s": 0.5,
         "bytes_per_day": 8_640_000,
     }
+    assert promised(100.0, spent, memory, [], 0.0)["run_create_to_start_s"] is None
