@@ -2,29 +2,40 @@
 
     make faults ARGS="--only store,disk --seconds 20"
 
-Status 1 if anything is lost, is there twice, or does not come back. Takes 10 to 20 minutes; after
-Ctrl-C the table has what was done before.
+Status 1 if anything is lost, is there or counted twice, or does not come back, and if a fault could
+not be made here. Each begins just before a full minute, so that a count and a poll are due in it.
+Takes 15 to 25 minutes; after Ctrl-C the table has what was done before.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
 
 import pytest
 
-from metrics_pipeline_tests.faults.accounting import Row, by_kind, table
+from metrics_pipeline_tests.faults.accounting import (
+    Row,
+    by_fault_and_kind,
+    by_kind,
+    table,
+)
 from metrics_pipeline_tests.faults.catalogue import Fault, chosen
-from metrics_pipeline_tests.faults.load import Mark
+from metrics_pipeline_tests.faults.load import MINUTE_SECONDS, Mark
 from metrics_pipeline_tests.faults.stage import Stage, opened
 
 LOOK_SECONDS = 0.5
+BEGINS = (54, 57)
+"""Seconds of a minute in which a fault begins: what is due each minute falls into it."""
+LEAST_SECONDS = 10.0
+BROKEN_OFF = "broken off before"
 BEGAN = time.monotonic()
 
 
@@ -48,8 +59,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     assert __doc__ is not None
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--only", default="", help="names of faults, divided by commas")
-    parser.add_argument("--seconds", type=float, default=20.0, help="how long each lasts (20)")
+    parser.add_argument(
+        "--seconds", type=float, default=20.0, help="how long each lasts (20; 10 at least)"
+    )
+    parser.add_argument("--json", action="store_true", help="print one JSON list as the last line")
     options = parser.parse_args(arguments)
+    if options.seconds < LEAST_SECONDS:
+        parser.error(
+            f"--seconds {options.seconds:g}: nothing that is due each minute falls into it"
+        )
     try:
         faults = chosen(options.only)
     except ValueError as error:
@@ -57,11 +75,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
     with tempfile.TemporaryDirectory(prefix="faults-") as folder:
         Path(folder).chmod(0o755)  # PostgreSQL's account passes through it
         rows = run(Path(folder) / "stage", faults, options.seconds)
-    print(f"\n{table(rows)}\n\n{by_kind(rows)}")
+    show(rows, is_json=options.json)
+    return status(rows)
+
+
+def show(rows: Sequence[Row], *, is_json: bool) -> None:
+    """Print the tables and remarks, and at last the same as one line of JSON if asked for."""
+    print(f"\n{table(rows)}\n\n{by_fault_and_kind(rows)}\n\n{by_kind(rows)}")
     for row in rows:
         for remark in row.remarks:
             print(f"{row.fault}: {remark}")
-    return 0 if all(row.is_well for row in rows) else 1
+    if is_json:
+        print(json.dumps([row.as_json() for row in rows]))
+
+
+def status(rows: Sequence[Row]) -> int:
+    """The exit status: nothing tried is nothing shown."""
+    return 0 if rows and all(row.is_well for row in rows) else 1
 
 
 def run(folder: Path, faults: Sequence[Fault], seconds: float) -> list[Row]:
@@ -69,23 +99,43 @@ def run(folder: Path, faults: Sequence[Fault], seconds: float) -> list[Row]:
     folder.mkdir()
     seen: list[Seen] = []
     with opened(folder, progress) as stage:
-        marks = [stage.load.mark()]
-        for fault in faults:
-            if missing := fault.missing(stage):
-                progress(f"{fault.name}: left out, {missing}")
-                continue
-            try:
-                seen.append(happen(fault, stage, seconds))
-                marks.append(stage.load.mark())
-            except KeyboardInterrupt:
-                progress(f"{fault.name}: broken off; accounting for what was done before")
-                break
-        return account(stage, seen[: len(marks) - 1], marks)
+        not_made = {fault.name: why for fault in faults if (why := fault.missing(stage))}
+        for name, why in not_made.items():
+            progress(f"{name}: not made, {why}")
+        marks: list[Mark] = []
+        try:
+            marks.append(mark(stage))
+            for fault in faults:
+                if fault.name not in not_made:
+                    seen.append(happen(fault, stage, seconds))
+                    marks.append(mark(stage))
+        except KeyboardInterrupt:
+            progress("broken off; accounting for what was done before")
+        made = seen[: max(0, len(marks) - 1)]
+        return all_rows(faults, account(stage, made, marks) if made else [], not_made)
+
+
+def all_rows(
+    faults: Sequence[Fault], made: Sequence[Row], not_made: Mapping[str, str]
+) -> list[Row]:
+    """One for each fault, also for those that were not made, with the reason."""
+    rows = {row.fault: row for row in made}
+    for fault in faults:
+        why = not_made.get(fault.name, BROKEN_OFF)
+        rows.setdefault(fault.name, Row(fault.name, 0.0, {}, not_made=why))
+    return [rows[fault.name] for fault in faults]
+
+
+def mark(stage: Stage) -> Mark:
+    """Just before a full minute."""
+    while not BEGINS[0] <= time.time() % MINUTE_SECONDS < BEGINS[1]:
+        time.sleep(LOOK_SECONDS)
+    return stage.load.mark()
 
 
 def happen(fault: Fault, stage: Stage, seconds: float) -> Seen:
     """Break, wait, restore, and wait until all goes on."""
-    progress(f"{fault.name}: broken for {seconds:g} s ({fault.expected})")
+    progress(f"{fault.name}: broken for {seconds:g} s")
     began = ended = time.monotonic()
     try:
         try:

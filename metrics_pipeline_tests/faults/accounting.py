@@ -3,29 +3,39 @@
 Promised is what is to be found again: an uplink that the hub has accepted, a slot of a sampled
 source, a count that was due, a message that the gateway has acknowledged. It is stored, or it is
 told of by the product itself (a dead letter, a missed slot, a run that failed); else it is lost.
+Where the product speaks of more than was promised, it counts something twice, and lost ones may
+hide behind that: no row with such is well.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Collection, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from operator import attrgetter
+from typing import Any
 
 HEAD = (
     *("fault", "away s", "sent", "stored", "spooled", "dead letters", "told as missed"),
-    *("lost", "doubled", "back after s"),
+    *("lost", "doubled", "counted twice", "back after s"),
 )
 NEVER = "not back"
+NUMBERS = attrgetter(
+    *("sent", "stored", "dead_letters", "told", "lost", "doubled", "counted_twice")
+)
 
 
 @dataclass(frozen=True, slots=True)
 class Tally:
-    """Of one kind of points."""
+    """Of one kind of points. `doubled` are in the store more than once; `counted_twice` is by how
+    much what the product says of them is more than there are."""
 
     sent: int = 0
     stored: int = 0
     dead_letters: int = 0
     told: int = 0
     doubled: int = 0
+    counted_twice: int = 0
 
     @property
     def lost(self) -> int:
@@ -40,6 +50,7 @@ class Tally:
             self.dead_letters + other.dead_letters,
             self.told + other.told,
             self.doubled + other.doubled,
+            self.counted_twice + other.counted_twice,
         )
 
 
@@ -47,7 +58,8 @@ class Tally:
 class Row:
     """One fault. `back_seconds` is from its end until all went on; None if that did not happen.
 
-    `spooled` points have waited in the spool, and are stored since.
+    `spooled` points have waited in the spool, and are stored since. `not_made` says why the fault
+    could not be made: nothing is known of it then.
     """
 
     fault: str
@@ -56,6 +68,7 @@ class Row:
     back_seconds: float | None = None
     spooled: int = 0
     remarks: Sequence[str] = ()
+    not_made: str = ""
 
     @property
     def total(self) -> Tally:
@@ -72,20 +85,45 @@ class Row:
 
     @property
     def is_well(self) -> bool:
-        """Whether nothing is lost, nothing is there twice, and all went on."""
-        return not self.lost and not self.total.doubled and self.back_seconds is not None
+        """Whether it was made, nothing is lost, nothing is there twice, and all went on."""
+        total = self.total
+        is_each_once = not (self.lost or total.doubled or total.counted_twice)
+        return not self.not_made and is_each_once and self.back_seconds is not None
 
     def cells(self) -> Sequence[str]:
         """As in the table."""
+        if self.not_made:
+            return (self.fault, f"not made: {self.not_made}", *[""] * (len(HEAD) - 2))
         total = self.total
         back = NEVER if self.back_seconds is None else f"{self.back_seconds:.0f}"
         numbers = (total.sent, total.stored, self.spooled, total.dead_letters, total.told)
         return (
             self.fault,
             f"{self.away_seconds:.0f}",
-            *map(str, (*numbers, self.lost, total.doubled)),
+            *map(str, (*numbers, self.lost, total.doubled, total.counted_twice)),
             back,
         )
+
+    def as_json(self) -> Mapping[str, Any]:
+        """Its numbers, of all kinds together and of each."""
+        total = self.total
+        return {
+            "fault": self.fault,
+            "sent": total.sent,
+            "stored": total.stored,
+            "spooled": self.spooled,
+            "dead_lettered": total.dead_letters,
+            "told_as_missed": total.told,
+            "lost": self.lost,
+            "duplicated": total.doubled,
+            "counted_twice": total.counted_twice,
+            "recovery_s": None if self.back_seconds is None else round(self.back_seconds, 1),
+            "not_made": self.not_made or None,
+            "kinds": {
+                kind: {"sent": each.sent, "stored": each.stored, "told_as_missed": each.told}
+                for kind, each in self.tallies.items()
+            },
+        }
 
 
 def account_numbers(numbers: Iterable[int], first: int, end: int, dead_letters: int = 0) -> Tally:
@@ -95,17 +133,35 @@ def account_numbers(numbers: Iterable[int], first: int, end: int, dead_letters: 
         if first <= number < end:
             found[number] = found.get(number, 0) + 1
     doubled = sum(times - 1 for times in found.values())
-    return Tally(end - first, len(found), dead_letters=dead_letters, doubled=doubled)
+    sent, stored = end - first, len(found)
+    twice = max(0, stored + dead_letters - sent)
+    return Tally(sent, stored, dead_letters, doubled=doubled, counted_twice=twice)
 
 
-def account_kept(promised: Iterable[object], stored: Iterable[object]) -> Tally:
+def account_kept(promised: Iterable[Hashable], stored: Iterable[Hashable]) -> Tally:
     """Of things that can be told apart, such as acknowledged messages; others may be stored too."""
     due = set(promised)
-    return Tally(len(due), len(due & set(stored)))
+    found = Counter(each for each in stored if each in due)
+    return Tally(len(due), len(found), doubled=found.total() - len(found))
+
+
+def times_doubled(stored: Iterable[tuple[int, Hashable]], every: int) -> Mapping[int, int]:
+    """Of rounds that are due at multiples of `every`: how much there is beyond one of each.
+
+    `stored` are times with what is to be there once a round, at whichever time of it.
+    """
+    doubled: Counter[int] = Counter()
+    for (round_, _), times in Counter((at // every, what) for at, what in stored).items():
+        doubled[round_ * every] += times - 1
+    return doubled
 
 
 def account_rounds(
-    due: Iterable[int], size: int, stored: Mapping[int, int], told: Collection[int]
+    due: Iterable[int],
+    size: int,
+    stored: Mapping[int, int],
+    told: Collection[int],
+    doubled: Mapping[int, int],
 ) -> Tally:
     """Of rounds that were due at these times, each of `size` points.
 
@@ -114,21 +170,44 @@ def account_rounds(
     times = list(due)
     there = {at: min(size, stored.get(at, 0)) for at in times}
     said = sum(size - there[at] for at in times if at in told)
-    return Tally(size * len(times), sum(there.values()), told=said)
+    more = sum(doubled.get(at, 0) for at in times)
+    return Tally(size * len(times), sum(there.values()), told=said, doubled=more)
 
 
-def account_slots(due: int, outcomes: Mapping[str, int], asked: Iterable[str]) -> Tally:
-    """Of so many slots by the clock; the `asked` outcomes are stored, all others are told of."""
-    kept = set(asked)
-    stored = sum(count for outcome, count in outcomes.items() if outcome in kept)
-    told = sum(count for outcome, count in outcomes.items() if outcome not in kept)
-    return Tally(due, stored, told=told)
+def account_slots(
+    due: Collection[int],
+    outcomes: Mapping[str, int],
+    asked: Collection[str],
+    stored: Collection[int],
+    doubled: Mapping[int, int],
+) -> Tally:
+    """Of the slots `due` by the clock. Those of `asked` outcomes are to be among the times that are
+    `stored`; all others are told of."""
+    kept = sum(count for outcome, count in outcomes.items() if outcome in asked)
+    told = sum(count for outcome, count in outcomes.items() if outcome not in asked)
+    return Tally(
+        len(due),
+        min(kept, len(set(due) & set(stored))),
+        told=told,
+        doubled=sum(doubled.get(at, 0) for at in due),
+        counted_twice=max(0, kept + told - len(due)),
+    )
 
 
 def table(rows: Sequence[Row]) -> str:
     """In Markdown, a line a fault."""
-    lines = [HEAD, ["---"] * len(HEAD), *(row.cells() for row in rows)]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+    return _markdown([HEAD, *(row.cells() for row in rows)])
+
+
+def by_fault_and_kind(rows: Sequence[Row]) -> str:
+    """In Markdown: of each fault and kind what was sent, what is stored and what is told of."""
+    made = [row for row in rows if not row.not_made]
+    kinds = list(dict.fromkeys(kind for row in made for kind in row.tallies))
+    lines = [["fault: sent, stored, told as missed", *kinds]]
+    for row in made:
+        each = [row.tallies.get(kind, Tally()) for kind in kinds]
+        lines.append([row.fault, *(f"{t.sent}, {t.stored}, {t.told}" for t in each)])
+    return _markdown(lines)
 
 
 def by_kind(rows: Sequence[Row]) -> str:
@@ -137,9 +216,14 @@ def by_kind(rows: Sequence[Row]) -> str:
     for row in rows:
         for kind, tally in row.tallies.items():
             kinds.setdefault(kind, []).append(tally)
-    lines = [["kind", "sent", "stored", "dead letters", "told as missed", "lost", "doubled"]]
-    lines.append(["---"] * len(lines[0]))
+    head = ("sent", "stored", "dead letters", "told as missed", "lost", "doubled", "counted twice")
+    lines = [["kind", *head]]
     for kind, tallies in kinds.items():
-        each = [(t.sent, t.stored, t.dead_letters, t.told, t.lost, t.doubled) for t in tallies]
-        lines.append([kind, *(str(sum(column)) for column in zip(*each, strict=True))])
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+        columns = zip(*map(NUMBERS, tallies), strict=True)
+        lines.append([kind, *(str(sum(column)) for column in columns)])
+    return _markdown(lines)
+
+
+def _markdown(lines: Sequence[Sequence[str]]) -> str:
+    ruled = [lines[0], ["---"] * len(lines[0]), *lines[1:]]
+    return "\n".join(f"| {' | '.join(line)} |" for line in ruled)

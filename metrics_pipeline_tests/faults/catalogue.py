@@ -24,19 +24,16 @@ SOON_SECONDS = 600
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """`expected` is what the product does meanwhile. `missing` says why it cannot be made here."""
+    """`missing` says why it cannot be made here."""
 
     name: str
-    expected: str
     break_: Callable[[Stage], None]
     restore: Callable[[Stage], None]
     missing: Callable[[Stage], str] = lambda _: ""
 
 
-def _killing(name: str, service: str, expected: str) -> Fault:
-    return Fault(
-        name, expected, lambda stage: stage.it.kill(service), lambda stage: stage.it.start(service)
-    )
+def _killing(name: str, service: str) -> Fault:
+    return Fault(name, lambda stage: stage.it.kill(service), lambda stage: stage.it.start(service))
 
 
 def _cut(stage: Stage) -> None:
@@ -76,8 +73,8 @@ def _no_compiler(_: Stage) -> str:
     return "" if shutil.which("cc") else "there is no C compiler: apt-get install gcc libc6-dev"
 
 
-def _moving_clock(name: str, seconds: int, expected: str) -> Fault:
-    return Fault(name, expected, lambda stage: stage.move_clock(seconds), _await_tick, _no_compiler)
+def _moving_clock(name: str, seconds: int) -> Fault:
+    return Fault(name, lambda stage: stage.move_clock(seconds), _await_tick, _no_compiler)
 
 
 def _await_tick(stage: Stage) -> None:
@@ -91,33 +88,22 @@ def _await_tick(stage: Stage) -> None:
 
 
 FAULTS: Sequence[Fault] = (
-    _killing("store", INFLUXDB, "samples and counts are spooled, uplinks and robots wait"),
-    _killing("PostgreSQL", POSTGRESQL, "samples are kept until it is back, all else waits"),
+    _killing("store", INFLUXDB),
+    _killing("PostgreSQL", POSTGRESQL),
     Fault(
         "hub",
-        "uplinks wait in the hub",
         lambda stage: stage.it.event_hub.restart(FOREVER_SECONDS),
         lambda stage: stage.it.event_hub.restart(0),
     ),
-    _killing("daemon", DAEMON, "no slot is sampled, and each is told as missed"),
-    _killing("code server", CODE_SERVER, "its runs die, and slots are told as missed"),
-    _killing("exporter", EXPORTER, "nothing is shown, and everything is stored"),
-    _killing("gateway", GATEWAY, "robots keep what is not acknowledged"),
-    Fault("network: resets", "as if all stores and the hub were away", _cut, _mend),
-    Fault("network: silence", "as if all stores and the hub hung", _fall_silent, _mend),
-    Fault(
-        "disk full",
-        "store away and the spool's disk full: runs fail, slots are told as not stored",
-        _fill,
-        _store_comes_back_to_a_full_disk,
-        _no_disk,
-    ),
-    _moving_clock(
-        "clock +1 h",
-        HOUR_SECONDS,
-        "of daemon and code server: the slots of an hour are told as missed",
-    ),
-    _moving_clock("clock -1 h", -HOUR_SECONDS, "of daemon and code server: slots and counts go on"),
+    _killing("daemon", DAEMON),
+    _killing("code server", CODE_SERVER),
+    _killing("exporter", EXPORTER),
+    _killing("gateway", GATEWAY),
+    Fault("network: resets", _cut, _mend),
+    Fault("network: silence", _fall_silent, _mend),
+    Fault("disk full", _fill, _store_comes_back_to_a_full_disk, _no_disk),
+    _moving_clock("clock +1 h", HOUR_SECONDS),
+    _moving_clock("clock -1 h", -HOUR_SECONDS),
 )
 
 

@@ -22,9 +22,12 @@ import sqlalchemy as sa
 from metrics_pipeline.core.catalog import (
     DEAD_LETTERS,
     DEVICE_METRICS,
+    FLEET_COUNTS,
     POINTS_SPOOLED,
     ROBOT_METRICS,
+    SERVICE_METRICS,
 )
+from metrics_pipeline.core.points import Point
 from metrics_pipeline.core.sample_slots import Outcome
 from metrics_pipeline.core.validation import NS_PER_SECOND
 from metrics_pipeline.orchestration.set_back_clock import WAS_OF
@@ -46,6 +49,7 @@ from metrics_pipeline_tests.faults.accounting import (
     account_numbers,
     account_rounds,
     account_slots,
+    times_doubled,
 )
 from metrics_pipeline_tests.ingestion.ingesting import numbers
 from metrics_pipeline_tests.topology.faster import SAMPLE_SECONDS
@@ -95,13 +99,15 @@ class Mark:
 
 @dataclass(frozen=True, slots=True)
 class Rounds:
-    """Of one kind: how many points each minute's round has, and how many are stored of it."""
+    """Of one kind: how many points each minute's round has, how many are stored of it, and how many
+    more than once."""
 
     kind: str
     size: int
     stored: Mapping[int, int]
     ticks: Sequence[Mapping[str, Any]]
     statuses: Mapping[str, str]
+    doubled: Mapping[int, int] = field(default_factory=dict)
 
     @property
     def told(self) -> set[int]:
@@ -168,7 +174,8 @@ class Load:
                 SAMPLES: self._samples(begin, end),
                 **{
                     each.kind: account_rounds(
-                        self._minutes(begin.moment, end.moment), each.size, each.stored, each.told
+                        self._minutes(begin.moment, end.moment),
+                        *(each.size, each.stored, each.told, each.doubled),
                     )
                     for each in rounds
                 },
@@ -182,24 +189,26 @@ class Load:
         step = SAMPLE_SECONDS * NS_PER_SECOND
         first = begin.account.slot_ns + back * NS_PER_SECOND
         slots = range(first + step, end.account.slot_ns + step, step)
-        tally = account_slots(len(slots), end.account.since(begin.account), ASKED)
-        there = len(set(slots) & self.it.sampled_ns())
-        return replace(tally, stored=min(tally.stored, there))
+        points = self.it.influxdb.read(SERVICE_METRICS.name, SERVICE_METRICS.database)
+        stored, doubled = {point.time_ns for point in points}, _doubled(points, step)
+        return account_slots(slots, end.account.since(begin.account), ASKED, stored, doubled)
 
     def _rounds(self) -> list[Rounds]:
         """What is done each minute: counts of the fleet, and polls of devices."""
         statuses = {run.id: run.status for run in self.it.runs()}
+        counts = self.it.influxdb.read(FLEET_COUNTS.name, FLEET_COUNTS.database)
         points = self.it.influxdb.read(DEVICE_METRICS.name, DEVICE_METRICS.database)
+        counted = {(point.time_ns // NS_PER_SECOND, "") for point in counts}
         polled = {(point.time_ns // NS_PER_SECOND, point.tags["device_id"]) for point in points}
-        stored = {
-            COUNTS: {time_ns // NS_PER_SECOND: 1 for time_ns in self.it.counted_ns()},
-            POLLS: dict(Counter(at for at, _ in polled)),
-        }
         return [
-            Rounds(kind, size, stored[kind], [*map(as_it_was, self.it.ticks(schedule))], statuses)
-            for kind, size, schedule in (
-                (COUNTS, 1, FLEET_SCHEDULE),
-                (POLLS, DEVICES, POLL_SCHEDULE),
+            Rounds(
+                *(kind, size, Counter(at for at, _ in there)),
+                *([*map(as_it_was, self.it.ticks(schedule))], statuses),
+                _in_seconds(_doubled(found, MINUTE_SECONDS * NS_PER_SECOND)),
+            )
+            for kind, size, schedule, there, found in (
+                (COUNTS, 1, FLEET_SCHEDULE, counted, counts),
+                (POLLS, DEVICES, POLL_SCHEDULE, polled, points),
             )
         ]
 
@@ -227,9 +236,18 @@ class Load:
             for time_ns in robot.promised_ns[begin.promised[robot.id] : end.promised[robot.id]]
         }
 
-    def _stored_messages(self) -> set[tuple[str, int]]:
+    def _stored_messages(self) -> list[tuple[str, int]]:
         points = self.it.influxdb.read(ROBOT_METRICS.name, ROBOT_METRICS.database)
-        return {(point.tags["robot_id"], point.time_ns) for point in points}
+        return [(point.tags["robot_id"], point.time_ns) for point in points]
+
+
+def _doubled(points: Sequence[Point], every_ns: int) -> Mapping[int, int]:
+    """By the time of their round, in ns, those beyond the first of a series."""
+    return times_doubled(((point.time_ns, point.series) for point in points), every_ns)
+
+
+def _in_seconds(by_time_ns: Mapping[int, int]) -> Mapping[int, int]:
+    return {time_ns // NS_PER_SECOND: count for time_ns, count in by_time_ns.items()}
 
 
 def minutes(begin: float, end: float) -> range:

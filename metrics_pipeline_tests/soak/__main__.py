@@ -3,8 +3,9 @@
     make soak ARGS="--hours 8"
 
 Nothing is compressed in time: cadences are those of `make run`. Status 1 if a cycle or a slot is
-missed, or if memory grows by more than `--mb-an-hour` for certain in a soak of an hour or more: in
-shorter ones what was imported, cached and fragmented late looks like growth.
+missed, if none was due, if the exporter does not answer at the end, or if memory grows by more than
+`--mb-an-hour` for certain in a soak of an hour or more: in shorter ones what was imported, cached
+and fragmented late looks like growth. How many slots are due is told by the clock.
 """
 
 from __future__ import annotations
@@ -19,14 +20,20 @@ from pathlib import Path
 
 import httpx
 
-from metrics_pipeline.core.catalog import SAMPLE_SLOTS
-from metrics_pipeline.core.sample_slots import Outcome
+from metrics_pipeline.platform_sources import find_sampled
+from metrics_pipeline.settings_file import load_settings
 from metrics_pipeline_tests.running_stack import (
     READY,
     RunningStack,
     running_stack,
 )
 from metrics_pipeline_tests.soak.cycles import RUNS, SCHEDULES, Cycles, all_cycles
+from metrics_pipeline_tests.soak.sample_slots import (
+    Outcomes,
+    SlotsOfSource,
+    outcomes_on,
+    slots_between,
+)
 from metrics_pipeline_tests.soak.trend import SECONDS_PER_HOUR, Trend, trend_of
 from metrics_pipeline_tests.soak.watching import RUN, Footprint, file_sizes, footprints
 
@@ -35,8 +42,6 @@ TELL_EVERY_LOOKS = 30
 WARM_UP_SHARE = 0.25
 JUDGED_FROM_HOURS = 1.0
 UNKNOWN = "?"
-SLOT = f"{SAMPLE_SLOTS.name}{{"
-BAD = (Outcome.NOT_STORED, Outcome.BUSY, Outcome.LATE, Outcome.CLOCK, Outcome.STOPPED)
 
 
 @dataclass(slots=True)
@@ -66,18 +71,33 @@ class Report:
 
     hours: float
     cycles: Sequence[Cycles]
-    slots: Mapping[str, int]
+    slots: Sequence[SlotsOfSource]
     memory: Mapping[str, Trend]
     files: Mapping[str, Trend]
     last: Mapping[str, Footprint]
     runs_mb: float
+    page_problem: str = ""
+    """Why the exporter's page could not be read at the end."""
 
     @property
     def missed(self) -> int:
         """Cycles and slots."""
-        return sum(each.missed for each in self.cycles) + sum(
-            self.slots.get(what, 0) for what in BAD
-        )
+        return sum(each.missed for each in self.cycles) + sum(each.missed for each in self.slots)
+
+    def problems(self, mb_an_hour: float) -> list[str]:
+        """Why the soak has not passed, a sentence each."""
+        found = [f"{self.missed} cycles and slots missed."] if self.missed else []
+        if self.page_problem:
+            found.append(f"The exporter did not answer at the end: {self.page_problem}")
+        if not sum(each.due for each in self.cycles):
+            found.append("No cycle was due: nothing is shown. Run it for longer.")
+        if not sum(each.due for each in self.slots):
+            found.append("No slot of a sample was due: nothing is shown. Run it for longer.")
+        if growing := self.growing(mb_an_hour):
+            found.append(
+                f"Memory grows by more than {mb_an_hour:g} MB an hour: {', '.join(growing)}."
+            )
+        return found
 
     def growing(self, mb_an_hour: float) -> list[str]:
         """Processes whose memory grows faster than that, for certain; of a long soak."""
@@ -94,9 +114,9 @@ class Report:
         for each in self.cycles:
             told = ", ".join(f"{n} {what}" for what, n in sorted(each.outcomes.items()))
             lines.append((each.schedule, str(each.due), str(each.missed), told))
-        told = ", ".join(f"{n} {what}" for what, n in sorted(self.slots.items()) if n)
-        missed = sum(self.slots.get(what, 0) for what in BAD)
-        lines.append(("samples' slots", str(sum(self.slots.values())), str(missed), told))
+        for slots in self.slots:
+            name = f"slots of {slots.source}, every {slots.every_seconds:g} s"
+            lines.append((name, str(slots.due), str(slots.missed), slots.told))
         return _table(lines)
 
     def _memory(self) -> str:
@@ -130,16 +150,6 @@ def _table(lines: Sequence[Sequence[str]]) -> str:
     return "\n".join(f"| {' | '.join(line)} |" for line in ruled)
 
 
-def slots(page: str) -> dict[str, int]:
-    """What became of slots, of all sources, as the exporter's page says."""
-    found: dict[str, int] = {}
-    for line in page.splitlines():
-        if line.startswith(SLOT):
-            name = line.partition('outcome="')[2].partition('"')[0]
-            found[name] = found.get(name, 0) + round(float(line.rpartition(" ")[2]))
-    return found
-
-
 def main(arguments: Sequence[str] | None = None) -> int:
     """Returns the exit status."""
     assert __doc__ is not None
@@ -150,11 +160,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     with tempfile.TemporaryDirectory(prefix="soak-") as folder:
         report = soak(Path(folder), options.hours)
     print(report.text())
-    growing = report.growing(options.mb_an_hour)
-    print(f"\n{report.missed} cycles and slots missed; memory grows: {', '.join(growing) or 'no'}")
+    problems = report.problems(options.mb_an_hour)
+    print("", *problems or ["No cycle and no slot missed; no memory grows."], sep="\n")
     if options.hours < JUDGED_FROM_HOURS:
         print("Growth is not judged, nor is a year: that takes an hour.")
-    return 1 if report.missed or growing else 0
+    return 1 if problems else 0
 
 
 def soak(folder: Path, hours: float) -> Report:
@@ -164,9 +174,17 @@ def soak(folder: Path, hours: float) -> Report:
     with running_stack(["sh", "-c", run], folder, {}) as stack:
         stack.wait_until(lambda: READY in stack.output, "it is ready")
         print(f"It runs, for {hours:g} hours.", flush=True)
-        begin, before, watched = time.time(), slots(stack.page()), Watched()
+        every = cadences()
+        sampled = every.keys()
+        stack.wait_until(lambda: sampled <= outcomes_on(stack.page()).keys(), "all is sampled")
+        begin, before, watched = time.time(), outcomes_on(stack.page()), Watched()
         watch(stack, state, watched, hours)
-        return report_of(stack, watched, begin, before)
+        return report_of(stack, watched, begin, before, every)
+
+
+def cadences() -> Mapping[str, float]:
+    """Seconds from sample to sample, by source, as the settings say that `make run` has as well."""
+    return {each.name: each.every_seconds for each in find_sampled(load_settings())}
 
 
 def watch(stack: RunningStack, state: Path, watched: Watched, hours: float) -> None:
@@ -183,25 +201,35 @@ def watch(stack: RunningStack, state: Path, watched: Watched, hours: float) -> N
         time.sleep(LOOK_SECONDS)
 
 
+def last_outcomes(stack: RunningStack) -> tuple[Outcomes, str]:
+    """What became of slots by now, or why that cannot be known."""
+    try:
+        return outcomes_on(stack.page()), ""
+    except httpx.HTTPError as error:
+        return {}, f"{type(error).__name__}: {error}"
+
+
 def report_of(
-    stack: RunningStack, watched: Watched, begin: float, before: Mapping[str, int]
+    stack: RunningStack,
+    watched: Watched,
+    begin: float,
+    before: Outcomes,
+    every_seconds: Mapping[str, float],
 ) -> Report:
     """While it still runs."""
     end = time.time()
-    try:
-        after = slots(stack.page())
-    except httpx.HTTPError:
-        after = {}
+    after, page_problem = last_outcomes(stack)
     schedules = stack.ask(SCHEDULES)["schedulesOrError"]["results"]
     runs = stack.ask(RUNS)["runsOrError"]["results"]
     return Report(
         (end - begin) / SECONDS_PER_HOUR,
         all_cycles(schedules, runs, begin, end),
-        {what: n - before.get(what, 0) for what, n in after.items()},
+        slots_between(every_seconds, before, after, end - begin),
         trends(watched.anonymous_mb),
         trends(watched.files_mb),
         watched.last,
         watched.runs_mb,
+        page_problem,
     )
 
 

@@ -3,23 +3,47 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from metrics_pipeline_tests.soak.__main__ import Report, Watched, slots, trends
+from metrics_pipeline.stack.ports import find_free_port
+from metrics_pipeline_tests.running_stack import RunningStack
+from metrics_pipeline_tests.soak.__main__ import (
+    Report,
+    Watched,
+    cadences,
+    last_outcomes,
+    trends,
+)
 from metrics_pipeline_tests.soak.cycles import Cycles, all_cycles, due_times, outcome
+from metrics_pipeline_tests.soak.sample_slots import SlotsOfSource, outcomes_on, slots_between
 from metrics_pipeline_tests.soak.trend import Trend
 from metrics_pipeline_tests.soak.watching import (
     OTHER,
     RUN,
+    TEMPLATE,
     Footprint,
     descendants,
     file_sizes,
     footprint,
+    footprints,
     kind_of,
 )
+
+FORKING = """
+import multiprocessing, sys, time
+run = multiprocessing.get_context("forkserver").Process(target=time.sleep, args=(3600,))
+run.start()
+print("it runs", flush=True)
+sys.stdin.readline()
+run.kill()
+run.join()
+"""
 
 
 def tick(at: int, *runs: str, **more: Any) -> dict[str, Any]:
@@ -52,25 +76,68 @@ def test_a_run_that_was_purged_had_ended() -> None:
     assert outcome(tick(0, error={"message": "broken"}), {}) == "failed"
 
 
-def test_slots_are_summed_over_sources() -> None:
+def test_slots_are_read_off_the_page_by_source() -> None:
     name = "metrics_pipeline_sample_slots_total"
     page = (
         f'{name}{{source="a",outcome="sampled"}} 5.0\n{name}{{source="b",outcome="sampled"}} 2.0\n'
         f'{name}{{source="b",outcome="missed_late"}} 1.0\nother{{outcome="sampled"}} 9\n'
     )
-    assert slots(page) == {"sampled": 7, "missed_late": 1}
+    assert outcomes_on(page) == {"a": {"sampled": 5}, "b": {"sampled": 2, "missed_late": 1}}
+
+
+def test_slots_are_due_by_the_clock_whatever_the_page_says() -> None:
+    every = {"a": 5.0, "b": 10.0}
+    before = {"a": {"sampled": 10}, "b": {"sampled": 5}}
+    after = {"a": {"sampled": 128, "missed_late": 1}, "b": {"sampled": 65}}
+    a, b = slots_between(every, before, after, 600.0)
+    assert (a.due, a.missed, a.told) == (120, 1, "1 missed_late, 118 sampled")
+    assert (b.due, b.missed) == (60, 0)
+    no_page = slots_between(every, before, {}, 600.0)
+    assert [each.missed for each in no_page] == [120, 60]
+    stopped, twice = slots_between(
+        every, before, {"a": {"sampled": 70}, "b": {"sampled": 125}}, 600.0
+    )
+    assert (stopped.missed, stopped.told) == (60, "60 sampled, 60 unexplained")
+    assert twice.missed == 60
+
+
+def test_what_make_run_samples_has_cadences() -> None:
+    assert cadences() == {"service_health": 5, "platform": 5, "scrape_pipeline": 10}
 
 
 def report(hours: float, slope: float, **outcomes: int) -> Report:
     watched = {"daemon": Footprint(1, 150.0, 110.0, 100.0, 20, 7)}
     trend = {"daemon": Trend(100.0, 101.0, slope, 0.1)}
     cycles = [Cycles("fleet", 2, {"done": 2})]
-    return Report(hours, cycles, outcomes, trend, {"store": trend["daemon"]}, watched, 180.0)
+    slots = [SlotsOfSource("service_health", 5.0, sum(outcomes.values()), outcomes)]
+    return Report(hours, cycles, slots, trend, {"store": trend["daemon"]}, watched, 180.0)
 
 
 def test_missed_slots_are_missed() -> None:
     assert report(2, 0, sampled=5, failed=1).missed == 0
     assert report(2, 0, sampled=5, missed_late=1, not_stored=2).missed == 3
+
+
+def test_a_soak_that_shows_nothing_does_not_pass() -> None:
+    well = report(2, 0, sampled=5)
+    assert well.problems(2.0) == []
+    (no_cycles,) = replace(well, cycles=[]).problems(2.0)
+    assert "No cycle was due" in no_cycles
+    (no_slots,) = replace(well, slots=[]).problems(2.0)
+    assert "No slot" in no_slots
+    (missed,) = report(2, 0, sampled=5, missed_late=1).problems(2.0)
+    assert missed == "1 cycles and slots missed."
+    (grows,) = report(2, 2.5, sampled=5).problems(2.0)
+    assert grows.endswith("daemon.")
+
+
+def test_an_exporter_that_is_gone_at_the_end_is_a_problem() -> None:
+    with subprocess.Popen(["true"], text=True) as process:
+        stack = RunningStack(process, find_free_port(), find_free_port())
+    after, problem = last_outcomes(stack)
+    assert after == {}
+    (told,) = replace(report(2, 0, sampled=5), page_problem=problem).problems(2.0)
+    assert "ConnectError" in told
 
 
 def test_memory_is_judged_once_it_was_watched_for_an_hour() -> None:
@@ -82,7 +149,7 @@ def test_memory_is_judged_once_it_was_watched_for_an_hour() -> None:
 def test_the_report_has_a_line_for_each() -> None:
     text = report(2, 1.0, sampled=5, missed_late=1).text()
     assert "| fleet | 2 | 0 | 2 done |" in text
-    assert "| samples' slots | 6 | 1 | 1 missed_late, 5 sampled |" in text
+    assert "| slots of service_health, every 5 s | 6 | 1 | 1 missed_late, 5 sampled |" in text
     assert "| daemon | 150 | 110 | 100 | 20 | 7 | +1.00 ± 0.10 | 8,760 |" in text
     assert "| store | 100.00 | +1.00 ± 0.10 | 8,760 |" in text
     assert "| store | 100.00 | +1.00 ± 0.10 | ? |" in report(0.2, 1.0).text()
@@ -97,6 +164,20 @@ def test_the_warm_up_is_left_out_and_runs_have_no_trend(tmp_path: Path) -> None:
     assert watched.runs_mb == 70
     (trend,) = trends(watched.anonymous_mb).values()
     assert trend.an_hour == pytest.approx(0, abs=1e-6)
+
+
+def test_what_runs_are_forked_from_has_a_trend_of_its_own(tmp_path: Path) -> None:
+    with subprocess.Popen(
+        [sys.executable, "-c", FORKING], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as parent:
+        assert parent.stdout is not None
+        parent.stdout.readline()
+        found = footprints(parent.pid)
+        parent.communicate("\n")
+    assert {kind: each.processes for kind, each in found.items()} == {TEMPLATE: 1, RUN: 1}
+    watched = Watched()
+    watched.look(0.0, found, tmp_path)
+    assert list(watched.anonymous_mb) == [TEMPLATE]
 
 
 def test_a_process_and_its_files_are_measured(tmp_path: Path) -> None:

@@ -20,10 +20,14 @@ KINDS = {
     "make run": "metrics_pipeline run",
 }
 RUN = "a run"
-"""Comes and goes: it has no trend. What runs are forked from is counted with them."""
+"""Comes and goes: it has no trend."""
 
+TEMPLATE = "template of runs"
+"""What runs are forked from. It has their command line and lives as long as the code server."""
+
+EVENT_LOG = "event log"
 FILES = {
-    "event log": ("dagster/history",),
+    EVENT_LOG: ("dagster/history",),
     "Dagster's schedules": ("dagster/schedules",),
     "what runs printed": ("dagster/storage",),
     "store": ("embedded",),
@@ -67,6 +71,15 @@ def kind_of(command: str) -> str | None:
     return next((kind for kind, part in KINDS.items() if part in command), None)
 
 
+def kind_of_process(pid: int) -> str | None:
+    """The same of a process, and what runs are forked from for itself. Raises OSError when it has
+    ended."""
+    kind = kind_of(command_of(pid))
+    if kind == RUN and kind_of(command_of(parent_of(pid))) != RUN:
+        return TEMPLATE
+    return kind
+
+
 def command_of(pid: int) -> str:
     """The command line of a process. Raises OSError when it has ended."""
     return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode()
@@ -77,7 +90,7 @@ def footprints(group_leader: int) -> Mapping[str, Footprint]:
     found: dict[str, Footprint] = {}
     for pid in descendants(group_leader):
         with suppress(OSError):  # it has ended meanwhile
-            kind = kind_of(command_of(pid))
+            kind = kind_of_process(pid)
             if kind is not None:
                 found[kind] = found.get(kind, Footprint()).plus(footprint(pid))
     return found
