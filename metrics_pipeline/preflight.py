@@ -57,6 +57,7 @@ from metrics_pipeline.sources.spec import SourceSpec
 from metrics_pipeline.sources.sql_metrics import SqlMetrics
 from metrics_pipeline.sources.sql_rights import find_excess
 from metrics_pipeline.storage.checkpoints import DatabaseCheckpointSettings
+from metrics_pipeline.storage.influx import CLEAR_FIX, CLEAR_PROBLEM, InfluxStoreSettings
 from metrics_pipeline.storage.open import open_store
 from metrics_pipeline.storage.operational import OperationalDatabase
 from metrics_pipeline.storage.spool import Spool
@@ -469,10 +470,13 @@ def _check_instance(settings: Settings) -> str:
 
 
 def _check_certificates(settings: Settings) -> Iterator[Attempt]:
-    """Nothing where each server of PostgreSQL has to prove who it is, or is on this machine."""
+    """Nothing where each server of databases has to prove who it is, or is on this machine."""
     if unverified := find_unverified(settings, os.environ):
         says = f"{', '.join(unverified)}: {PROBLEM}. {FIX}"
         yield Attempt("TLS to PostgreSQL", True, says)
+    store = settings.store
+    if isinstance(store, InfluxStoreSettings) and store.shows_token:
+        yield Attempt("TLS to InfluxDB", True, f"{store.url}: {CLEAR_PROBLEM}. {CLEAR_FIX}")
 
 
 def _check_exposure(settings: Settings) -> Attempt:

@@ -439,6 +439,17 @@ def test_a_server_of_postgresql_that_proves_nothing_is_pointed_out(
     assert "?sslmode=verify-full&sslrootcert=FILE" in said
 
 
+def test_a_token_that_goes_to_influxdb_in_the_clear_is_pointed_out(
+    state: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    store = {"kind": "influxdb", "api": "v3", "url": "http://no-such-host.invalid:8086"}
+    token = {"token": {"env": "DATABASE_PASSWORD"}}
+    _, found = check(state, capsys, "", sources={}, fleet=None, store={**store, **token})
+    [said] = found["TLS to InfluxDB"]
+    assert said.startswith("ok http://no-such-host.invalid:8086: the token goes to another machine")
+    assert "https://" in said
+
+
 def test_the_table_wraps_what_is_long_below_its_beginning() -> None:
     table = render([Attempt("a", True, "fine"), Attempt("b", False, "word " * 30 + "\nend")])
     lines = table.splitlines()

@@ -16,6 +16,7 @@ from metrics_pipeline.access.secrets import SecretReference
 from metrics_pipeline.access.settings_parts import parts_of
 from metrics_pipeline.core.findings import Finding, warning, well, wrong
 from metrics_pipeline.settings import ExporterSettings, GatewaySettings, Settings
+from metrics_pipeline.storage.influx import CLEAR_FIX, CLEAR_PROBLEM, InfluxStoreSettings
 
 SECRET_FILES = frozenset({"key_file", "robot_tokens_file", "connection_string_file"})
 """Keys of the settings whose files hold secrets themselves."""
@@ -94,6 +95,9 @@ def _is_handed_in(file: Path, found: os.stat_result) -> bool:
 def _examine_certificates(settings: Settings, environment: Mapping[str, str]) -> Iterator[Finding]:
     if unverified := find_unverified(settings, environment):
         yield warning("TLS to PostgreSQL", ", ".join(unverified), PROBLEM, FIX, "SECURITY.md")
+    store = settings.store
+    if isinstance(store, InfluxStoreSettings) and store.shows_token:
+        yield warning("TLS to InfluxDB", store.url, CLEAR_PROBLEM, CLEAR_FIX, "SECURITY.md")
 
 
 def _examine_exporter(settings: Settings) -> Iterator[Finding]:

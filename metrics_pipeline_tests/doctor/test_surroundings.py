@@ -214,6 +214,28 @@ def test_a_database_on_this_machine_needs_no_certificate(url: str) -> None:
     assert of(examine_exposure(settings, {}), "TLS to PostgreSQL") == []
 
 
+@pytest.mark.parametrize(
+    ("url", "has_token", "is_told"),
+    [
+        ("http://influx.example.net:8086", True, True),
+        ("http://influx.example.net:8086", False, False),
+        ("https://influx.example.net:8086", True, False),
+        ("http://127.0.0.1:8086", True, False),
+        ("http://[::1]:8086", True, False),
+        ("http://localhost:8086", True, False),
+    ],
+)
+def test_a_token_that_goes_to_influxdb_in_the_clear_is_a_warning(
+    url: str, has_token: bool, is_told: bool
+) -> None:
+    token = {"token": {"env": "INFLUXDB_TOKEN"}} if has_token else {}
+    settings = settings_of(store={"kind": "influxdb", "api": "v3", "url": url, **token})
+    found = of(examine_exposure(settings, {}), "TLS to InfluxDB")
+    assert [(each.severity, each.looked_at) for each in found] == [
+        (Severity.WARNING, url)
+    ] * is_told
+
+
 def test_of_several_servers_one_that_is_elsewhere_is_enough() -> None:
     url = {"DAGSTER_POSTGRES_URL": "postgresql://me@/metrics?host=127.0.0.1&host=db.example.net"}
     assert "Dagster's" in the_bad_one(examine_exposure(settings_of(), url)).looked_at
