@@ -159,6 +159,12 @@ def _add_check(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         "Read the settings, try all they name, and say what works.",
         "check --settings fleet.yaml",
     )
+    parser.add_argument(
+        "--upgrade",
+        action="store_true",
+        help="first change the embedded store's file, if an earlier release made it; nothing else "
+        "may run",
+    )
     parser.set_defaults(command=_check)
 
 
@@ -319,14 +325,17 @@ def _gateway_port(settings: Settings, given: int | None) -> int:
     return settings.gateway.port if given is None else given
 
 
-def _check(_options: argparse.Namespace) -> int:
+def _check(options: argparse.Namespace) -> int:
     with importing():
         from metrics_pipeline.preflight import check_everything, render
         from metrics_pipeline.settings_file import load_settings
+        from metrics_pipeline.storage.open import upgrade_store
 
     settings = load_settings()
+    if options.upgrade:
+        upgrade_store(settings.store, _tell)
     _choose_dagster_home()
-    attempts = check_everything(settings, _tell)
+    attempts = check_everything(settings)
     print(render(attempts))
     return 0 if all(attempt.is_well for attempt in attempts) else 1
 

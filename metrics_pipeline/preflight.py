@@ -4,7 +4,7 @@ Reads every source that is used, lists the devices that are polled, opens what p
 secrets they need, asks Redis how many polls wait for workers, asks the event hub how far it goes,
 asks the store, looks at the spool, takes the write lock of the operational database, and opens the
 Dagster instance. Polls no device, reads no event, and stores no point, and runs every query of the
-SQL sets once; but a file of the embedded store that is of an earlier version is changed.
+SQL sets once. What an earlier release made stays as it is: that release may still work with it.
 """
 
 from __future__ import annotations
@@ -56,7 +56,9 @@ from metrics_pipeline.sources.service_health import ServiceHealth
 from metrics_pipeline.sources.spec import SourceSpec
 from metrics_pipeline.sources.sql_metrics import SqlMetrics
 from metrics_pipeline.sources.sql_rights import find_excess
-from metrics_pipeline.storage.open import open_store, upgrade_store
+from metrics_pipeline.storage.checkpoints import DatabaseCheckpointSettings
+from metrics_pipeline.storage.influx import CLEAR_FIX, CLEAR_PROBLEM, InfluxStoreSettings
+from metrics_pipeline.storage.open import open_store
 from metrics_pipeline.storage.operational import OperationalDatabase
 from metrics_pipeline.storage.spool import Spool
 from metrics_pipeline.storage.spool_state import SpoolWatch
@@ -80,13 +82,8 @@ class Attempt:
     says: str
 
 
-def check_everything(settings: Settings, tell: Callable[[str], None]) -> list[Attempt]:
-    """Try everything, one after the other; a failure does not keep the rest from being tried.
-
-    The store's file comes first, as it may be of an earlier version: `tell` hears how its change
-    goes, which may take minutes.
-    """
-    store = _attempt("time-series store", lambda: _check_store(settings, tell))
+def check_everything(settings: Settings) -> list[Attempt]:
+    """Try everything, one after the other; a failure does not keep the rest from being tried."""
     used = [spec for spec in SOURCES.values() if settings.source(spec.name) is not None]
     return [
         Attempt("settings", True, str(settings_file())),
@@ -98,7 +95,7 @@ def check_everything(settings: Settings, tell: Callable[[str], None]) -> list[At
         *_check_sql(settings),
         *_check_services(settings),
         *_check_gateway(settings),
-        store,
+        _attempt("time-series store", lambda: _check_store(settings)),
         *_check_spool(settings),
         _attempt("operational database", lambda: _check_operational(settings)),
         *_check_events(settings.events.transport),
@@ -328,6 +325,9 @@ def _kept(state: PartitionState) -> int:
 
 def _check_checkpoints(opened: TelemetryConnections, states: Mapping[str, PartitionState]) -> str:
     stream, checkpoints = opened.stream, opened.checkpoints
+    in_database = isinstance(opened.telemetry.checkpoints, DatabaseCheckpointSettings)
+    if in_database and (due := opened.database.what_is_due()):
+        return f"{checkpoints.name}: not read, as of the operational database {due}"
     stored = checkpoints.find_all(stream.namespace, stream.hub, stream.consumer_group)
     backlog = look(states, stored, {})
     waiting = sum(each.lag_events for each in backlog.values())
@@ -406,8 +406,7 @@ def _attempt(name: str, check: Callable[[], str], fix: str = "") -> Attempt:
         return Attempt(name, False, f"{first_line(error)}. {fix}")
 
 
-def _check_store(settings: Settings, tell: Callable[[str], None]) -> str:
-    upgrade_store(settings.store, tell)
+def _check_store(settings: Settings) -> str:
     store = open_store(settings.store, settings.catalog())
     try:
         return f"{store.check()}{_unused_influxdb(settings)}"
@@ -449,12 +448,9 @@ def _check_spool(settings: Settings) -> Iterator[Attempt]:
 
 
 def _check_operational(settings: Settings) -> str:
-    database = OperationalDatabase(settings.operational_database)
-    try:
-        with database.writing():
-            return f"{database.name} can be written"
-    finally:
-        database.close()
+    with closing(OperationalDatabase(settings.operational_database)) as database:
+        due = database.rehearse()
+        return f"{database.name} can be written{'; ' if due else ''}{due}"
 
 
 def _check_events(transport: TransportSettings | None) -> Iterator[Attempt]:
@@ -474,10 +470,13 @@ def _check_instance(settings: Settings) -> str:
 
 
 def _check_certificates(settings: Settings) -> Iterator[Attempt]:
-    """Nothing where each server of PostgreSQL has to prove who it is, or is on this machine."""
+    """Nothing where each server of databases has to prove who it is, or is on this machine."""
     if unverified := find_unverified(settings, os.environ):
         says = f"{', '.join(unverified)}: {PROBLEM}. {FIX}"
         yield Attempt("TLS to PostgreSQL", True, says)
+    store = settings.store
+    if isinstance(store, InfluxStoreSettings) and store.shows_token:
+        yield Attempt("TLS to InfluxDB", True, f"{store.url}: {CLEAR_PROBLEM}. {CLEAR_FIX}")
 
 
 def _check_exposure(settings: Settings) -> Attempt:

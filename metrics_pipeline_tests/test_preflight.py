@@ -40,6 +40,7 @@ from metrics_pipeline.storage.operational import OperationalDatabase
 from metrics_pipeline_tests.servers import running
 from metrics_pipeline_tests.sources.iot_hub_fixtures import sample_state
 from metrics_pipeline_tests.storage.schema_1 import write_schema_1
+from metrics_pipeline_tests.storage.test_earlier_schemas import OPERATIONAL, restore
 
 COMMAND = [sys.executable, "-m", "metrics_pipeline"]
 PASSWORD = "hunter2"
@@ -131,6 +132,13 @@ def simulating(state: Path) -> Iterator[None]:
         yield
 
 
+def make_operational(state: Path) -> None:
+    """As what runs makes it."""
+    settings = DatabaseSettings(url=f"sqlite:///{state / 'operational.sqlite'}")
+    with closing(OperationalDatabase(settings)) as database, database.writing():
+        pass
+
+
 def run_check() -> tuple[int, dict[str, list[str]]]:
     ended = subprocess.run([*COMMAND, "check"], capture_output=True, text=True, check=False)
     assert ended.stderr == ""
@@ -141,6 +149,7 @@ def test_the_settings_that_ship_work_with_the_simulator_and_fail_without_it(
     state: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with simulating(state):
+        make_operational(state)
         status, found = run_check()
     assert status == 0
     polled = ["devices", "tcp probe", "snmp probe", "snmp credentials"]
@@ -268,18 +277,75 @@ def test_variables_of_an_influxdb_that_is_not_used_are_told(
     assert text.endswith("$INFLUXDB_URL, $INFLUXDB_TOKEN: not used, as store.kind is embedded")
 
 
-def test_a_store_of_an_earlier_version_is_changed_and_that_is_told(
+def test_a_store_of_an_earlier_version_is_changed_only_if_asked_for_and_that_is_told(
     state: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     state.mkdir()
     write_schema_1(state / "embedded.sqlite", [Point("polls", {}, {"up": True, "ms": 1.5}, 1)])
-    (state / "settings.yaml").write_text(yaml.safe_dump({"version": 1, "sources": {}}))
-    main(["check", "--settings", str(state / "settings.yaml")])
+    before = contents(state / "embedded.sqlite")
+    _, found = check(state, capsys, "", sources={}, fleet=None)
+    assert (
+        "it will be upgraded from schema 1 to 2 when the product starts"
+        in (found["time-series store"][0])
+    )
+    assert contents(state / "embedded.sqlite") == before
+    main(["check", "--upgrade", "--settings", str(state / "settings.yaml")])
     said = capsys.readouterr()
     assert said.err.startswith("Changing 2 values of embedded store")
-    (found,) = parse(said.out)["time-series store"]
-    assert found.startswith("ok")
-    assert found.endswith("1 series, 1 points")
+    (found_after,) = parse(said.out)["time-series store"]
+    assert found_after.startswith("ok")
+    assert found_after.endswith("1 series, 1 points")
+
+
+def contents(file: Path) -> list[str]:
+    """All that is in a SQLite file."""
+    with closing(sqlite3.connect(file)) as connection:
+        return list(connection.iterdump())
+
+
+@pytest.mark.parametrize(
+    ("file", "due"),
+    [
+        (OPERATIONAL[0], "its tables will be upgraded from 0 to 1"),
+        (OPERATIONAL[3], "its tables will be upgraded from 0 to 1"),
+        (
+            OPERATIONAL[5],
+            "counted_runs, run_marks, sampled_slots, sampling_lease, told_failures will be",
+        ),
+        (OPERATIONAL[-1], ""),
+    ],
+    ids=lambda given: getattr(given, "stem", None),
+)
+def test_an_operational_database_of_an_earlier_release_stays_as_it_is(
+    file: Path, due: str, state: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    database = state / "operational.sqlite"
+    state.mkdir()
+    restore(file, database)
+    before = contents(database)
+    telemetry = {"source": {"connection_string": {"file": "event_hub"}}}
+    with serve_event_hub(partition_count=2) as hub:
+        (state / "event_hub").write_text(hub.connection_string)
+        _, found = check(state, capsys, "", sources={}, fleet=None, telemetry=telemetry)
+    assert contents(database) == before
+    for name in ("operational database", "checkpoints"):
+        assert found[name][0].startswith("ok ")
+        assert due in found[name][0]
+        assert ("when the product starts" in found[name][0]) is bool(due)
+
+
+def test_tables_that_are_not_there_are_to_be_made_and_those_of_a_later_release_are_refused(
+    state: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    _, found = check(state, capsys, "", sources={}, fleet=None)
+    told = found["operational database"][0]
+    assert told.endswith("can be written; its tables will be made when the product starts")
+    assert contents(state / "operational.sqlite") == ["BEGIN TRANSACTION;", "COMMIT;"]
+    make_operational(state)
+    with closing(sqlite3.connect(state / "operational.sqlite")) as connection, connection:
+        connection.execute("INSERT INTO operational_schema VALUES (99)")
+    _, found = check(state, capsys, "", sources={}, fleet=None)
+    assert "Upgrade metrics-pipeline" in failing(found)["operational database"]
 
 
 def test_postgresql_that_does_not_answer_is_told_for_each_that_needs_it(
@@ -373,6 +439,17 @@ def test_a_server_of_postgresql_that_proves_nothing_is_pointed_out(
     assert "?sslmode=verify-full&sslrootcert=FILE" in said
 
 
+def test_a_token_that_goes_to_influxdb_in_the_clear_is_pointed_out(
+    state: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    store = {"kind": "influxdb", "api": "v3", "url": "http://no-such-host.invalid:8086"}
+    token = {"token": {"env": "DATABASE_PASSWORD"}}
+    _, found = check(state, capsys, "", sources={}, fleet=None, store={**store, **token})
+    [said] = found["TLS to InfluxDB"]
+    assert said.startswith("ok http://no-such-host.invalid:8086: the token goes to another machine")
+    assert "https://" in said
+
+
 def test_the_table_wraps_what_is_long_below_its_beginning() -> None:
     table = render([Attempt("a", True, "fine"), Attempt("b", False, "word " * 30 + "\nend")])
     lines = table.splitlines()
@@ -397,7 +474,7 @@ def test_before_the_first_start_it_says_that_the_simulator_is_not_running(
 ) -> None:
     monkeypatch.setenv("METRICS_PIPELINE_STATE_DIR", str(tmp_path))
     monkeypatch.setenv("DAGSTER_HOME", str(make_dagster_home(tmp_path)))
-    findings = check_everything(load_settings(default_settings_file()), pytest.fail)
+    findings = check_everything(load_settings(default_settings_file()))
     [simulator] = [finding for finding in findings if finding.name == "simulated IoT Hub"]
     assert not simulator.is_well
     assert "Start `make run` first" in simulator.says
@@ -631,6 +708,7 @@ def test_events_that_wait_and_those_that_are_gone_are_counted(
         for _ in range(5):
             hub.append(b"{}", partition="1")
         state.mkdir()
+        make_operational(state)
         (state / "event_hub").write_text(hub.connection_string)
         status, found = check(state, capsys, "", sources={}, fleet=None, telemetry=telemetry)
     assert status == 0

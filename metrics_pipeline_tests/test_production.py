@@ -138,7 +138,7 @@ def test_what_prometheus_selects_by_is_on_what_the_operator_reads(tmp_path: Path
     assert {each["kind"] for each in objects} == {"ServiceMonitor", "PrometheusRule"}
     assert all(each["metadata"]["labels"]["release"] == "NAME" for each in objects)
     policy = Cluster(render(DOCKER)).of("NetworkPolicy")["to-the-exporter"]
-    (caller,) = policy["spec"]["ingress"][0]["from"]
+    caller, _doctor = policy["spec"]["ingress"][0]["from"]
     (namespace,) = caller["namespaceSelector"]["matchLabels"].values()
     assert f"called `{namespace}`" in " ".join(PAGE.split())
 

@@ -238,7 +238,7 @@ def check_here(place: Place) -> str:
             patch.setenv(name, value)
         make_dagster_home(place.state)
         patch.setenv("DAGSTER_HOME", str(place.state / "dagster"))
-        return render(check_everything(load_settings(), print))
+        return render(check_everything(load_settings()))
 
 
 def read_only(place: Place) -> list[str]:

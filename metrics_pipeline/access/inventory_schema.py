@@ -32,7 +32,7 @@ def upgrade_inventory(engine: sa.Engine) -> int:
     enough. Raises ConfigurationError if a later release made the tables, and what SQLAlchemy
     raises.
     """
-    if _version_without_lock(engine) == len(UPGRADES):
+    if find_version(engine) == len(UPGRADES):
         return len(UPGRADES)
     try:
         return _upgrade(engine)
@@ -54,8 +54,11 @@ def _upgrade(engine: sa.Engine) -> int:
     return len(UPGRADES)
 
 
-def _version_without_lock(engine: sa.Engine) -> int:
-    """0 where nothing was ever applied."""
+def find_version(engine: sa.Engine) -> int:
+    """Found without a lock; 0 where nothing was ever applied.
+
+    Raises ConfigurationError if a later release made the tables, and what SQLAlchemy raises.
+    """
     with reading(engine) as connection:
         if not sa.inspect(connection).has_table(VERSIONS.name):
             return 0

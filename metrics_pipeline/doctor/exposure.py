@@ -16,6 +16,7 @@ from metrics_pipeline.access.secrets import SecretReference
 from metrics_pipeline.access.settings_parts import parts_of
 from metrics_pipeline.core.findings import Finding, warning, well, wrong
 from metrics_pipeline.settings import ExporterSettings, GatewaySettings, Settings
+from metrics_pipeline.storage.influx import CLEAR_FIX, CLEAR_PROBLEM, InfluxStoreSettings
 
 SECRET_FILES = frozenset({"key_file", "robot_tokens_file", "connection_string_file"})
 """Keys of the settings whose files hold secrets themselves."""
@@ -52,16 +53,15 @@ def _examine_files(files: Mapping[str, Path]) -> Iterator[Finding]:
     closed, missing = [], []
     for key, file in files.items():
         try:
-            mode = file.stat().st_mode
+            found = file.stat()
         except OSError as error:
             missing.append(f"{key}: {file} ({error.strerror})")
             continue
-        if not stat.S_ISREG(mode) or not mode & (stat.S_IROTH | stat.S_IWOTH):
-            closed.append(key)
-        else:
-            may = "read" if mode & stat.S_IROTH else "change"
+        if may := _open_to_all(file, found):
             fix = f"chmod o-rwx {file}"
             yield wrong(NAME, f"{key}: {file}", f"everybody on this machine may {may} it", fix)
+        else:
+            closed.append(key)
     if missing:
         said = f"{len(missing)} cannot be read: {'; '.join(missing[:SHOWN])}"
         more = f"; and {len(missing) - SHOWN} more" if len(missing) > SHOWN else ""
@@ -71,9 +71,33 @@ def _examine_files(files: Mapping[str, Path]) -> Iterator[Finding]:
         yield well(NAME, ", ".join(closed), "none is for everybody on this machine")
 
 
+def _open_to_all(file: Path, found: os.stat_result) -> str:
+    """What everybody may do with it: "read" or "change"; "" for nothing.
+
+    Who may not enter a folder above it reaches no file in it, whatever the file's own rights.
+    """
+    mode = found.st_mode
+    reached = all(folder.stat().st_mode & stat.S_IXOTH for folder in file.resolve().parents)
+    if not (stat.S_ISREG(mode) and reached):
+        return ""
+    if mode & stat.S_IROTH and not _is_handed_in(file, found):
+        return "read"
+    return "change" if mode & stat.S_IWOTH else ""
+
+
+def _is_handed_in(file: Path, found: os.stat_result) -> bool:
+    """Mounted read-only, and another user's, as Compose mounts a secret: all in a container have
+    one user, who has to read it."""
+    is_read_only = os.statvfs(file).f_flag & os.ST_RDONLY
+    return bool(is_read_only) and found.st_uid != os.geteuid()
+
+
 def _examine_certificates(settings: Settings, environment: Mapping[str, str]) -> Iterator[Finding]:
     if unverified := find_unverified(settings, environment):
         yield warning("TLS to PostgreSQL", ", ".join(unverified), PROBLEM, FIX, "SECURITY.md")
+    store = settings.store
+    if isinstance(store, InfluxStoreSettings) and store.shows_token:
+        yield warning("TLS to InfluxDB", store.url, CLEAR_PROBLEM, CLEAR_FIX, "SECURITY.md")
 
 
 def _examine_exporter(settings: Settings) -> Iterator[Finding]:

@@ -20,7 +20,7 @@ from metrics_pipeline.doctor.connections import judge_room
 from metrics_pipeline.exporter.status import SHORTEST_STALE_SECONDS, STALE_INTERVALS
 from metrics_pipeline.settings import Settings
 from metrics_pipeline.storage.dead_letters import DeadLetterSettings
-from metrics_pipeline.storage.embedded import EmbeddedStoreSettings
+from metrics_pipeline.storage.embedded import UPGRADE_COMMAND, EmbeddedStoreSettings
 from metrics_pipeline.storage.embedded_schema import APPLICATION_ID, SCHEMA_VERSION
 from metrics_pipeline.storage.influx import NOT_THERE
 from metrics_pipeline.storage.open import open_store
@@ -104,7 +104,7 @@ def _examine_embedded(settings: EmbeddedStoreSettings) -> Finding:
         str(path),
         version,
         SCHEMA_VERSION,
-        "Run `metrics-pipeline check` once while nothing else runs: it changes the file.",
+        f"Run `{UPGRADE_COMMAND}` once while nothing else runs: it changes the file.",
     )
 
 
@@ -257,7 +257,7 @@ def _examine_tables(connection: sa.Connection, place: str) -> Iterator[Finding]:
     applied = 0
     if VERSIONS.name in there:
         applied = connection.execute(sa.select(sa.func.max(VERSIONS.c.version))).scalar_one() or 0
-    fix = "The next run, exporter or `metrics-pipeline check` of this release changes them."
+    fix = "The next run or exporter of this release changes them."
     if missing and applied == len(UPGRADES):
         said = f"there is no table {', '.join(missing)}"
         yield warning(OPERATIONAL, place, said, fix, "docs/production.md")

@@ -138,7 +138,8 @@ class InstanceReader:
     def _look_at_jobs(self, instance: dg.DagsterInstance, ended: Ended) -> None:
         seen = {job: _read_job(instance, job, self._state(job)) for job in self._jobs}
         changed = any(state.newest != self._state(job).newest for job, state in seen.items())
-        if changed or not ended <= self._ended:  # one of many at once may not be among the newest
+        # One of many that ended at once may not be among the newest.
+        if self._jobs and (changed or not ended <= self._ended):
             try:
                 totals = count_runs(instance, self._operational)
             except StoreError:

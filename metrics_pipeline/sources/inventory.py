@@ -28,6 +28,7 @@ from metrics_pipeline.access.database import (
     open_foreign_engine,
     reading,
 )
+from metrics_pipeline.access.inventory_schema import find_version
 from metrics_pipeline.access.inventory_tables import CONCENTRATORS, DEVICES
 from metrics_pipeline.access.sparing_connections import be_sparing
 from metrics_pipeline.core.catalog import CONCENTRATOR_COUNT, Metric
@@ -190,6 +191,7 @@ class Inventory:
         be_sparing(self._engine)
         self._where = self._engine.url.render_as_string(hide_password=True)
         self._devices = settings.devices or OUR_DEVICES
+        self._is_known = settings.devices is not None
         self._last: tuple[list[dict[str, object]], DeviceRows] | None = None
 
     def read(self, metrics: Sequence[Metric], time_ns: int) -> Reading:
@@ -278,12 +280,21 @@ class Inventory:
     @contextmanager
     def _translating(self) -> Iterator[None]:
         try:
+            self._require_known_version()
             yield
         except sa.exc.SQLAlchemyError as error:
             raise self._translate(error) from error
         except ConfigurationError as error:
             problem = f"{error.where}: {error.problem}"
             raise SourceRefused(NAME, self._where, problem, error.fix) from error
+
+    def _require_known_version(self) -> None:
+        """Asked once: ConfigurationError if a later release made our tables."""
+        if not self._is_known:
+            # Who may read the devices need not be let into the table of versions.
+            with suppress(sa.exc.ProgrammingError):
+                find_version(self._engine)
+            self._is_known = True
 
     def _translate(self, error: sa.exc.SQLAlchemyError) -> SourceError:
         cause = cause_of(error)

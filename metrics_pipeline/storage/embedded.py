@@ -27,7 +27,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from itertools import islice
 from pathlib import Path
 from typing import Literal
@@ -73,6 +73,8 @@ TELL_EVERY_SECONDS = 10.0
 
 CACHE_KIB = 32_768
 """What SQLite may keep of the file in memory, so far as it is used."""
+
+UPGRADE_COMMAND = "metrics-pipeline check --upgrade"
 
 WRITING = "BEGIN IMMEDIATE"
 """Takes the write lock at once: doing so at the first write could fail instead of waiting."""
@@ -201,7 +203,16 @@ class EmbeddedStore:
                 raise _translated(error, self.name) from error
 
     def check(self) -> str:
-        """How much there is, after proving that a write would work."""
+        """How much there is, after proving that a write would work.
+
+        A file of an earlier schema stays as it is, and that is said.
+        """
+        if earlier := self._earlier_schema():
+            return (
+                f"{self.name} can be written; it will be upgraded from schema {earlier} to "
+                f"{SCHEMA_VERSION} when the product starts, or by `{UPGRADE_COMMAND}` before, "
+                "while nothing runs"
+            )
         with self._transaction() as connection:
             (series,) = connection.execute("SELECT count(*) FROM series").fetchone()
             (points,) = connection.execute(
@@ -209,6 +220,21 @@ class EmbeddedStore:
             ).fetchone()
         counted = f"{points}" if points <= COUNTED_POINTS else f"more than {COUNTED_POINTS}"
         return f"{self.name}, {series} series, {counted} points"
+
+    def _earlier_schema(self) -> int | None:
+        """Of a file of an earlier schema its version, after taking its write lock."""
+        if not self._path.exists():
+            return None
+        with self._lock:
+            try:
+                with closing(self._connect()) as connection:
+                    version = _version(connection)
+                    if version >= SCHEMA_VERSION:
+                        return None
+                    with self._waiting_for_a_change(), _as_one(connection, WRITING):
+                        return version
+            except sqlite3.Error as error:
+                raise _translated(error, self.name) from error
 
     def close(self) -> None:
         """Close the file; the next use opens it again."""
@@ -247,6 +273,15 @@ class EmbeddedStore:
     def _open(self, tell: Callable[[str], None] | None = None) -> sqlite3.Connection:
         if not self._path.exists():
             self._create()
+        connection = self._connect()
+        try:
+            self._check_schema(connection, tell)
+        except (sqlite3.Error, StoreError):
+            connection.close()
+            raise
+        return connection
+
+    def _connect(self) -> sqlite3.Connection:
         connection = sqlite3.connect(
             f"{self._path.as_uri()}?mode=rw",
             uri=True,
@@ -257,7 +292,7 @@ class EmbeddedStore:
         try:
             connection.execute("PRAGMA synchronous = FULL")
             connection.execute(f"PRAGMA cache_size = -{CACHE_KIB}")
-            self._check_schema(connection, tell)
+            self._require_ours(connection)
         except (sqlite3.Error, StoreError):
             connection.close()
             raise
@@ -280,9 +315,7 @@ class EmbeddedStore:
                 f"Make {self._path.parent} a directory this user may write to.",
             ) from error
 
-    def _check_schema(
-        self, connection: sqlite3.Connection, tell: Callable[[str], None] | None
-    ) -> None:
+    def _require_ours(self, connection: sqlite3.Connection) -> None:
         (application_id,) = connection.execute("PRAGMA application_id").fetchone()
         if application_id != APPLICATION_ID:
             raise StoreError(
@@ -290,6 +323,10 @@ class EmbeddedStore:
                 "this SQLite file was not made by metrics_pipeline",
                 "Name another file under `path`.",
             )
+
+    def _check_schema(
+        self, connection: sqlite3.Connection, tell: Callable[[str], None] | None
+    ) -> None:
         if _version(connection) < SCHEMA_VERSION:
             self._upgrade(connection, tell)
         version = _version(connection)
@@ -301,15 +338,20 @@ class EmbeddedStore:
             )
 
     def _upgrade(self, connection: sqlite3.Connection, tell: Callable[[str], None] | None) -> None:
+        with self._waiting_for_a_change(), _as_one(connection, WRITING):
+            if _version(connection) == SCHEMA_VERSION:
+                return  # another process was faster
+            if tell is None:
+                self._require_few_values(connection)
+                upgrade(connection, lambda _changed: None)
+            else:
+                self._upgrade_and_tell(connection, tell)
+
+    @contextmanager
+    def _waiting_for_a_change(self) -> Iterator[None]:
+        """Says what it may be that holds the write lock of a file of an earlier schema."""
         try:
-            with _as_one(connection, WRITING):
-                if _version(connection) == SCHEMA_VERSION:
-                    return  # another process was faster
-                if tell is None:
-                    self._require_few_values(connection)
-                    upgrade(connection, lambda _changed: None)
-                else:
-                    self._upgrade_and_tell(connection, tell)
+            yield
         except sqlite3.OperationalError as error:
             if _code(error) != sqlite3.SQLITE_BUSY:
                 raise
@@ -326,7 +368,7 @@ class EmbeddedStore:
                 self.name,
                 f"the file is not of schema {SCHEMA_VERSION} yet, and has more than "
                 f"{VALUES_CHANGED_AT_OPENING:,} values, whose change takes too long here",
-                "Back the file up, and run `metrics-pipeline check` once while nothing else runs.",
+                f"Back the file up, and run `{UPGRADE_COMMAND}` once while nothing else runs.",
             )
 
     def _upgrade_and_tell(

@@ -25,6 +25,7 @@ from typing import Any, Literal, Protocol
 import httpx
 from pydantic import BaseModel, Field, field_validator, model_validator
 
+from metrics_pipeline.access.hosts import is_loopback
 from metrics_pipeline.access.http import NoReply, Reply, exchange, retry_after_seconds
 from metrics_pipeline.access.http_client import HttpClient
 from metrics_pipeline.access.secrets import SecretReference
@@ -64,6 +65,15 @@ NO_CONNECTION = "Check its url, the network and TLS (ca_file)."
 MAX_SPLITS = 128
 """Halvings of one batch: enough for nine bad points in 5000, or for parts of 1 % of its size.
 What is refused beyond it is counted as refused, and not named: it was never tried alone."""
+
+
+CLEAR_PROBLEM = (
+    "the token goes to another machine in the clear, and whoever is on the way may read it"
+)
+CLEAR_FIX = (
+    "Have the server speak TLS, and name it with https:// in store.url; store.ca_file is for an "
+    "authority of your own."
+)
 
 
 class InfluxStoreSettings(BaseModel, frozen=True, extra="forbid"):
@@ -109,6 +119,12 @@ class InfluxStoreSettings(BaseModel, frozen=True, extra="forbid"):
         if parsed.scheme not in ("http", "https") or not parsed.host or parsed.query:
             raise ValueError("expected http://host:port or https://host:port")
         return url.rstrip("/")
+
+    @property
+    def shows_token(self) -> bool:
+        """Whether others than this machine may see the token on its way."""
+        url = httpx.URL(self.url)
+        return self.token is not None and url.scheme == "http" and not is_loopback(url.host)
 
     @model_validator(mode="after")
     def _check_org(self) -> InfluxStoreSettings:

@@ -18,7 +18,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 from metrics_pipeline.access.database import DatabaseSettings, cause_of, open_engine, reading
 from metrics_pipeline.access.sparing_connections import be_sparing
 from metrics_pipeline.core.errors import ConfigurationError, StoreError, StoreUnavailable
-from metrics_pipeline.storage.operational_schema import is_upgraded, upgrade
+from metrics_pipeline.storage.operational_schema import UPGRADES, applied_version, upgrade
 
 TABLES = sa.MetaData()
 
@@ -195,6 +195,23 @@ class OperationalDatabase:
             with reading(self._engine) as connection:
                 yield connection
 
+    def what_is_due(self) -> str:
+        """What the first use would do to the tables, in words; "" for nothing. Changes nothing."""
+        with self._translating(), reading(self._engine) as connection:
+            return _what_is_due(connection)
+
+    def rehearse(self) -> str:
+        """As `what_is_due`, after doing it in a transaction that is taken back.
+
+        So whoever still works with the tables as they are goes on to do so.
+        """
+        with self._translating(), self._engine.connect() as connection:
+            due = _what_is_due(connection)
+            if due:
+                _bring_up_to_date(connection)
+            connection.rollback()
+        return due
+
     def close(self) -> None:
         """Close the pool."""
         self._engine.dispose()
@@ -202,8 +219,7 @@ class OperationalDatabase:
     def _has_tables(self) -> bool:
         """Looked at without a lock, so that an exporter may start while somebody writes."""
         with reading(self._engine) as connection:
-            there = sa.inspect(connection).get_table_names()
-            return set(TABLES.tables) <= set(there) and is_upgraded(connection)
+            return not _what_is_due(connection)
 
     def _make_tables(self) -> None:
         if self._is_made or self._has_tables():
@@ -217,8 +233,7 @@ class OperationalDatabase:
 
     def _upgrade(self) -> None:
         with self._engine.begin() as connection:
-            upgrade(connection)
-            TABLES.create_all(connection)
+            _bring_up_to_date(connection)
 
     @contextmanager
     def _translating(self) -> Iterator[None]:
@@ -234,6 +249,24 @@ class OperationalDatabase:
                 cause_of(error),
                 "Check operational_database in the settings: address, rights, disk, locks.",
             ) from error
+
+
+def _what_is_due(connection: sa.Connection) -> str:
+    """ConfigurationError if a later release made the tables."""
+    missing = set(TABLES.tables) - set(sa.inspect(connection).get_table_names())
+    applied, latest = applied_version(connection), len(UPGRADES)
+    if len(missing) == len(TABLES.tables) and not applied:
+        return "its tables will be made when the product starts"
+    if applied < latest:
+        return f"its tables will be upgraded from {applied} to {latest} when the product starts"
+    if missing:
+        return f"{', '.join(sorted(missing))} will be made when the product starts"
+    return ""
+
+
+def _bring_up_to_date(connection: sa.Connection) -> None:
+    upgrade(connection)
+    TABLES.create_all(connection)
 
 
 def upsert(

@@ -24,10 +24,10 @@ ADVISORY_LOCK = 0x6D70_6F70_7631
 """PostgreSQL's lock for this work, a number nobody else uses: "mpopv1" in ASCII."""
 
 
-def is_upgraded(connection: sa.Connection) -> bool:
-    """Whether nothing is to be changed. ConfigurationError if a later release made the tables."""
+def applied_version(connection: sa.Connection) -> int:
+    """0 where there is none. ConfigurationError if a later release made the tables."""
     if not sa.inspect(connection).has_table(VERSIONS.name):
-        return False
+        return 0
     applied = connection.execute(sa.select(sa.func.max(VERSIONS.c.version))).scalar_one() or 0
     if applied > len(UPGRADES):
         raise ConfigurationError(
@@ -35,17 +35,15 @@ def is_upgraded(connection: sa.Connection) -> bool:
             f"its tables are of version {applied}, and this release knows {len(UPGRADES)}",
             "Upgrade metrics-pipeline, or name another database.",
         )
-    return bool(applied == len(UPGRADES))
+    return int(applied)
 
 
 def upgrade(connection: sa.Connection) -> None:
     """Change what is there to the latest version; in a transaction, which others wait for."""
     if connection.dialect.name == "postgresql":
         connection.execute(sa.select(sa.func.pg_advisory_xact_lock(ADVISORY_LOCK)))
-    if is_upgraded(connection):
-        return
+    applied = applied_version(connection)
     connection.execute(sa.schema.CreateTable(VERSIONS, if_not_exists=True))
-    applied = connection.execute(sa.select(sa.func.max(VERSIONS.c.version))).scalar_one() or 0
     for version, change in enumerate(UPGRADES[applied:], start=applied + 1):
         change(connection)
         connection.execute(sa.insert(VERSIONS).values(version=version))

@@ -85,7 +85,7 @@ def environment(container: Mapping[str, Any]) -> Mapping[str, str]:
     return {each["name"]: each["value"] for each in container.get("env", ()) if "value" in each}
 
 
-def mounted_files(pod: Mapping[str, Any]) -> Mapping[str, tuple[str, str, str]]:
+def mounted_files(pod: Mapping[str, Any]) -> dict[str, tuple[str, str, str]]:
     """By path: kind and name of the object that a file comes from, and its key there.
 
     Where a whole Secret is mounted, the files are those that docs/production.md puts into it.

@@ -9,6 +9,7 @@ import stat
 import subprocess
 from collections.abc import Mapping
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import jsonschema  # type: ignore[import-untyped]
@@ -23,6 +24,8 @@ from metrics_pipeline.access.inventory_schema import upgrade_inventory
 from metrics_pipeline.access.inventory_tables import CONCENTRATORS, DEVICES
 from metrics_pipeline.access.secrets import SecretReference
 from metrics_pipeline.core.catalog import CATALOG, CONCENTRATOR_COUNT
+from metrics_pipeline.core.findings import Severity
+from metrics_pipeline.doctor.exposure import examine_exposure
 from metrics_pipeline.settings_file import load_settings
 from metrics_pipeline.sources.inventory import Inventory, InventorySettings
 from metrics_pipeline.stack.ports import LOOPBACK
@@ -38,6 +41,7 @@ from metrics_pipeline_tests.docker.container_files import (
     image_environment,
     named_volumes,
 )
+from metrics_pipeline_tests.doctor.findings import of
 from metrics_pipeline_tests.postgresql import SUPERUSER, PostgresqlDatabase, running_postgresql
 from metrics_pipeline_tests.servers import require
 
@@ -254,6 +258,26 @@ def test_make_secrets_keeps_what_is_there_and_opens_it_to_the_containers(tmp_pat
     }
     assert stat.S_IMODE(tmp_path.stat().st_mode) == 0o700
     assert {stat.S_IMODE(path.stat().st_mode) for path in tmp_path.iterdir()} == {0o444}
+
+
+def test_the_doctor_has_nothing_against_the_secrets_that_are_made() -> None:
+    with TemporaryDirectory() as open_to_all:
+        Path(open_to_all).chmod(0o755)
+        folder = Path(open_to_all) / "secrets"
+        make_secrets(folder)
+        for name in OF_THE_OPERATOR:
+            (folder / name).write_text(EVENT_HUB)
+        make_secrets(folder)
+        file = Path(open_to_all) / "settings.yaml"
+        file.write_text((DOCKER / "settings.yaml").read_text().replace(SECRETS, f"{folder}/"))
+        named = {"DAGSTER_POSTGRES_URL_FILE": f"{folder}/dagster_postgres_url"}
+        found = of(examine_exposure(load_settings(file), named), "secret files")
+    assert [each.severity for each in found] == [Severity.OK]
+
+
+def test_the_doctor_finds_the_workspace_in_the_code_servers_container() -> None:
+    mounts = bind_mounts(SERVICES["code-server"])
+    assert mounts[f"{image_environment()['DAGSTER_HOME']}/workspace.yaml"].name == "workspace.yaml"
 
 
 def test_make_secrets_refuses_a_password_that_would_break_the_url(tmp_path: Path) -> None:

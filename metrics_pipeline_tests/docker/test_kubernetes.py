@@ -182,9 +182,11 @@ def test_a_secret_that_is_changed_or_added_reaches_who_has_no_token(name: str) -
 
 
 def test_runs_have_the_secrets_of_the_code_server_in_the_same_folder() -> None:
+    """And all else that it has, but for what only the doctor reads there."""
     launcher, server = INSTANCE["run_launcher"]["config"], CLUSTER.pod("code-server")
-    assert launcher["volumes"] == server["volumes"]
-    assert launcher["volume_mounts"] == CLUSTER.container("code-server")["volumeMounts"]
+    assert launcher["volumes"] == [v for v in server["volumes"] if v["name"] != "workspace"]
+    mounts = CLUSTER.container("code-server")["volumeMounts"]
+    assert launcher["volume_mounts"] == [m for m in mounts if m["name"] != "workspace"]
 
 
 def test_a_robot_gateway_without_its_secret_says_so_itself() -> None:
@@ -369,12 +371,17 @@ def test_each_is_reached_by_those_who_reach_it_in_compose() -> None:
         for name in (*OURS, "run")
         if selects(rule["from"][0]["podSelector"], {"app.kubernetes.io/name": name})
     }
-    assert callers == definitions - {"code-server"}
+    assert callers == definitions
     assert [port["port"] for port in rule["ports"]] == ["grpc"]
-    (rule,) = policies_for("exporter", "ingress")
-    assert [port["port"] for port in rule["ports"]] == ["metrics"]
-    (rule,) = policies_for("gateway", "ingress")
-    assert [port["port"] for port in rule["ports"]] == ["robots"]
+    for name, port, namespace in (
+        ("exporter", "metrics", "monitoring"),
+        ("gateway", "robots", "ingress"),
+    ):
+        (rule,) = policies_for(name, "ingress")
+        assert [each["port"] for each in rule["ports"]] == [port]
+        others = {"matchLabels": {"kubernetes.io/metadata.name": namespace}}
+        doctor = {"matchLabels": {"app.kubernetes.io/name": "code-server"}}
+        assert rule["from"] == [{"namespaceSelector": others}, {"podSelector": doctor}]
     assert all(policies_for(name, "ingress") == [] for name in ("webserver", "daemon", "run"))
 
 

@@ -252,12 +252,17 @@ def stored_assets(database: sa.Engine) -> set[str]:
 
 
 def check_job(job: Mapping[str, Any]) -> None:
-    """A run has what the code server has, may do nothing in the cluster, and is cleared away."""
+    """A run has what the code server has, may do nothing in the cluster, and is cleared away.
+
+    But for the workspace, which the doctor alone reads.
+    """
     pod, server = job["spec"]["template"]["spec"], CLUSTER.pod("code-server")
     container, labels = only_container(pod), job["spec"]["template"]["metadata"]["labels"]
     assert container["image"] == IMAGE
-    assert mounted_files(pod) == mounted_files(server)
-    assert pod["volumes"] == server["volumes"]
+    there = mounted_files(server)
+    assert there.pop(f"{HOME}/workspace.yaml") == ("ConfigMap", "workspace", "workspace.yaml")
+    assert mounted_files(pod) == there
+    assert pod["volumes"] == [each for each in server["volumes"] if each["name"] != "workspace"]
     assert environment(server_variables()).items() <= environment(container).items()
     assert container["securityContext"] == only_container(server)["securityContext"]
     assert pod["securityContext"] == server["securityContext"]

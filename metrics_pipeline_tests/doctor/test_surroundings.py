@@ -10,6 +10,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from http import HTTPStatus
 from pathlib import Path
+from tempfile import TemporaryDirectory
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -101,11 +103,14 @@ def test_a_daemon_of_another_folder_is_named_and_nothing_else(tmp_path: Path) ->
 
 
 @pytest.fixture
-def secret(tmp_path: Path) -> Path:
-    file = tmp_path / "secret"
-    file.write_text("hunter2")
-    file.chmod(0o640)
-    return file
+def secret() -> Iterator[Path]:
+    """In a folder that everybody may enter, which those of pytest are not."""
+    with TemporaryDirectory() as folder:
+        Path(folder).chmod(0o755)
+        file = Path(folder) / "secret"
+        file.write_text("hunter2")
+        file.chmod(0o640)
+        yield file
 
 
 def tokens(secret: Path) -> dict[str, Any]:
@@ -123,6 +128,29 @@ def test_a_file_with_a_secret_that_everybody_may_read_is_wrong(secret: Path) -> 
     found = the_bad_one(secret_files(settings))
     assert found.looked_at == f"gateway.tokens.fleet.token: {secret}"
     assert found.fix == f"chmod o-rwx {secret}"
+
+
+def test_a_file_below_a_folder_that_keeps_others_out_may_be_readable(secret: Path) -> None:
+    settings = settings_of(gateway={"tokens": tokens(secret)})
+    secret.chmod(0o666)
+    secret.parent.chmod(0o754)
+    assert [each.severity for each in secret_files(settings)] == [Severity.OK]
+
+
+def test_a_secret_that_is_mounted_read_only_for_the_one_user_of_a_container_may_be_readable(
+    secret: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = settings_of(gateway={"tokens": tokens(secret)})
+    secret.chmod(0o444)
+    here = secret.stat().st_uid
+    for flags, user, expected in (
+        (os.ST_RDONLY, here + 1, Severity.OK),
+        (os.ST_RDONLY, here, Severity.WRONG),
+        (0, here + 1, Severity.WRONG),
+    ):
+        monkeypatch.setattr(os, "statvfs", lambda _, flags=flags: SimpleNamespace(f_flag=flags))
+        monkeypatch.setattr(os, "geteuid", lambda user=user: user)
+        assert [each.severity for each in secret_files(settings)] == [expected]
 
 
 def test_a_key_that_everybody_may_change_is_wrong(secret: Path) -> None:
@@ -184,6 +212,28 @@ def test_a_server_of_postgresql_that_proves_nothing_is_a_warning_and_told_by_its
 def test_a_database_on_this_machine_needs_no_certificate(url: str) -> None:
     settings = settings_of(operational_database={"url": url})
     assert of(examine_exposure(settings, {}), "TLS to PostgreSQL") == []
+
+
+@pytest.mark.parametrize(
+    ("url", "has_token", "is_told"),
+    [
+        ("http://influx.example.net:8086", True, True),
+        ("http://influx.example.net:8086", False, False),
+        ("https://influx.example.net:8086", True, False),
+        ("http://127.0.0.1:8086", True, False),
+        ("http://[::1]:8086", True, False),
+        ("http://localhost:8086", True, False),
+    ],
+)
+def test_a_token_that_goes_to_influxdb_in_the_clear_is_a_warning(
+    url: str, has_token: bool, is_told: bool
+) -> None:
+    token = {"token": {"env": "INFLUXDB_TOKEN"}} if has_token else {}
+    settings = settings_of(store={"kind": "influxdb", "api": "v3", "url": url, **token})
+    found = of(examine_exposure(settings, {}), "TLS to InfluxDB")
+    assert [(each.severity, each.looked_at) for each in found] == [
+        (Severity.WARNING, url)
+    ] * is_told
 
 
 def test_of_several_servers_one_that_is_elsewhere_is_enough() -> None:

@@ -129,7 +129,7 @@ def test_check_says_how_many_polls_go_on(it: Site) -> None:
 
 def said_of_workers(it: Site) -> str:
     """What `check` says of them."""
-    (finding,) = (f for f in check_everything(it.settings, print) if f.name == "workers")
+    (finding,) = (f for f in check_everything(it.settings) if f.name == "workers")
     assert finding.is_well
     return finding.says
 

@@ -15,6 +15,7 @@ import sqlalchemy as sa
 from pydantic import ValidationError
 
 from metrics_pipeline.access.database import DatabaseSettings, open_engine
+from metrics_pipeline.access.inventory_schema import UPGRADES, VERSIONS, upgrade_inventory
 from metrics_pipeline.access.inventory_tables import CONCENTRATORS, DEVICES, INVENTORY
 from metrics_pipeline.access.secrets import SecretReference
 from metrics_pipeline.core.catalog import CONCENTRATOR_COUNT, DEVICE_COUNT
@@ -63,6 +64,15 @@ def database(request: pytest.FixtureRequest, tmp_path: Path) -> DatabaseSettings
 
 
 @contextmanager
+def closing_engine(database: DatabaseSettings) -> Iterator[sa.Engine]:
+    engine = open_engine(database)
+    try:
+        yield engine
+    finally:
+        engine.dispose()
+
+
+@contextmanager
 def opened(database: DatabaseSettings) -> Iterator[Inventory]:
     with closing(Inventory(InventorySettings(database=database))) as inventory:
         yield inventory
@@ -94,6 +104,33 @@ def list_concentrators(database: DatabaseSettings, count: int, disabled: int = 0
         if rows:
             connection.execute(sa.insert(CONCENTRATORS), rows)
     engine.dispose()
+
+
+# --- tables of another release --------------------------------------------------------------------
+
+
+def test_tables_of_a_later_release_are_refused_and_another_s_are_not_asked(
+    database: DatabaseSettings,
+) -> None:
+    with closing_engine(database) as engine:
+        upgrade_inventory(engine)
+        list_concentrators(database, 3)
+        assert read(database).points[0].fields == {"concentrator_count": 3}
+        with engine.begin() as connection:
+            connection.execute(sa.insert(VERSIONS).values(version=len(UPGRADES) + 1))
+    found = failure(database)
+    assert isinstance(found, SourceRefused)
+    says = f"of version {len(UPGRADES) + 1}, and this release knows {len(UPGRADES)}"
+    assert says in found.problem
+    with opened(database) as inventory, pytest.raises(SourceRefused, match=says):
+        inventory.read_device_rows()
+    with opened(database) as inventory, pytest.raises(SourceRefused, match=says):
+        inventory.read_rows_at_one_place()
+    mapped = DeviceTableSettings(
+        table="devices", columns={"id": "id", "ip_address": "ip_address", "protocol": "protocol"}
+    )
+    with closing(Inventory(InventorySettings(database=database, devices=mapped))) as inventory:
+        assert inventory.read_device_rows().rows == ()
 
 
 # --- counting -------------------------------------------------------------------------------------
@@ -190,7 +227,9 @@ def test_reading_does_not_wait_for_somebody_who_writes(tmp_path: Path) -> None:
 def reader(
     postgresql: PostgresqlDatabase, postgresql_server: PostgresqlServer, tmp_path: Path
 ) -> Iterator[DatabaseSettings]:
-    """Settings of a user who may connect, and no more; the table is there."""
+    """Settings of a user who may connect, and no more; the tables are there."""
+    with closing_engine(on_postgresql(postgresql, tmp_path)) as engine:
+        upgrade_inventory(engine)
     list_concentrators(on_postgresql(postgresql, tmp_path), 3)
     url = sa.engine.make_url(postgresql.plain_url)
     name = f"reader_of_{url.database}"

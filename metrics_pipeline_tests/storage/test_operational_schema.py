@@ -150,3 +150,18 @@ def test_an_upgrade_that_fails_leaves_what_was_there(
         with pytest.raises(StoreError):
             keep(settings, [letter(99)])
     assert keep(settings, [letter(0), letter(0, TIME_NS + 1)]) == 1
+
+
+def test_a_rehearsed_upgrade_is_taken_back(settings: DatabaseSettings) -> None:
+    make_version_0(settings, 3)
+    due = "its tables will be upgraded from 0 to 1 when the product starts"
+    with closing(OperationalDatabase(settings)) as database:
+        assert [database.rehearse(), database.what_is_due()] == [due, due]
+        with engine_of(settings) as engine:
+            tables = set(sa.inspect(engine).get_table_names())
+            assert tables == {"dead_letters", "dead_letter_size"}
+            [unique] = sa.inspect(engine).get_unique_constraints("dead_letters")
+            assert unique["column_names"] == list(OLD_IDENTITY)
+        with database.writing():
+            pass
+        assert database.rehearse() == ""
