@@ -53,6 +53,7 @@ class Stores:
 
     folder: Path
     clock_offset_ns: int = 0
+    busy_timeout_seconds: float = 0.1
     opened: ExitStack = field(default_factory=ExitStack)
 
     def clock_ns(self) -> int:
@@ -62,7 +63,7 @@ class Stores:
     def database_settings(self) -> DatabaseSettings:
         return DatabaseSettings(
             url=f"sqlite:///{self.folder}/operational.sqlite",
-            busy_timeout_seconds=0.1,
+            busy_timeout_seconds=self.busy_timeout_seconds,
         )
 
     @property
@@ -551,7 +552,7 @@ import sys, time
 from pathlib import Path
 from metrics_pipeline_tests.test_sampling import Stores, counted
 
-stores = Stores(Path(sys.argv[1]))
+stores = Stores(Path(sys.argv[1]), busy_timeout_seconds=10)
 it = stores.sampling(counted("a", sys.argv[2]))
 it.hold()
 while stores.slots()["sampled"] < 2:
