@@ -568,3 +568,11 @@ def test_dagsters_tables_are_those_that_were_tried(
     assert dagster_rows.event_log_of(instance) is storages(instance)[0]
     monkeypatch.setattr(dg, "__version__", "1.14.0")
     assert dagster_rows.event_log_of(instance) is None
+
+
+def test_a_dagster_that_was_not_tried_is_told(
+    instance: dg.DagsterInstance, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(dg, "__version__", "1.14.0")
+    [problem] = purge(instance, settings).problems
+    assert "not one that was tried" in problem
