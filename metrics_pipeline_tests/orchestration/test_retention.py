@@ -34,6 +34,7 @@ from dagster._core.storage.event_log.schema import (
     SqlEventLogStorageTable,
 )
 from dagster._core.storage.local_compute_log_manager import LocalComputeLogManager
+from dagster._core.storage.runs.schema import RunsTable, RunTagsTable
 from dagster._core.types.loadable_target_origin import LoadableTargetOrigin
 from sqlalchemy.exc import OperationalError
 
@@ -558,6 +559,20 @@ def test_dagsters_tables_are_those_that_were_tried(
         *("evaluation_event", "evaluation_event_timestamp", "evaluation_event_storage_id"),
         *("materialization_event_storage_id", "create_timestamp"),
     }
+    assert {column.name for column in RunsTable.columns} == {
+        *("id", "run_id", "snapshot_id", "pipeline_name", "mode", "status", "run_body"),
+        *("partition", "partition_set", "create_timestamp", "update_timestamp", "start_time"),
+        *("end_time", "backfill_id"),
+    }
+    assert {column.name for column in RunTagsTable.columns} == {"id", "run_id", "key", "value"}
     assert dagster_rows.event_log_of(instance) is storages(instance)[0]
     monkeypatch.setattr(dg, "__version__", "1.14.0")
     assert dagster_rows.event_log_of(instance) is None
+
+
+def test_a_dagster_that_was_not_tried_is_told(
+    instance: dg.DagsterInstance, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(dg, "__version__", "1.14.0")
+    [problem] = purge(instance, settings).problems
+    assert "not one that was tried" in problem

@@ -26,6 +26,7 @@ from metrics_pipeline.storage.spool import (
 )
 from metrics_pipeline.storage.spool_records import FORMAT, Record, decode
 from metrics_pipeline.storage.spool_state import SpoolState, SpoolWatch
+from metrics_pipeline_tests.power_cuts import watch_syncs
 from metrics_pipeline_tests.storage.contract import TIME_NS, poll
 
 KEPT_AT_NS = 1_700_000_000_000_000_000
@@ -71,6 +72,48 @@ def test_what_is_kept_comes_back_in_order_over_segments(tmp_path: Path) -> None:
     assert waiting(kept) == some(0, 300)
     assert len(segments(kept.directory)) > 2
     assert not kept.is_empty()
+
+
+APPEND_AND_DIE = """
+import os, sys
+from pathlib import Path
+from metrics_pipeline_tests.storage.test_spool import some, spool
+kept = spool(Path(sys.argv[1]))
+for first in (0, 5, 10):
+    kept.append(some(first))
+os._exit(0)
+"""
+
+
+def test_what_was_appended_survives_a_power_cut(tmp_path: Path) -> None:
+    folder = tmp_path / "syncs"
+    folder.mkdir()
+    synced = watch_syncs(folder)
+    subprocess.run(
+        [sys.executable, "-c", APPEND_AND_DIE, str(tmp_path)],
+        env={**os.environ, **synced.environment},
+        check=True,
+    )
+    kept = spool(tmp_path)
+    for segment in segments(kept.directory):
+        synced.cut_power(segment)
+    assert waiting(kept) == some(0, 15)
+
+
+def test_the_names_of_a_new_folder_and_of_its_first_segment_are_synced(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept = spool(tmp_path)
+    synced: list[tuple[int, int]] = []
+    """Inode, and how many segments there were."""
+    monkeypatch.setattr(
+        os,
+        "fsync",
+        lambda file: synced.append((os.fstat(file).st_ino, len(segments(kept.directory)))),
+    )
+    kept.append(some(0))
+    assert (kept.directory.parent.stat().st_ino, 0) in synced
+    assert (kept.directory.stat().st_ino, 1) in synced
 
 
 def test_another_process_goes_on_in_the_same_segment(tmp_path: Path) -> None:

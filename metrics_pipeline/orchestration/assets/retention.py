@@ -36,6 +36,10 @@ KEEPS_UP = "retention_keeps_up"
 CADENCE = timedelta(hours=1)
 
 DATABASE_ENDED_IT = "Dagster's database did not let it go on, the next purge does"
+UNKNOWN_TABLES = (
+    "This Dagster's event log is not one that was tried: of events and outcomes of no run, and of "
+    "details, nothing is deleted. Use the pinned Dagster, on SQLite or PostgreSQL."
+)
 POINTS, LETTERS, GIVEN_BACK = "points", "dead_letters", "store_bytes_given_back"
 
 
@@ -105,7 +109,7 @@ def purge(
         )
         return Report([], [leapt], _sizes(instance, settings))
     purged: list[Purged] = []
-    problems: list[str] = []
+    problems = [] if event_log_of(instance) else [UNKNOWN_TABLES]
     for part in (_of_dagster, _of_store, _of_dead_letters):
         try:
             purged += part(instance, settings, now, pace)
