@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -25,6 +25,7 @@ from metrics_pipeline_tests.ingestion.ingesting import (
     not_once,
     pipeline,
 )
+from metrics_pipeline_tests.patience import PATIENCE_SECONDS
 
 PARTITIONS = 2
 LIFETIME = "metrics_pipeline.access.event_hub_credentials.SAS_LIFETIME_SECONDS"
@@ -50,13 +51,16 @@ def hub() -> Iterator[EventHubServer]:
 
 
 @contextmanager
-def sending(hub: EventHubServer, seconds: float) -> Iterator[list[int]]:
-    """Numbered events come for so long; afterwards the list says how many."""
+def sending(
+    hub: EventHubServer, seconds: float, is_enough: Callable[[], bool] = lambda: True
+) -> Iterator[list[int]]:
+    """Numbered events come for so long at least; afterwards the list says how many."""
     count = [0]
 
     def send() -> None:
-        deadline = time.monotonic() + seconds
-        while time.monotonic() < deadline:
+        least = time.monotonic() + seconds
+        most = least + PATIENCE_SECONDS
+        while (now := time.monotonic()) < least or (not is_enough() and now < most):
             append(hub, [count[0]], str(count[0] % PARTITIONS))
             count[0] += 1
             time.sleep(PAUSE_SECONDS)
@@ -149,14 +153,17 @@ def test_a_link_that_is_shut_out_with_its_token_comes_again_and_nothing_is_lost_
     monkeypatch.setattr("metrics_pipeline.ingestion.run.PUBLISH_SECONDS", 0.2)
     monkeypatch.setattr(LIFETIME, 3)  # 2 by the clock of the hub; too short to be renewed
     made = pipeline(hub, tmp_path)
-    all_sent = threading.Event()
+    all_shut_out, all_sent = threading.Event(), threading.Event()
 
     def send() -> None:
-        with sending(hub, seconds=5):
+        with sending(hub, seconds=5, is_enough=all_shut_out.is_set):
             pass
         all_sent.set()
 
     def is_all_stored(report: IngestionReport) -> bool:
+        shut_out = [each for each in report.partitions.values() if each.failures]
+        if len(shut_out) == PARTITIONS:
+            all_shut_out.set()
         return all_sent.is_set() and events(report) == sum(hub.event_counts().values())
 
     report = made.run(is_all_stored, meanwhile=send)

@@ -55,6 +55,7 @@ from metrics_pipeline.sources.ssh import Ssh
 from metrics_pipeline.sources.ssh_settings import SshLogin, SshSettings
 from metrics_pipeline.sources.tcp_connect import TcpConnect, TcpConnectSettings
 from metrics_pipeline_tests import servers
+from metrics_pipeline_tests.patience import PATIENCE_SECONDS
 
 STEP_SECONDS = 5.0
 UNTRUTHS = {
@@ -401,6 +402,7 @@ def test_a_locked_inventory_gets_its_devices_later(
 ) -> None:
     url = f"sqlite:///{tmp_path}/locked.sqlite"
     engine = sa.create_engine(url, connect_args={"timeout": 0.01})
+    patient = sa.create_engine(url, connect_args={"timeout": PATIENCE_SECONDS})
     upgrade_inventory(engine)
     try:
         with engine.connect() as blocker:
@@ -410,6 +412,7 @@ def test_a_locked_inventory_gets_its_devices_later(
             ):
                 assert "database is locked" in caplog.text
                 blocker.rollback()
-                servers.wait_until(lambda: len(rows(engine)) == 60, "the devices are there")
+                servers.wait_until(lambda: len(rows(patient)) == 60, "the devices are there")
     finally:
         engine.dispose()
+        patient.dispose()
