@@ -7,7 +7,7 @@ import os
 import sys
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO
 
@@ -44,7 +44,7 @@ class Layout:
     @property
     def workspace(self) -> Path:
         """The workspace file: where webserver and daemon find the code server."""
-        return _workspace(self.state_dir)
+        return self.dagster_home / "workspace.yaml"
 
     @property
     def log_dir(self) -> Path:
@@ -105,18 +105,17 @@ class Layout:
 
 def choose_layout(webserver_port: int, exporter_port: int, gateway_port: int = 0) -> Layout:
     """The layout of this environment; a port 0 is any free one, another must be free."""
-    return Layout(
+    layout = Layout(
         state_dir=state_dir(),
         settings_file=settings_file(),
         webserver_port=_choose_port(webserver_port, "--webserver-port"),
         exporter_port=_choose_port(exporter_port, "--exporter-port"),
         gateway_port=_choose_port(gateway_port, "--gateway-port"),
-        code_server_port=find_free_port(_code_server_of_before(_workspace(state_dir()))),
+        code_server_port=0,
     )
-
-
-def _workspace(state: Path) -> Path:
-    return state / "dagster" / "workspace.yaml"
+    return replace(
+        layout, code_server_port=find_free_port(_code_server_of_before(layout.workspace))
+    )
 
 
 def _code_server_of_before(workspace: Path) -> int | None:

@@ -18,7 +18,6 @@ It is watched from shortly before a tick, at which two runs of each shard are du
 from __future__ import annotations
 
 import os
-import sys
 import tempfile
 import time
 from collections.abc import Sequence
@@ -33,7 +32,7 @@ from metrics_pipeline.access.inventory_schema import upgrade_inventory
 from metrics_pipeline.access.inventory_tables import DEVICES
 from metrics_pipeline.core.device_assets import shard_of
 from metrics_pipeline_tests.benchmarks.command_line import parser_of, show
-from metrics_pipeline_tests.benchmarks.idle import Watch
+from metrics_pipeline_tests.benchmarks.idle import COMMAND, Watch, starts
 from metrics_pipeline_tests.postgresql import (
     PostgresqlDatabase,
     PostgresqlServer,
@@ -41,7 +40,6 @@ from metrics_pipeline_tests.postgresql import (
 )
 from metrics_pipeline_tests.running_stack import READY, RunningStack, running_stack
 
-COMMAND = f"exec {sys.executable} -m metrics_pipeline run PORTS --state-dir"
 CYCLE_SECONDS = 300
 BEFORE_SECONDS = 5.0
 LOOK_SECONDS = 0.2
@@ -50,7 +48,6 @@ RUNS_A_SHARD = 2
 ACTIVITY = sa.text("""SELECT count(*), count(*) FILTER (WHERE state LIKE 'idle%')
 FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()""")
 OPENED = sa.text("SELECT sessions FROM pg_stat_database WHERE datname = current_database()")
-BEGUN = """{ runsOrError { ... on Runs { results { creationTime startTime jobName } } } }"""
 
 
 @dataclass(slots=True)
@@ -96,8 +93,6 @@ def _watch(
         watch.look()
         opened = connection.execute(OPENED).scalar_one() - opened
     engine.dispose()
-    runs = stack.ask(BEGUN)["runsOrError"]["results"]
-    begun = [run for run in runs if run["creationTime"] >= due - 1 and run["startTime"] is not None]
     return {
         "shards": shards,
         "seconds": BEFORE_SECONDS + seconds,
@@ -106,7 +101,7 @@ def _watch(
         "opened": float(opened),
         "postgresql_cpu_s": round(sum(watch.spent().values()), 2),
         "runs_due": RUNS_A_SHARD * shards,
-        "runs_begun": len(begun),
+        "runs_begun": len(starts(stack, due - 1)),
         "load": round(os.getloadavg()[0], 2),
     }
 

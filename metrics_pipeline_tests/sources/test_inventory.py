@@ -36,6 +36,7 @@ from metrics_pipeline.sources.inventory import (
     Inventory,
     InventorySettings,
 )
+from metrics_pipeline_tests.engines import engine_of
 from metrics_pipeline_tests.postgresql import PostgresqlDatabase, PostgresqlServer
 
 TIME_NS = 1_700_000_000_000_000_000
@@ -61,15 +62,6 @@ def database(request: pytest.FixtureRequest, tmp_path: Path) -> DatabaseSettings
     if request.param == "sqlite":
         return on_sqlite(tmp_path)
     return on_postgresql(request.getfixturevalue("postgresql"), tmp_path)
-
-
-@contextmanager
-def closing_engine(database: DatabaseSettings) -> Iterator[sa.Engine]:
-    engine = open_engine(database)
-    try:
-        yield engine
-    finally:
-        engine.dispose()
 
 
 @contextmanager
@@ -112,7 +104,7 @@ def list_concentrators(database: DatabaseSettings, count: int, disabled: int = 0
 def test_tables_of_a_later_release_are_refused_and_another_s_are_not_asked(
     database: DatabaseSettings,
 ) -> None:
-    with closing_engine(database) as engine:
+    with engine_of(database) as engine:
         upgrade_inventory(engine)
         list_concentrators(database, 3)
         assert read(database).points[0].fields == {"concentrator_count": 3}
@@ -228,7 +220,7 @@ def reader(
     postgresql: PostgresqlDatabase, postgresql_server: PostgresqlServer, tmp_path: Path
 ) -> Iterator[DatabaseSettings]:
     """Settings of a user who may connect, and no more; the tables are there."""
-    with closing_engine(on_postgresql(postgresql, tmp_path)) as engine:
+    with engine_of(on_postgresql(postgresql, tmp_path)) as engine:
         upgrade_inventory(engine)
     list_concentrators(on_postgresql(postgresql, tmp_path), 3)
     url = sa.engine.make_url(postgresql.plain_url)

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
 
-from metrics_pipeline.access.database import DatabaseSettings, open_engine
+from metrics_pipeline.access.database import DatabaseSettings
 from metrics_pipeline.core.errors import StoreError
 from metrics_pipeline.core.telemetry import DeadLetter
 from metrics_pipeline.storage.dead_letters import DeadLetters, DeadLetterSettings
@@ -21,6 +20,7 @@ from metrics_pipeline.storage.operational import (
 )
 from metrics_pipeline.storage.operational_schema import UPGRADES, VERSIONS
 from metrics_pipeline_tests.at_once import at_once
+from metrics_pipeline_tests.engines import engine_of
 from metrics_pipeline_tests.storage.operational_databases import sqlite_settings
 
 HUB = ("plant", "uplinks", "$default")
@@ -33,15 +33,6 @@ OLD_IDENTITY = (
 
 def letter(number: int, time_ns: int = TIME_NS) -> DeadLetter:
     return DeadLetter("0", number, f"{number}", time_ns, "not_json", "a brace", b"{")
-
-
-@contextmanager
-def engine_of(settings: DatabaseSettings) -> Iterator[sa.Engine]:
-    engine = open_engine(settings)
-    try:
-        yield engine
-    finally:
-        engine.dispose()
 
 
 def make_version_0(settings: DatabaseSettings, count: int) -> None:
