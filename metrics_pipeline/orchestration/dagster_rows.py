@@ -1,9 +1,9 @@
-"""Old rows of Dagster's event log for which Dagster 1.13 has no API: the only SQL on its tables.
+"""Old rows of Dagster for which Dagster 1.13 has no API that will do: the only SQL on its tables.
 
 Events that belong to no run (of sensors, freshness, people) have the run id "", and its API deletes
 events by run or by asset only. The outcomes of asset checks have a table of their own, which
-deleting a run leaves as it is (docs/decisions/0009). Nor can it delete a part of a run's events
-(docs/decisions/0014).
+deleting a run leaves as it is, and ticks it deletes all at once (docs/decisions/0009). Nor can it
+delete a part of a run's events (docs/decisions/0014).
 
 The tables are Dagster's own descriptions of them, and so are the connections, so SQLite and
 PostgreSQL are the same here. Of what decides what the UI shows the newest row always stays.
@@ -18,6 +18,7 @@ from typing import Any
 
 import dagster as dg
 import sqlalchemy as sa
+from dagster._core.scheduler.instigation import TickStatus
 from dagster._core.storage.asset_check_execution_record import AssetCheckExecutionRecordStatus
 from dagster._core.storage.event_log.schema import (
     AssetCheckExecutionsTable,
@@ -27,6 +28,8 @@ from dagster._core.storage.event_log.schema import (
 from dagster._core.storage.event_log.sql_event_log import SqlEventLogStorage
 from dagster._core.storage.runs.schema import RunsTable, RunTagsTable
 from dagster._core.storage.runs.sql_run_storage import SqlRunStorage
+from dagster._core.storage.schedules.schema import JobTickTable
+from dagster._core.storage.schedules.sql_schedule_storage import SqlScheduleStorage
 
 TRIED_VERSION = "1.13."
 """What Dagster's version begins with; with another one nothing is deleted here."""
@@ -61,6 +64,7 @@ Connect = Callable[[], AbstractContextManager[sa.Connection]]
 
 _EVENT = SqlEventLogStorageTable.c
 _OUTCOME = AssetCheckExecutionsTable.c
+_TICK = JobTickTable.c
 _CHECK = (_OUTCOME.asset_key, _OUTCOME.check_name, _OUTCOME.partition)
 _IS_QUIET = sa.or_(
     _EVENT.dagster_event_type.in_([kind.value for kind in DETAILS if kind is not JUDGED]),
@@ -87,6 +91,13 @@ def event_log_of(instance: dg.DagsterInstance) -> SqlEventLogStorage | None:
     storage = instance.event_log_storage
     tried = dg.__version__.startswith(TRIED_VERSION)
     return storage if tried and isinstance(storage, SqlEventLogStorage) else None
+
+
+def schedules_of(instance: dg.DagsterInstance) -> SqlScheduleStorage | None:
+    """Where its ticks are, if that is something whose tables are known."""
+    storage = instance.schedule_storage
+    tried = dg.__version__.startswith(TRIED_VERSION)
+    return storage if tried and isinstance(storage, SqlScheduleStorage) else None
 
 
 def delete_runs(
@@ -158,6 +169,34 @@ def delete_details(storage: SqlEventLogStorage, batches: Iterable[Sequence[str]]
             with connect() as connection:
                 number = _delete_details(connection, run_ids)
             yield number
+
+
+def delete_ticks(
+    storage: SqlScheduleStorage,
+    selector_id: str,
+    statuses: Iterable[TickStatus],
+    before_seconds: float,
+) -> Iterator[int]:
+    """Those of a schedule or sensor, the oldest first; of each batch gives how many."""
+    old = (
+        sa.select(_TICK.id)
+        .where(
+            _TICK.selector_id == selector_id,
+            _TICK.timestamp < _naive(before_seconds),
+            _TICK.status.in_([status.value for status in statuses]),
+        )
+        .order_by(_TICK.timestamp)
+        .limit(ROWS_AT_ONCE)
+    )
+    with _kept(storage.connect) as connect:
+        while True:
+            with connect() as connection:
+                ids = connection.execute(old).scalars().all()
+                connection.execute(sa.delete(JobTickTable).where(_TICK.id.in_(ids)))
+            if ids:
+                yield len(ids)
+            if len(ids) < ROWS_AT_ONCE:
+                return
 
 
 def _delete_details(connection: sa.Connection, run_ids: Sequence[str]) -> int:

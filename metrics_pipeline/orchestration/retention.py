@@ -21,8 +21,10 @@ from metrics_pipeline.orchestration.dagster_rows import (
     delete_details,
     delete_runless_events,
     delete_runs,
+    delete_ticks,
     event_log_of,
     find_detailed_runs,
+    schedules_of,
 )
 from metrics_pipeline.settings import RetentionSettings
 
@@ -109,7 +111,8 @@ def purge_dagster(
         yield work_off("check_outcomes", outcomes, make_pace())
         thinned = thin_runs(instance, event_log, before(settings.run_details_days), newest)
         yield work_off("run_details", thinned, make_pace())
-    purge_ticks(instance, before(settings.skipped_ticks_days), before(settings.ticks_days))
+    ticks = purge_ticks(instance, before(settings.skipped_ticks_days), before(settings.ticks_days))
+    yield work_off("ticks", ticks, make_pace())
 
 
 def find_newest_runs(instance: dg.DagsterInstance) -> frozenset[str]:
@@ -181,15 +184,23 @@ def work_off(what: str, batches: Iterable[int], pace: Pace) -> Purged:
 
 def purge_ticks(
     instance: dg.DagsterInstance, skipped_before_seconds: float, before_seconds: float
-) -> None:
-    """Of all schedules and sensors, also of those that are no more.
+) -> Iterator[int]:
+    """Of all schedules and sensors, also of those that are no more; gives how many, by batches.
 
-    By `retention` in dagster.yaml the daemon purges none.
+    By `retention` in dagster.yaml the daemon purges none. Dagster itself deletes all of one in a
+    single statement, and does not say how many.
     """
+    storage = schedules_of(instance)
     for state in instance.all_instigator_state():
-        of = (state.instigator_origin_id, state.selector_id)
-        instance.purge_ticks(*of, skipped_before_seconds, [TickStatus.SKIPPED])
-        instance.purge_ticks(*of, before_seconds, OTHER_TICKS)
+        for statuses, before in (
+            ([TickStatus.SKIPPED], skipped_before_seconds),
+            (OTHER_TICKS, before_seconds),
+        ):
+            if storage is None:
+                of = (state.instigator_origin_id, state.selector_id)
+                instance.purge_ticks(*of, before, statuses)
+            else:
+                yield from delete_ticks(storage, state.selector_id, statuses, before)
 
 
 def _delete_runs(instance: dg.DagsterInstance, run_ids: Sequence[str]) -> Iterator[int]:

@@ -35,6 +35,7 @@ from dagster._core.storage.event_log.schema import (
 )
 from dagster._core.storage.local_compute_log_manager import LocalComputeLogManager
 from dagster._core.storage.runs.schema import RunsTable, RunTagsTable
+from dagster._core.storage.schedules.schema import JobTickTable
 from dagster._core.types.loadable_target_origin import LoadableTargetOrigin
 from sqlalchemy.exc import OperationalError
 
@@ -45,11 +46,13 @@ from metrics_pipeline.orchestration.assets.retention import (
     build_retention_asset,
     purge,
 )
+from metrics_pipeline.orchestration.dagster_rows import ROWS_AT_ONCE
 from metrics_pipeline.orchestration.retention import (
     RUNS_DELETED_AT_ONCE,
     SECONDS_PER_DAY,
     Pace,
     Purged,
+    purge_ticks,
     work_off,
 )
 from metrics_pipeline.settings import Settings
@@ -504,10 +507,7 @@ def test_a_database_that_breaks_off_is_told_and_what_is_not_in_it_is_deleted_all
     assert {"points", "dead_letters"} <= {each.what for each in report.purged}
 
 
-def test_old_ticks_go_also_of_a_sensor_that_is_no_more(
-    instance: dg.DagsterInstance, settings: Settings
-) -> None:
-    now = time.time()
+def add_sensor_that_is_no_more(instance: dg.DagsterInstance) -> InstigatorState:
     origin = RemoteInstigatorOrigin(
         RemoteRepositoryOrigin(
             InProcessCodeLocationOrigin(LoadableTargetOrigin(module_name="gone")), "__repository__"
@@ -518,6 +518,30 @@ def test_old_ticks_go_also_of_a_sensor_that_is_no_more(
         origin, InstigatorType.SENSOR, InstigatorStatus.STOPPED, SensorInstigatorData(cursor="7")
     )
     instance.add_instigator_state(state)
+    return state
+
+
+def add_tick(
+    instance: dg.DagsterInstance, state: InstigatorState, status: TickStatus, timestamp: float
+) -> None:
+    instance.create_tick(
+        TickData(
+            instigator_origin_id=state.instigator_origin_id,
+            instigator_name="gone",
+            instigator_type=InstigatorType.SENSOR,
+            status=status,
+            timestamp=timestamp,
+            selector_id=state.selector_id,
+            run_ids=[],
+        )
+    )
+
+
+def test_old_ticks_go_also_of_a_sensor_that_is_no_more(
+    instance: dg.DagsterInstance, settings: Settings
+) -> None:
+    now = time.time()
+    state = add_sensor_that_is_no_more(instance)
     for status, days in (
         (TickStatus.SKIPPED, 0.1),
         (TickStatus.SKIPPED, 1),
@@ -525,22 +549,37 @@ def test_old_ticks_go_also_of_a_sensor_that_is_no_more(
         (TickStatus.SUCCESS, OLD_DAYS),
         (TickStatus.STARTED, OLD_DAYS),
     ):
-        instance.create_tick(
-            TickData(
-                instigator_origin_id=origin.get_id(),
-                instigator_name="gone",
-                instigator_type=InstigatorType.SENSOR,
-                status=status,
-                timestamp=now - days * SECONDS_PER_DAY,
-                selector_id=state.selector_id,
-                run_ids=[],
-            )
-        )
-    purged(instance, settings)
-    left = instance.get_ticks(origin.get_id(), state.selector_id)
+        add_tick(instance, state, status, now - days * SECONDS_PER_DAY)
+    assert purged(instance, settings)["ticks"] == 3
+    left = instance.get_ticks(state.instigator_origin_id, state.selector_id)
     assert sorted(tick.status.value for tick in left) == ["SKIPPED", "SUCCESS"]
-    kept = instance.get_instigator_state(origin.get_id(), state.selector_id)
+    kept = instance.get_instigator_state(state.instigator_origin_id, state.selector_id)
     assert kept == state  # its cursor
+
+
+def test_a_backlog_of_ticks_goes_in_batches_the_oldest_first(instance: dg.DagsterInstance) -> None:
+    now, more = time.time(), 7
+    state = add_sensor_that_is_no_more(instance)
+    for number in range(ROWS_AT_ONCE + more):
+        add_tick(instance, state, TickStatus.SKIPPED, now - number - 1)
+    of = (state.instigator_origin_id, state.selector_id)
+    batches = purge_ticks(instance, now, now)
+    assert next(batches) == ROWS_AT_ONCE
+    left = [tick.timestamp for tick in instance.get_tick_summaries(*of)]
+    assert left == pytest.approx([now - number - 1 for number in range(more)])
+    assert list(batches) == [more]
+    assert instance.get_tick_summaries(*of) == []
+
+
+def test_ticks_go_by_dagsters_own_means_where_its_tables_are_not_known(
+    instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = time.time()
+    state = add_sensor_that_is_no_more(instance)
+    add_tick(instance, state, TickStatus.SKIPPED, now - 1)
+    monkeypatch.setattr(dagster_rows, "TRIED_VERSION", "0.")
+    assert list(purge_ticks(instance, now, now)) == []
+    assert instance.get_tick_summaries(state.instigator_origin_id, state.selector_id) == []
 
 
 def test_dagsters_tables_are_those_that_were_tried(
@@ -565,6 +604,10 @@ def test_dagsters_tables_are_those_that_were_tried(
         *("end_time", "backfill_id"),
     }
     assert {column.name for column in RunTagsTable.columns} == {"id", "run_id", "key", "value"}
+    assert {column.name for column in JobTickTable.columns} == {
+        *("id", "job_origin_id", "selector_id", "status", "type", "timestamp", "tick_body"),
+        *("create_timestamp", "update_timestamp"),
+    }
     assert dagster_rows.event_log_of(instance) is storages(instance)[0]
     monkeypatch.setattr(dg, "__version__", "1.14.0")
     assert dagster_rows.event_log_of(instance) is None

@@ -3,9 +3,10 @@
     make soak ARGS="--hours 8"
 
 Nothing is compressed in time: cadences are those of `make run`. Status 1 if a cycle or a slot is
-missed, if none was due, if the exporter does not answer at the end, or if memory grows by more than
-`--mb-an-hour` for certain in a soak of an hour or more: in shorter ones what was imported, cached
-and fragmented late looks like growth. How many slots are due is told by the clock.
+missed, if none was due, if exporter or webserver do not answer at the end, or if memory of what is
+deployed grows by more than `--mb-an-hour` for certain in a soak of an hour or more: in shorter ones
+what was imported, cached and fragmented late looks like growth. How many slots are due is told by
+the clock.
 """
 
 from __future__ import annotations
@@ -14,9 +15,10 @@ import argparse
 import sys
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TypeVar
 
 import httpx
 
@@ -34,14 +36,23 @@ from metrics_pipeline_tests.soak.sample_slots import (
     outcomes_on,
     slots_between,
 )
-from metrics_pipeline_tests.soak.trend import SECONDS_PER_HOUR, Trend, trend_of
+from metrics_pipeline_tests.soak.trend import (
+    SAMPLES_OF_TREND,
+    SECONDS_PER_HOUR,
+    Trend,
+    trend_of,
+)
 from metrics_pipeline_tests.soak.watching import RUN, Footprint, file_sizes, footprints
 
 LOOK_SECONDS = 10.0
 TELL_EVERY_LOOKS = 30
 WARM_UP_SHARE = 0.25
 JUDGED_FROM_HOURS = 1.0
+T = TypeVar("T")
+
 UNKNOWN = "?"
+NOT_DEPLOYED = "simulators"
+"""Their hub keeps half an hour of messages in memory, so they grow until it is full."""
 
 
 @dataclass(slots=True)
@@ -76,8 +87,8 @@ class Report:
     files: Mapping[str, Trend]
     last: Mapping[str, Footprint]
     runs_mb: float
-    page_problem: str = ""
-    """Why the exporter's page could not be read at the end."""
+    unanswered: Sequence[str] = ()
+    """Who did not say at the end what became of slots and cycles, and why."""
 
     @property
     def missed(self) -> int:
@@ -87,8 +98,7 @@ class Report:
     def problems(self, mb_an_hour: float) -> list[str]:
         """Why the soak has not passed, a sentence each."""
         found = [f"{self.missed} cycles and slots missed."] if self.missed else []
-        if self.page_problem:
-            found.append(f"The exporter did not answer at the end: {self.page_problem}")
+        found += [f"At the end there was no answer: {each}" for each in self.unanswered]
         if not sum(each.due for each in self.cycles):
             found.append("No cycle was due: nothing is shown. Run it for longer.")
         if not sum(each.due for each in self.slots):
@@ -100,10 +110,14 @@ class Report:
         return found
 
     def growing(self, mb_an_hour: float) -> list[str]:
-        """Processes whose memory grows faster than that, for certain; of a long soak."""
+        """What is deployed and whose memory grows faster, for certain; of a long soak."""
         if self.hours < JUDGED_FROM_HOURS:
             return []
-        return [kind for kind, trend in self.memory.items() if trend.at_least > mb_an_hour]
+        return [
+            kind
+            for kind, trend in self.memory.items()
+            if kind != NOT_DEPLOYED and trend.at_least > mb_an_hour
+        ]
 
     def text(self) -> str:
         """In Markdown."""
@@ -121,13 +135,13 @@ class Report:
 
     def _memory(self) -> str:
         sizes = ("RSS MB", "PSS MB", "of no file MB")
-        head = ("process", *sizes, "files", "threads", "MB an hour", "MB in a year")
-        lines = [head]
-        for kind, trend in self.memory.items():
-            at_end = self.last[kind]
-            numbers = (f"{at_end.rss_mb:.0f}", f"{at_end.pss_mb:.0f}", f"{trend.last:.0f}")
+        lines = [["process", *sizes, "files", "threads", "MB an hour", "MB in a year"]]
+        for kind, at_end in self.last.items():
+            sizes_mb = (at_end.rss_mb, at_end.pss_mb, at_end.anonymous_mb)
             counts = str(at_end.files), str(at_end.threads)
-            lines.append((kind, *numbers, *counts, _slope(trend), self._year(trend)))
+            trend = self.memory.get(kind)
+            slope = (_slope(trend), self._year(trend)) if trend else (UNKNOWN, UNKNOWN)
+            lines.append([kind, *(f"{size:.0f}" for size in sizes_mb), *counts, *slope])
         return _table(lines) + f"\n\nRuns, all at once: {self.runs_mb:.0f} MB PSS at most."
 
     def _year(self, trend: Trend) -> str:
@@ -201,12 +215,20 @@ def watch(stack: RunningStack, state: Path, watched: Watched, hours: float) -> N
         time.sleep(LOOK_SECONDS)
 
 
-def last_outcomes(stack: RunningStack) -> tuple[Outcomes, str]:
-    """What became of slots by now, or why that cannot be known."""
+def answer_of(whom: str, ask: Callable[[], T], unanswered: list[str]) -> T | None:
+    """What it says; None if it says nothing, and then why is added to `unanswered`."""
     try:
-        return outcomes_on(stack.page()), ""
+        return ask()
     except httpx.HTTPError as error:
-        return {}, f"{type(error).__name__}: {error}"
+        unanswered.append(f"{whom}: {type(error).__name__}: {error}")
+        return None
+
+
+def cycles_on(stack: RunningStack, begin: float, end: float) -> Sequence[Cycles]:
+    """What the webserver says of the time between."""
+    schedules = stack.ask(SCHEDULES)["schedulesOrError"]["results"]
+    runs = stack.ask(RUNS)["runsOrError"]["results"]
+    return all_cycles(schedules, runs, begin, end)
 
 
 def report_of(
@@ -218,26 +240,25 @@ def report_of(
 ) -> Report:
     """While it still runs."""
     end = time.time()
-    after, page_problem = last_outcomes(stack)
-    schedules = stack.ask(SCHEDULES)["schedulesOrError"]["results"]
-    runs = stack.ask(RUNS)["runsOrError"]["results"]
+    unanswered: list[str] = []
+    after = answer_of("exporter", lambda: outcomes_on(stack.page()), unanswered)
+    cycles = answer_of("webserver", lambda: cycles_on(stack, begin, end), unanswered)
     return Report(
         (end - begin) / SECONDS_PER_HOUR,
-        all_cycles(schedules, runs, begin, end),
-        slots_between(every_seconds, before, after, end - begin),
+        cycles or [],
+        slots_between(every_seconds, before, after or {}, end - begin),
         trends(watched.anonymous_mb),
         trends(watched.files_mb),
         watched.last,
         watched.runs_mb,
-        page_problem,
+        unanswered,
     )
 
 
 def trends(samples: Mapping[str, Sequence[tuple[float, float]]]) -> dict[str, Trend]:
-    """After the warm-up."""
-    return {
-        kind: trend_of(each[int(len(each) * WARM_UP_SHARE) :]) for kind, each in samples.items()
-    }
+    """After the warm-up; none of what was seen too seldom, as one that was only just started."""
+    warm = {kind: each[int(len(each) * WARM_UP_SHARE) :] for kind, each in samples.items()}
+    return {kind: trend_of(each) for kind, each in warm.items() if len(each) >= SAMPLES_OF_TREND}
 
 
 if __name__ == "__main__":

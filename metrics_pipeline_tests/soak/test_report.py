@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from metrics_pipeline_tests.soak.__main__ import (
     Report,
     Watched,
     cadences,
-    last_outcomes,
+    report_of,
     trends,
 )
 from metrics_pipeline_tests.soak.cycles import Cycles, all_cycles, due_times, outcome
@@ -131,19 +132,23 @@ def test_a_soak_that_shows_nothing_does_not_pass() -> None:
     assert grows.endswith("daemon.")
 
 
-def test_an_exporter_that_is_gone_at_the_end_is_a_problem() -> None:
+def test_who_is_gone_at_the_end_is_a_problem() -> None:
     with subprocess.Popen(["true"], text=True) as process:
         stack = RunningStack(process, find_free_port(), find_free_port())
-    after, problem = last_outcomes(stack)
-    assert after == {}
-    (told,) = replace(report(2, 0, sampled=5), page_problem=problem).problems(2.0)
-    assert "ConnectError" in told
+    told = report_of(stack, Watched(), time.time() - 60, {}, {"platform": 5.0}).problems(2.0)
+    assert [each.partition(": ")[2].partition(":")[0] for each in told[1:3]] == [
+        "exporter",
+        "webserver",
+    ]
+    assert "12 cycles and slots missed" in told[0]
 
 
 def test_memory_is_judged_once_it_was_watched_for_an_hour() -> None:
     assert report(2, 2.5).growing(2.0) == ["daemon"]
     assert report(2, 2.1).growing(2.0) == []  # not for certain
     assert report(0.2, 50).growing(2.0) == []
+    simulators = {"simulators": report(2, 50).memory["daemon"]}
+    assert replace(report(2, 0), memory=simulators).growing(2.0) == []  # they are not deployed
 
 
 def test_the_report_has_a_line_for_each() -> None:
@@ -164,6 +169,16 @@ def test_the_warm_up_is_left_out_and_runs_have_no_trend(tmp_path: Path) -> None:
     assert watched.runs_mb == 70
     (trend,) = trends(watched.anonymous_mb).values()
     assert trend.an_hour == pytest.approx(0, abs=1e-6)
+
+
+def test_who_was_seen_too_seldom_for_a_trend_has_a_line_all_the_same(tmp_path: Path) -> None:
+    watched = Watched()
+    for at in range(2):
+        watched.look(at * 10.0, {"gateway": Footprint(1, 80.0, 70.0, 60.0, 9, 3)}, tmp_path)
+    trend = trends(watched.anonymous_mb)
+    assert trend == {}
+    seldom = replace(report(2, 0), memory=trend, last=watched.last)
+    assert "| gateway | 80 | 70 | 60 | 9 | 3 | ? | ? |" in seldom.text()
 
 
 def test_what_runs_are_forked_from_has_a_trend_of_its_own(tmp_path: Path) -> None:

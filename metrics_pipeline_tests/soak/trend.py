@@ -7,6 +7,9 @@ from dataclasses import dataclass
 
 SECONDS_PER_HOUR = 3600
 HOURS_PER_YEAR = 24 * 365
+SAMPLES_OF_TREND = 3
+"""At least, at as many times."""
+
 SURE = 2.0
 """Standard errors below the slope: what it is at least, as far as noise can tell."""
 
@@ -38,7 +41,7 @@ def trend_of(samples: Sequence[tuple[float, float]]) -> Trend:
     """Of (time in seconds, value); ValueError if those are not at three times at least."""
     times = [at / SECONDS_PER_HOUR for at, _ in samples]
     values = [value for _, value in samples]
-    if len(set(times)) < 3:
+    if len(set(times)) < SAMPLES_OF_TREND:
         raise ValueError(f"A trend takes three samples at least, and there are {len(samples)}.")
     middle, mean = sum(times) / len(times), sum(values) / len(values)
     spread = sum((at - middle) ** 2 for at in times)
