@@ -21,6 +21,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from metrics_pipeline.access.inventory_tables import CONCENTRATORS
 from metrics_pipeline.stack.ports import LOOPBACK
 from metrics_pipeline.stack.processes import Child
 from metrics_pipeline_tests.docker.container_files import (
@@ -34,12 +35,14 @@ from metrics_pipeline_tests.docker.container_files import (
     named_volumes,
 )
 from metrics_pipeline_tests.patience import PATIENCE_SECONDS
-from metrics_pipeline_tests.postgresql import PostgresqlServer
+from metrics_pipeline_tests.postgresql import SUPERUSER, PostgresqlServer
 
 OWN = re.compile(r"(?<![\w/.])/(etc|run)/")
 OF_THE_IMAGE = re.compile(r"(?<![\w/.])/var/lib/")
 BINARIES = Path(sys.executable).parent
 HEALTH_CHECK_SECONDS = 60.0
+PASSWORDS = {"metrics": "postgres_password", "metrics_monitor": "postgres_monitor_password"}
+CONCENTRATOR_EUI = "00800000A0001234"
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,19 +161,35 @@ def make_secrets(folder: Path, **known: str) -> Path:
     return folder
 
 
-def prepare_postgresql(server: PostgresqlServer, password: str) -> None:
+def prepare_postgresql(server: PostgresqlServer, secrets: Path) -> None:
     """What the image of PostgreSQL does on an empty volume, and one concentrator."""
-    server.execute(
-        f"CREATE ROLE metrics LOGIN PASSWORD '{password}'",
-        "CREATE DATABASE metrics OWNER metrics",
+    server.execute("CREATE DATABASE metrics")
+    text = (DOCKER / "postgres" / "role.sql").read_text()
+    inventory = DOCKER / "postgres" / "inventory.sql"
+    inside = {path: name for name, path in bind_mounts(SERVICES["postgres"]).items()}[inventory]
+    mounted = {"/run/secrets/": f"{secrets}/", inside: str(inventory)}
+    for there, here in mounted.items():
+        assert there in text
+        text = text.replace(there, here)
+    command = [str(server.binaries / "psql"), "--no-psqlrc", "--quiet", "--set", "ON_ERROR_STOP=1"]
+    address = ["--host", LOOPBACK, "--port", str(server.port), "--dbname", "metrics"]
+    subprocess.run(
+        [*command, *address, "--username", SUPERUSER],
+        input=text,
+        text=True,
+        env={"PGPASSWORD": server.password},
+        check=True,
     )
-    engine = sa.create_engine(f"postgresql://metrics:{password}@{LOOPBACK}:{server.port}/metrics")
+    engine = sa.create_engine(url_of(server, secrets))
     with engine.begin() as connection:
-        connection.exec_driver_sql((DOCKER / "postgres" / "inventory.sql").read_text())
-        connection.exec_driver_sql(
-            "INSERT INTO concentrators (id, name, eui) VALUES ('a', 'Roof', '00800000A0001234')"
-        )
+        connection.execute(CONCENTRATORS.insert().values(id="a", name="Roof", eui=CONCENTRATOR_EUI))
     engine.dispose()
+
+
+def url_of(server: PostgresqlServer, secrets: Path, role: str = "metrics") -> sa.URL:
+    """The product's database, by one of the roles that are prepared."""
+    password = (secrets / PASSWORDS[role]).read_text()
+    return sa.URL.create("postgresql", role, password, LOOPBACK, server.port, "metrics")
 
 
 def start_in_order(containers: Mapping[str, Container], children: dict[str, Child]) -> None:

@@ -7,7 +7,8 @@ import os
 import re
 import stat
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -28,9 +29,9 @@ from metrics_pipeline.core.findings import Severity
 from metrics_pipeline.doctor.exposure import examine_exposure
 from metrics_pipeline.settings_file import load_settings
 from metrics_pipeline.sources.inventory import Inventory, InventorySettings
-from metrics_pipeline.stack.ports import LOOPBACK
 from metrics_pipeline.storage.influx import InfluxStoreSettings
 from metrics_pipeline.telemetry_connections import open_telemetry
+from metrics_pipeline_tests.docker import native
 from metrics_pipeline_tests.docker.container_files import (
     COMPOSE,
     DOCKER,
@@ -42,7 +43,7 @@ from metrics_pipeline_tests.docker.container_files import (
     named_volumes,
 )
 from metrics_pipeline_tests.doctor.findings import of
-from metrics_pipeline_tests.postgresql import SUPERUSER, PostgresqlDatabase, running_postgresql
+from metrics_pipeline_tests.postgresql import PostgresqlDatabase, running_postgresql
 from metrics_pipeline_tests.servers import require
 
 SCHEMA = json.loads(Path(__file__).with_name("compose_spec.schema.json").read_text())
@@ -143,7 +144,7 @@ def test_a_service_has_exactly_the_secrets_its_environment_names_or_its_settings
     if service is SERVICES["exporter"]:
         named.add("postgres_password")
     if service is SERVICES["postgres"]:
-        named.add("postgres_password")  # role.sql reads it
+        named |= {"postgres_password", "postgres_monitor_password"}  # role.sql reads them
     if service is SERVICES["gateway"]:
         named |= {"postgres_password", "influxdb_token", "robot_token"}
     assert given == named
@@ -361,43 +362,52 @@ def test_the_inventory_is_the_table_its_source_counts(
     assert [dict(point.fields) for point in reading.points] == [{CONCENTRATOR_COUNT.field: 1}]
 
 
-def test_the_products_role_owns_its_database_and_is_no_superuser(tmp_path: Path) -> None:
-    password, script = tmp_path / "postgres_password", tmp_path / "role.sql"
-    password.write_text("the-role's-password")
-    paths = {
-        f"{SECRETS}postgres_password": str(password),
-        bind_mount_of("postgres", "inventory.sql"): str(DOCKER / "postgres" / "inventory.sql"),
-    }
-    text = (DOCKER / "postgres" / "role.sql").read_text()
-    for inside, here in paths.items():
-        assert inside in text
-        text = text.replace(inside, here)
-    script.write_text(text)
-    with running_postgresql() as server:
-        server.execute("CREATE DATABASE metrics")
-        address = ["--host", LOOPBACK, "--port", str(server.port), "--dbname", "metrics"]
-        command = [str(server.binaries / "psql"), "--set", "ON_ERROR_STOP=1", "--no-psqlrc"]
-        subprocess.run(
-            [*command, *address, "--username", SUPERUSER, "--file", str(script)],
-            env={"PGPASSWORD": server.password},
-            check=True,
-        )
-        url = sa.URL.create(
-            "postgresql", "metrics", password.read_text(), LOOPBACK, server.port, "metrics"
-        )
-        engine = sa.create_engine(url)
-        with engine.begin() as connection:
-            role = sa.text("SELECT rolsuper FROM pg_roles WHERE rolname = current_user")
-            assert connection.execute(role).scalar_one() is False
-            connection.execute(CONCENTRATORS.insert().values(id="a", name="Roof", eui="0" * 16))
-        upgrade_inventory(engine)
-        engine.dispose()
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, sa.Engine]]:
+    """A server as it is after its first start; an engine for each of its roles."""
+    known = dict.fromkeys(OF_THE_OPERATOR, "not a connection string")
+    secrets = native.make_secrets(tmp_path_factory.mktemp("roles") / "secrets", **known)
+    with running_postgresql() as server, ExitStack() as stack:
+        native.prepare_postgresql(server, secrets)
+        urls = {role: native.url_of(server, secrets, role) for role in native.PASSWORDS}
+        engines = {role: sa.create_engine(url) for role, url in urls.items()}
+        for engine in engines.values():
+            stack.callback(engine.dispose)
+        yield engines
 
 
-def bind_mount_of(service: str, name: str) -> str:
-    """Where the container has the file."""
-    found = bind_mounts(SERVICES[service])
-    return next(inside for inside, path in found.items() if path.name == name)
+def test_the_products_role_owns_its_database_and_is_no_superuser(
+    prepared: Mapping[str, sa.Engine],
+) -> None:
+    with prepared["metrics"].begin() as connection:
+        role = sa.text("SELECT rolsuper FROM pg_roles WHERE rolname = current_user")
+        assert connection.execute(role).scalar_one() is False
+        connection.execute(CONCENTRATORS.insert().values(id="b", name="Door", eui="0" * 16))
+    upgrade_inventory(prepared["metrics"])
+
+
+@pytest.mark.parametrize(
+    "forbidden",
+    [
+        "SELECT * FROM devices",
+        "INSERT INTO concentrators VALUES ('x', 'x', 'x')",
+        "CREATE TABLE mine (id INTEGER)",
+        "CREATE SCHEMA mine",
+        "DROP TABLE devices",
+        "SELECT pg_read_file('/etc/passwd')",
+        "COPY (SELECT 1) TO PROGRAM 'true'",
+    ],
+)
+def test_the_role_that_watches_the_database_reads_and_writes_no_row_even_if_it_tries(
+    prepared: Mapping[str, sa.Engine], forbidden: str
+) -> None:
+    with prepared["metrics_monitor"].connect() as connection:
+        default = connection.exec_driver_sql("SHOW transaction_read_only").scalar_one()
+        assert default == "on"
+        connection.rollback()
+        connection.exec_driver_sql("SET TRANSACTION READ WRITE")
+        with pytest.raises(sa.exc.ProgrammingError, match=r"permission denied|must be owner"):
+            connection.exec_driver_sql(forbidden)
 
 
 @pytest.mark.parametrize("table", [CONCENTRATORS, DEVICES], ids=lambda table: table.name)

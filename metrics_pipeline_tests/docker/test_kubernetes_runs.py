@@ -40,6 +40,7 @@ from metrics_pipeline_tests.docker.native import (
     Machine,
     make_secrets,
     prepare_postgresql,
+    url_of,
 )
 from metrics_pipeline_tests.docker.test_kubernetes import CLUSTER, HOME, IMAGE, problems
 from metrics_pipeline_tests.orchestration.telemetry_pipeline import DEVICE, uplink
@@ -193,8 +194,7 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
         )
         postgresql = stack.enter_context(running_postgresql())
         store_url = stack.enter_context(victoria_metrics(folder / "store"))
-        password = (secrets / "postgres_password").read_text()
-        prepare_postgresql(postgresql, password)
+        prepare_postgresql(postgresql, secrets)
         ports = {port: str(find_free_port()) for port in ("3000", "4000")}
         here = {
             r"\bpostgres:5432\b": f"{LOOPBACK}:{postgresql.port}",
@@ -213,9 +213,7 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
         children: dict[str, Child] = {}
         stack.callback(end_workers, api)
         stack.callback(lambda: end_all(list(children.values())))
-        database = sa.create_engine(
-            f"postgresql://metrics:{password}@{LOOPBACK}:{postgresql.port}/metrics"
-        )
+        database = sa.create_engine(url_of(postgresql, secrets))
         stack.callback(database.dispose)
         address = f"{LOOPBACK}:{ports['4000']}"
         children["code-server"] = pods.start("code-server")

@@ -76,8 +76,7 @@ POSTGRESQL, INFLUXDB, PROMETHEUS = "postgres", "influxdb", "prometheus"
 GATEWAY, EVENT_HUB = "gateway", "event hub"
 PARTITIONS = 2
 LOOK_EVERY_SECONDS = 0.5
-WATCHING = "watching"
-WATCHING_PASSWORD = "/run/secrets/postgres_password"
+WATCHING = "metrics_monitor"
 LAST_UPLINK = "max(lorawan_device_last_uplink_timestamp_seconds)"
 LAST_SAMPLE = f'{LAST_SUCCESS.name}{{asset="{sampled_asset(SERVICES)}"}}'
 RUNS = "{ runsOrError { ... on Runs { results { runId jobName status } } } }"
@@ -297,7 +296,6 @@ class Topology:
 def make_containers(
     machine: Machine,
     service_url: str,
-    postgresql: PostgresqlServer,
     settings: Mapping[str, Any],
 ) -> Mapping[str, Container]:
     """Of the image, and of Prometheus; what they are told of time is shorter."""
@@ -307,23 +305,14 @@ def make_containers(
         "platform": {"services": {"ingest": {"url": service_url}}},
     }
     for name in (CODE_SERVER, EXPORTER):
-        container = containers[name]
-        file = container.root / "etc/metrics_pipeline/settings.yaml"
-        for each in (SETTINGS, changes, watching(postgresql, container), settings):
+        file = containers[name].root / "etc/metrics_pipeline/settings.yaml"
+        for each in (SETTINGS, changes, settings):
             change_settings(file, each)
     inside = containers[PROMETHEUS].root / "etc/prometheus"
     scrape_often(inside / "prometheus.yml")
     for file in (inside / "rules").iterdir():
         shorten_rules(file)
     return containers
-
-
-def watching(postgresql: PostgresqlServer, container: Container) -> Mapping[str, Any]:
-    """Settings by which the database is watched, by a role that may do nothing else."""
-    url = f"postgresql://{WATCHING}@{LOOPBACK}:{postgresql.port}/metrics"
-    password = {"file": container.translate(WATCHING_PASSWORD)}
-    databases = {"postgres": {"url": url, "password": password}}
-    return {"sql": {"databases": databases, "sets": {"postgres": {}}}}
 
 
 def make_machine(
@@ -383,14 +372,12 @@ def running_topology(
                 f":{event_hub.port}", f":{between(EVENT_HUB, event_hub.port)}"
             ),
         )
-        password = (secrets / "postgres_password").read_text()
-        prepare_postgresql(postgresql, password)
-        postgresql.execute(f"CREATE ROLE {WATCHING} LOGIN PASSWORD '{password}' IN ROLE pg_monitor")
+        prepare_postgresql(postgresql, secrets)
         ports = {port: find_free_port() for port in ("3000", "4000", "8765", "9464", "9090")}
         store_url = f"http://{LOOPBACK}:{between(INFLUXDB, int(influxdb.host.rpartition(':')[2]))}"
         postgresql_port = between(POSTGRESQL, postgresql.port)
         machine = make_machine(folder, secrets, ports, postgresql_port, store_url)
-        containers = make_containers(machine, service.url, postgresql, settings or {})
+        containers = make_containers(machine, service.url, settings or {})
         sending = Sending(event_hub, PARTITIONS, DEVICE)
         children: dict[str, Child] = {}
         stack.callback(lambda: end_all(list(children.values())))
