@@ -96,7 +96,8 @@ def bench(day: Sequence[tuple[str, int, Written]], postgresql_url: str | None) -
         opened(Path(folder), postgresql_url) as instance,
     ):
         empty = _bytes(instance)
-        runs = _write(instance, day)
+        ids = itertools.count(1)
+        runs = write(instance, [c for _, n, each in day for c in copies_of(each, n, ids)])
         before = _rows(instance), _bytes(instance) - empty
         began, cpu = time.monotonic(), time.process_time()
         deleted = sum(thin_runs(instance, storages(instance)[0], time.time() + 1, ()))
@@ -165,18 +166,21 @@ def _reports(connection: sa.Connection) -> Iterator[tuple[str, int, Written]]:
         yield from _shared(asset, number, [Written(None, [row], []) for row in found])
 
 
-def _write(instance: dg.DagsterInstance, day: Sequence[tuple[str, int, Written]]) -> int:
-    """Gives how many runs there are now."""
+def write(instance: dg.DagsterInstance, copies: Sequence[Written]) -> int:
+    """Insert them; gives how many runs they are."""
     events, runs = storages(instance)
-    ids = itertools.count(1)
-    copies = [_copy(written, ids) for _, number, written in day for _ in range(number)]
     made = [copy.run for copy in copies if copy.run is not None]
     with runs.connect() as connection:
-        _insert(connection, RunsTable, made)
+        insert(connection, RunsTable, made)
     with events.index_connection() as connection:
-        _insert(connection, SqlEventLogStorageTable, [r for copy in copies for r in copy.events])
-        _insert(connection, AssetCheckExecutionsTable, [r for c in copies for r in c.outcomes])
+        insert(connection, SqlEventLogStorageTable, [r for copy in copies for r in copy.events])
+        insert(connection, AssetCheckExecutionsTable, [r for c in copies for r in c.outcomes])
     return len(made)
+
+
+def copies_of(written: Written, number: int, ids: Iterator[int]) -> Iterator[Written]:
+    """So many, each of another run and with events of the next of `ids`."""
+    return (_copy(written, ids) for _ in range(number))
 
 
 def _copy(written: Written, ids: Iterator[int]) -> Written:
@@ -205,7 +209,8 @@ def _copy(written: Written, ids: Iterator[int]) -> Written:
     )
 
 
-def _insert(connection: sa.Connection, table: sa.Table, rows: Sequence[Row]) -> None:
+def insert(connection: sa.Connection, table: sa.Table, rows: Sequence[Row]) -> None:
+    """In pieces."""
     for start in range(0, len(rows), ROWS_AT_ONCE):
         connection.execute(sa.insert(table), rows[start : start + ROWS_AT_ONCE])
 

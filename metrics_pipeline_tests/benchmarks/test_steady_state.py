@@ -1,0 +1,41 @@
+"""The benchmark of weeks of runs keeps what the retention leaves, and no more."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import dagster as dg
+from dagster._core.scheduler.instigation import TickStatus
+
+from metrics_pipeline_tests.benchmarks.steady_state import live, read
+from metrics_pipeline_tests.orchestration.dagster_instances import opened
+from metrics_pipeline_tests.orchestration.test_retention import (
+    add_sensor_that_is_no_more,
+    add_tick,
+)
+
+
+@dg.asset
+def purged() -> None: ...
+
+
+def test_after_a_day_there_is_no_more_than_before(tmp_path: Path) -> None:
+    job = dg.define_asset_job("retention", [purged])
+    with opened(tmp_path) as instance:
+        definitions = dg.Definitions([purged], jobs=[job])
+        definitions.resolve_job_def("retention").execute_in_process(instance=instance)
+        for _ in range(2):
+            instance.report_runless_asset_event(dg.AssetMaterialization("sampled"))
+        sensor = add_sensor_that_is_no_more(instance)
+        for minutes in range(3):
+            add_tick(instance, sensor, TickStatus.SKIPPED, time.time() - 3600 * minutes)
+        day = read(instance)
+    (ticks,) = day.ticks
+    assert ticks.a_day == 36
+    run, *reports = day.written
+    few = [run, *((name, 3, written) for name, _, written in reports)]
+    (first, second) = live(replace(day, written=few), 2, None)
+    assert first["runs"] == second["runs"] == 24
+    assert 0 < first["used_MB"] <= first["size_MB"]
