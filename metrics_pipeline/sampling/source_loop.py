@@ -41,6 +41,7 @@ class SourceLoop:
         self._clock_ns = clock_ns
         self._lock = threading.Lock()
         self._is_asked = False
+        self._looked = clock_ns(), time.monotonic()
         self._source: SampledSource | None = None
         self._problem = ""
 
@@ -61,17 +62,27 @@ class SourceLoop:
         """Count what is missed while the source is asked still; called by the watching thread."""
         with self._lock:
             if self._is_asked:
+                at_ns, why = self._look(Outcome.BUSY)
                 # A slot that has just come may be begun in time yet.
-                missed = self._slots.skip(self._clock_ns() - self._slots.tolerance_ns)
-                self._count(Outcome.BUSY, Due(None, missed))
+                missed = self._slots.skip(at_ns - self._slots.tolerance_ns)
+                self._count(why, Due(None, missed))
 
     def _advance(self, why: Outcome) -> Due:
         with self._lock:
             if self._stop.is_set():
                 return Due()  # who samples next accounts for what has passed
-            due = self._slots.advance(self._clock_ns())
+            at_ns, why = self._look(why)
+            due = self._slots.advance(at_ns)
             self._count(why, due)
             return due
+
+    def _look(self, why: Outcome) -> tuple[int, Outcome]:
+        """At the clock, and why what it has passed is missed: by `why`, unless it was set."""
+        at_ns, at = self._clock_ns(), time.monotonic()
+        before_ns, before = self._looked
+        self._looked = at_ns, at
+        jumped = (at_ns - before_ns) / NS_PER_SECOND - (at - before)
+        return at_ns, Outcome.CLOCK if jumped > JUMP_SECONDS else why
 
     def _count(self, why: Outcome, due: Due) -> None:
         if due.missed:
@@ -81,11 +92,8 @@ class SourceLoop:
 
     def _wait(self) -> Due:
         """Until the next slot, or some of the time until then."""
-        at_ns, began = self._clock_ns(), time.monotonic()
-        self._stop.wait(min(WAIT_SECONDS, self._slots.wait_seconds(at_ns)))
-        passed = time.monotonic() - began
-        jumped = (self._clock_ns() - at_ns) / NS_PER_SECOND - passed
-        return self._advance(Outcome.CLOCK if jumped > JUMP_SECONDS else Outcome.LATE)
+        self._stop.wait(min(WAIT_SECONDS, self._slots.wait_seconds(self._clock_ns())))
+        return self._advance(Outcome.LATE)
 
     def _sample(self, slot_ns: int) -> None:
         with self._lock:
