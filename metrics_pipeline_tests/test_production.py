@@ -20,12 +20,13 @@ import pytest
 import sqlalchemy as sa
 import yaml
 
-from metrics_pipeline.access.database import DatabaseSettings
+from metrics_pipeline.access.database import DatabaseSettings, open_engine
 from metrics_pipeline.access.inventory_schema import upgrade_inventory
 from metrics_pipeline.access.secrets import SecretReference
 from metrics_pipeline.cli import build_parser
 from metrics_pipeline.core.points import Point
 from metrics_pipeline.settings_file import load_settings
+from metrics_pipeline.sources.sql_rights import find_excess
 from metrics_pipeline.stack.ports import LOOPBACK
 from metrics_pipeline.storage import snapshots
 from metrics_pipeline.storage.embedded import EmbeddedStore, EmbeddedStoreSettings
@@ -295,11 +296,13 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PostgresqlServe
     folder = tmp_path_factory.mktemp("repository")
     (folder / "docker").symlink_to(DOCKER)
     with running_postgresql() as server:
-        role = natively(block_with("CREATE ROLE metrics"), server)
+        role = natively(block_with("CREATE ROLE metrics LOGIN"), server)
         twice = f"{PASSWORD}\n" * 2
         shell(role, folder, server.binaries, typed=twice, PGPASSWORD=server.password)
         tables = natively(block_with("inventory.sql"), server)
         shell(tables, folder, server.binaries, PGPASSWORD=PASSWORD)
+        monitor = natively(block_with("CREATE ROLE metrics_monitor"), server)
+        shell(monitor, folder, server.binaries, typed=twice, PGPASSWORD=server.password)
         yield server
 
 
@@ -322,6 +325,25 @@ def test_the_role_that_the_page_makes_has_no_rights_and_owns_its_tables(
             ("devices", "metrics"),
         ]
     upgrade_inventory(engine)
+    engine.dispose()
+
+
+def test_the_role_that_watches_sees_statistics_and_may_write_nothing(
+    server: PostgresqlServer, tmp_path: Path
+) -> None:
+    (tmp_path / "password").write_text(PASSWORD)
+    monitor = DatabaseSettings(
+        url=f"postgresql://metrics_monitor@{LOOPBACK}:{server.port}/metrics",
+        password=SecretReference(file=tmp_path / "password"),
+    )
+    assert find_excess(monitor) == ""
+    engine = open_engine(monitor)
+    with engine.connect() as connection:
+        assert connection.exec_driver_sql("SHOW transaction_read_only").scalar_one() == "on"
+        seen = "SELECT pg_has_role('pg_monitor', 'MEMBER')"
+        assert connection.exec_driver_sql(seen).scalar_one() is True
+        with pytest.raises(sa.exc.ProgrammingError, match="permission denied"):
+            connection.exec_driver_sql("SELECT * FROM devices")
     engine.dispose()
 
 

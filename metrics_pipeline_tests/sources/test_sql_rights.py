@@ -48,9 +48,11 @@ def role(
     name, password = f"metrics_{secrets.token_hex(4)}", secrets.token_hex()
     assert len(STATEMENTS) == 5
     for statement in STATEMENTS:
-        execute(owner, re.sub(r"\bmetrics\b", name, statement).replace("…", password))
+        execute(owner, statement.replace("metrics_reader", name).replace("…", password))
     # A connection that was closed still counts until its process has ended.
     execute(owner, f"ALTER ROLE {name} CONNECTION LIMIT -1")
+    # So that it is its rights that keep it from writing, and not what is asked of it.
+    execute(owner, f"ALTER ROLE {name} SET default_transaction_read_only = off")
     url = sa.engine.make_url(owner.url).set(username=name).render_as_string()
     (tmp_path / "role").mkdir()
     yield on_postgresql(postgresql, tmp_path / "role", url=url, given_password=password)
