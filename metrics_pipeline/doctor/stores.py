@@ -176,7 +176,8 @@ def _judge_damage(state: SpoolState, damaged: int, place: str) -> Iterator[Findi
             SPOOL,
             place,
             f"{state.damaged} damaged pieces were set aside (*.damaged)",
-            "See what they are, and remove them: they count as taken.",
+            "Have those that the store takes by now stored, and move the others away: they count "
+            "as taken.",
             f"{RUNBOOKS}/SpoolDamaged.md",
         )
 

@@ -48,7 +48,8 @@ class SpoolSettings(BaseModel, frozen=True, extra="forbid"):
         default=500_000_000,
         ge=10_000,
         description="What may lie in it at most. A write beyond it fails. A point of a poll takes "
-        "about 20 bytes, a sample of its own 150.",
+        "about 20 bytes, a sample of its own 150. While something damaged is set aside it takes an "
+        "eighth more, 8 MB at most.",
     )
 
 

@@ -1,9 +1,9 @@
 """What waits in the spool goes to the time-series store, in order; by one thread of one process.
 
-Points that the store refuses are counted by reason, as always. Where it refuses a whole batch and
-names nothing that is wrong with it (a token that is not valid any more looks like that, too), the
-batch is set aside only if the store takes another and refuses it once more after that; until then
-everything waits.
+Points that the store refuses are counted by reason, as always. Where it refuses a whole record and
+names nothing that is wrong with it (a token that is not valid any more, or a missing bucket, looks
+like that, too), the record is set aside only if the store takes another of its measurement and
+refuses it once more after that; until then everything waits.
 
 Whoever writes replays: a writer that finds something in the spool starts a thread, which tries for
 as long as the writer is open. Only the one that gets `replay.lock` goes on.
@@ -12,6 +12,7 @@ as long as the writer is open. Only the one that gets `replay.lock` goes on.
 from __future__ import annotations
 
 import errno
+import itertools
 import logging
 import threading
 import time
@@ -45,10 +46,12 @@ LOG = logging.getLogger(__name__)
 
 BATCH_POINTS = 5000
 """Points of several records that are stored at once, a record at least."""
-MAX_REFUSED = 3
-"""If the store refuses more batches one after the other, it lies with the store, not with them."""
+MAX_WITNESSES = 3
+"""If the store refuses so many behind one as well, it lies with the store, not with them."""
 LOOK_SECONDS = 0.02
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
+NO_RECORD = "they are no whole record: torn by a death, or damaged on the disk"
+OF_ANOTHER_RELEASE = "they are of no format that this release knows"
 
 
 class KeptPoints(Protocol):
@@ -59,6 +62,10 @@ class KeptPoints(Protocol):
 
         StoreUnavailable if it may be done later.
         """
+        ...
+
+    def try_kept(self, points: Sequence[Point]) -> object:
+        """The same, but count nothing."""
         ...
 
     def close(self) -> None:
@@ -197,21 +204,17 @@ class Drain:
         if name != segment.name or not len(FORMAT) <= stored <= len(content):
             stored = len(FORMAT)
         if not content.startswith(FORMAT):
-            self._set_aside(segment, content, Damage(0, len(content)))
+            self._set_aside(segment, content, Damage(0, len(content)), OF_ANOTHER_RELEASE)
             stored = len(content)
-        refused: list[list[Record]] = []
         for records in _batches(self._without_damage(segment, content, stored)):
             if self._stop.is_set():
                 return
-            if self._is_refused(records, len(refused)):
-                refused.append(records)
+            if self._refusal_of(self._writer.append_kept, records) is None:
+                self._note(segment, records[-1].end)
                 continue
-            self._settle(segment, content, refused)
-            refused = []
-            self._note(segment, records[-1].end)
-        if refused:
-            self._check_takes_others(segment, refused)
-            self._settle(segment, content, refused)
+            for record in records:
+                self._store_alone(segment, content, record)
+                self._note(segment, record.end)
         self._remove(segment, len(content))
 
     def _note(self, segment: Path, stored: int) -> None:
@@ -224,56 +227,62 @@ class Drain:
             if error.errno not in NO_ROOM:
                 raise
 
-    def _is_refused(self, records: Sequence[Record], before: int) -> bool:
-        """Whether the store refuses `records` and may take others; raises if that is not likely.
-
-        `before` is how many batches it has just refused.
-        """
+    def _refusal_of(
+        self, store: Callable[[Sequence[Point]], object], records: Sequence[Record]
+    ) -> StoreError | None:
+        """What the store says against `records`; None if it has taken them."""
         try:
-            self._writer.append_kept([point for record in records for point in record.points])
+            store([point for record in records for point in record.points])
         except StoreUnavailable:
             raise
-        except StoreError:
-            if before >= MAX_REFUSED:
-                raise
-            return True
-        return False
+        except StoreError as refusal:
+            return refusal
+        return None
 
-    def _check_takes_others(self, segment: Path, refused: Sequence[Sequence[Record]]) -> None:
-        """Raises what the store says of the `refused`, unless it takes what comes behind them."""
+    def _store_alone(self, segment: Path, content: bytes, record: Record) -> None:
+        """Store it, or set it aside; raises what the store says if that may not be its fault."""
+        refusal = self._refusal_of(self._writer.append_kept, [record])
+        if refusal is None:
+            return
+        if not any(
+            self._refusal_of(self._writer.try_kept, [witness]) is None
+            for witness in self._witnesses(segment, content, record)
+        ):
+            raise refusal
+        if self._refusal_of(self._writer.append_kept, [record]) is not None:
+            self._set_aside(segment, content, Damage(record.start, record.end), str(refusal))
+
+    def _witnesses(self, segment: Path, content: bytes, record: Record) -> Iterator[Record]:
+        """Some of the same measurement that are behind it. They are stored again in their turn."""
         there = segments(self._spool.directory)
         behind = there[there.index(segment) + 1 :]
-        others = (r for s in behind for r in decode(s.read_bytes(), len(FORMAT)))
-        witness = next((r for r in others if isinstance(r, Record)), None)
-        if witness is None:
-            self._writer.append_kept(refused[0][0].points)
-        else:
-            self._writer.append_kept(witness.points)
-
-    def _settle(self, segment: Path, content: bytes, refused: Sequence[Sequence[Record]]) -> None:
-        """The store has taken others: what it still refuses is set aside."""
-        for records in refused:
-            if self._is_refused(records, before=0):
-                self._set_aside(segment, content, Damage(records[0].start, records[-1].end))
+        others = itertools.chain(
+            decode(content, record.end),
+            *(decode(each.read_bytes(), len(FORMAT)) for each in behind),
+        )
+        same = (
+            each
+            for each in others
+            if isinstance(each, Record) and _measurement_of(each) == _measurement_of(record)
+        )
+        return itertools.islice(same, MAX_WITNESSES)
 
     def _without_damage(self, segment: Path, content: bytes, start: int) -> Iterator[Record]:
         for piece in decode(content, start):
             if isinstance(piece, Damage):
-                self._set_aside(segment, content, piece)
+                self._set_aside(segment, content, piece, NO_RECORD)
             else:
                 yield piece
 
-    def _set_aside(self, segment: Path, content: bytes, damage: Damage) -> None:
-        """Copied, under a name that is the same if it is done again."""
+    def _set_aside(self, segment: Path, content: bytes, damage: Damage, why: str) -> None:
+        """Copied, under a name that is the same if it is done again. The bound does not hold it
+        back: what was copied goes with its segment."""
         if damage.start == damage.end:
             return
         copy = segment.with_name(f"{segment.stem}-{damage.start}{DAMAGED}")
         size = damage.end - damage.start
         LOG.error(
-            "%s: %d bytes could not be stored (damaged, refused, of another release): see %s",
-            segment,
-            size,
-            copy,
+            "%s: %d bytes could not be stored and are in %s now: %s", segment, size, copy, why
         )
         with suppress(FileNotFoundError):
             copy.unlink()
@@ -288,6 +297,11 @@ class Drain:
                 with suppress(FileNotFoundError):
                     (self._spool.directory / "position").unlink()
                 sync_folder(self._spool.directory)
+
+
+def _measurement_of(record: Record) -> str:
+    """That of all its points."""
+    return record.points[0].measurement if record.points else ""
 
 
 def _batches(records: Iterator[Record]) -> Iterator[list[Record]]:

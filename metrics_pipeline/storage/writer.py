@@ -215,9 +215,13 @@ class Writer:
 
     def append_kept(self, points: Sequence[Point]) -> Part:
         """Store `points` that passed validation, however long ago that was; fails as `append`."""
-        part = self._store_all(_Sorted(list(points), list(points), []))
+        part = self.try_kept(points)
         self._remember(part, lambda _connection, _now_ns: None)
         return part
+
+    def try_kept(self, points: Sequence[Point]) -> Part:
+        """The same, but count nothing: whoever tries stores them once more."""
+        return self._store_all(_Sorted(list(points), list(points), []))
 
     def publish(
         self,

@@ -34,6 +34,8 @@ class InfluxStub(LoopbackServer):
         self.lines: Counter[tuple[str, bytes]] = Counter()
         """How often each line was written to each database."""
         self.max_lines: int | None = None
+        self.databases = set(DATABASES)
+        """What is written to others is refused by version 2."""
         self._pages: dict[str, Callable[[Request], Answer]] = {
             "/health": lambda _: Answer(HTTPStatus.OK, b"OK"),
             "/api/v2/buckets": lambda _: _json(
@@ -61,7 +63,7 @@ class InfluxStub(LoopbackServer):
     def _write_v2(self, request: Request) -> Answer:
         assert request.parameters["precision"] == "ns"
         lines = _lines(request)
-        if request.parameters["bucket"] not in DATABASES:
+        if request.parameters["bucket"] not in self.databases:
             message = f'bucket "{request.parameters["bucket"]}" not found'
             return _json(HTTPStatus.NOT_FOUND, {"code": "not found", "message": message})
         if self._is_too_large(lines):

@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +50,9 @@ class Taken:
         if self.failures:
             raise self.failures.pop(0)
         self.points += points
+
+    def try_kept(self, points: Sequence[Point]) -> None:
+        self.append_kept(points)
 
     def close(self) -> None:
         self.is_closed = True
@@ -184,13 +187,17 @@ def test_a_position_of_another_segment_or_beyond_the_end_skips_nothing(tmp_path:
 
 @dataclass
 class Refusing(Taken):
-    """Refuses what holds one of `numbers`, without a word about why; `is_ill` refuses all."""
+    """Refuses what holds one of `numbers` or is of one of `measurements`, without a word about why;
+    `is_ill` refuses all."""
 
     numbers: frozenset[int] = frozenset()
+    measurements: frozenset[str] = frozenset()
     is_ill: bool = False
 
     def append_kept(self, points: Sequence[Point]) -> None:
-        if self.is_ill or self.numbers & {point.fields["count"] for point in points}:
+        numbers = {point.fields["count"] for point in points}
+        measurements = {point.measurement for point in points}
+        if self.is_ill or self.numbers & numbers or self.measurements & measurements:
             raise StoreError("store", "refused", "Look at its log.")
         Taken.append_kept(self, points)
 
@@ -217,6 +224,50 @@ def test_a_batch_that_the_store_refuses_is_set_aside_once_it_has_taken_another(
     (record,) = decode(aside.read_bytes(), 0)
     assert isinstance(record, Record)
     assert list(record.points) == some(10, 10)
+
+
+def records_aside(kept: Spool) -> list[tuple[Point, ...]]:
+    """The points of each record that was set aside; nothing else may be."""
+    found = [list(decode(p.read_bytes(), 0)) for p in sorted(kept.directory.glob("*.damaged"))]
+    records = [each for one in found for each in one]
+    return [each.points for each in records if isinstance(each, Record)]
+
+
+def test_a_record_that_the_store_refuses_costs_none_that_is_stored_with_it(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    kept, taken = filled(tmp_path, 40, 100_000), Refusing(numbers=frozenset({7, 21}))
+    drain(kept, taken)
+    assert records_aside(kept) == [tuple(some(5)), tuple(some(20))]
+    stored = {point.time_ns: point for point in taken.points}
+    aside = [*some(5), *some(20)]
+    assert [*stored.values()] == [point for point in some(0, 40) if point not in aside]
+    assert kept.is_empty()
+    assert caplog.text.count("refused") == 2  # what the store said of each
+
+
+def of_another_bucket(first: int) -> list[Point]:
+    return [replace(point, measurement="others") for point in some(first)]
+
+
+def test_while_a_bucket_is_missing_what_is_of_it_waits_though_others_are_taken(
+    tmp_path: Path,
+) -> None:
+    kept, taken = spool(tmp_path), Refusing(measurements=frozenset({"others"}))
+    for first in range(0, 40, 10):
+        kept.append(some(first))
+        kept.append(of_another_bucket(first + 5))
+    for _ in range(3):
+        with pytest.raises(StoreError, match="refused"):
+            drain(kept, taken)
+    assert list(kept.directory.glob("*.damaged")) == []
+    taken.measurements = frozenset()
+    drain(kept, taken)
+    assert list(kept.directory.glob("*.damaged")) == []
+    assert kept.is_empty()
+    stored = {point.time_ns: point for point in taken.points}
+    assert len(stored) == 40
+    assert {point.measurement for point in stored.values()} == {"polls", "others"}
 
 
 def test_a_store_that_refuses_everything_is_given_everything_later(tmp_path: Path) -> None:

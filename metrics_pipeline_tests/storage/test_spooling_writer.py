@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing
 from http import HTTPStatus
@@ -207,6 +208,32 @@ def test_a_token_that_is_refused_during_the_replay_loses_nothing(
     monkeypatch.setenv("STORE_TOKEN", TOKEN)
     wait_until(spool(tmp_path).is_empty, "everything is stored")
     assert len(stub.lines) == 2
+
+
+def test_a_bucket_that_is_missing_during_the_replay_loses_nothing_and_costs_nobody_else(
+    tmp_path: Path, stub: InfluxStub
+) -> None:
+    settings = store_settings(stub.url)
+    other = CATALOG.measurements["service_metrics"].database
+    assert other != CATALOG.measurements["fleet_counts"].database
+    settings = settings.model_copy(update={"databases": {**settings.databases, other: "missing"}})
+    for number in range(5):
+        spool(tmp_path).append([count(number)])
+        fields = {"healthy": 1}
+        spool(tmp_path).append(
+            [Point("service_metrics", {"service": "a"}, fields, BEGIN_NS + number)]
+        )
+    given = SpoolSettings(directory=tmp_path / "spool")
+    with closing(open_writer(settings, sqlite_settings(tmp_path), CATALOG, given)) as writer:
+        assert writer.append([count(5)]).spooled == {"fleet_counts": 1}
+        wait_until(lambda: len(stub.lines) > 0, "the bucket that is there has some")
+        wait_until(lambda: stub.lines.most_common(1)[0][1] > 2, "it was tried again")
+        assert not spool(tmp_path).is_empty()
+        stub.databases.add("missing")
+        wait_until(spool(tmp_path).is_empty, "everything is stored")
+    assert Counter(database for database, _ in stub.lines) == {"tests": 6, "missing": 5}
+    assert list((tmp_path / "spool").glob("*.damaged")) == []
+    assert totals(tmp_path)[POINTS_WRITTEN.name] == {"fleet_counts": 6, "service_metrics": 5}
 
 
 def test_a_spool_that_is_full_fails_the_write_and_shows_nothing_of_it(
