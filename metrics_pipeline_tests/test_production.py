@@ -301,8 +301,10 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PostgresqlServe
         shell(role, folder, server.binaries, typed=twice, PGPASSWORD=server.password)
         tables = natively(block_with("inventory.sql"), server)
         shell(tables, folder, server.binaries, PGPASSWORD=PASSWORD)
-        monitor = natively(block_with("CREATE ROLE metrics_monitor"), server)
-        shell(monitor, folder, server.binaries, typed=twice, PGPASSWORD=server.password)
+        (folder / "monitor_password").write_text(PASSWORD)
+        monitor = natively(block_with("monitor.sql"), server)
+        monitor = monitor.replace("docker/secrets/postgres_monitor_password", "monitor_password")
+        shell(monitor, folder, server.binaries, PGPASSWORD=server.password)
         yield server
 
 

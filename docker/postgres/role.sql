@@ -1,11 +1,9 @@
--- The roles of the product. `metrics` owns the database and its tables, and is no superuser;
--- `metrics_monitor` sees statistics, and reads and writes no row. PostgreSQL runs this once, on an
--- empty volume, as its superuser `postgres`, which nobody uses after that.
+-- The role of the product: it owns its database and its tables, and is no superuser. PostgreSQL runs
+-- this once, on an empty volume, as its superuser `postgres`, which nobody uses after that.
 \set password `cat /run/secrets/postgres_password`
 CREATE ROLE metrics LOGIN PASSWORD :'password';
 ALTER DATABASE metrics OWNER TO metrics;
-\set monitor_password `cat /run/secrets/postgres_monitor_password`
-CREATE ROLE metrics_monitor LOGIN PASSWORD :'monitor_password' CONNECTION LIMIT 5 IN ROLE pg_monitor;
-ALTER ROLE metrics_monitor SET default_transaction_read_only = on;
+GRANT CREATE ON SCHEMA public TO metrics;
+\i /etc/metrics_pipeline/monitor.sql
 SET ROLE metrics;
 \i /etc/metrics_pipeline/inventory.sql

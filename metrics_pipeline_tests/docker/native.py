@@ -165,9 +165,8 @@ def prepare_postgresql(server: PostgresqlServer, secrets: Path) -> None:
     """What the image of PostgreSQL does on an empty volume, and one concentrator."""
     server.execute("CREATE DATABASE metrics")
     text = (DOCKER / "postgres" / "role.sql").read_text()
-    inventory = DOCKER / "postgres" / "inventory.sql"
-    inside = {path: name for name, path in bind_mounts(SERVICES["postgres"]).items()}[inventory]
-    mounted = {"/run/secrets/": f"{secrets}/", inside: str(inventory)}
+    files = {name: str(path) for name, path in bind_mounts(SERVICES["postgres"]).items()}
+    mounted = {"/run/secrets/": f"{secrets}/"} | {n: p for n, p in files.items() if "/etc/" in n}
     for there, here in mounted.items():
         assert there in text
         text = text.replace(there, here)
@@ -177,7 +176,10 @@ def prepare_postgresql(server: PostgresqlServer, secrets: Path) -> None:
         [*command, *address, "--username", SUPERUSER],
         input=text,
         text=True,
-        env={"PGPASSWORD": server.password},
+        env={
+            "PGPASSWORD": server.password,
+            "POSTGRES_MONITOR_PASSWORD_FILE": str(secrets / "postgres_monitor_password"),
+        },
         check=True,
     )
     engine = sa.create_engine(url_of(server, secrets))

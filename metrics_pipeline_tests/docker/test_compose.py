@@ -144,7 +144,7 @@ def test_a_service_has_exactly_the_secrets_its_environment_names_or_its_settings
     if service is SERVICES["exporter"]:
         named.add("postgres_password")
     if service is SERVICES["postgres"]:
-        named |= {"postgres_password", "postgres_monitor_password"}  # role.sql reads them
+        named |= {"postgres_password", "postgres_monitor_password"}  # role.sql, monitor.sql
     if service is SERVICES["gateway"]:
         named |= {"postgres_password", "influxdb_token", "robot_token"}
     assert given == named
@@ -393,12 +393,16 @@ def test_the_products_role_owns_its_database_and_is_no_superuser(
         "INSERT INTO concentrators VALUES ('x', 'x', 'x')",
         "CREATE TABLE mine (id INTEGER)",
         "CREATE SCHEMA mine",
+        "CREATE TEMP TABLE mine (id INTEGER)",
+        "SELECT lo_create(0)",
+        "SELECT lo_creat(-1)",
+        "SELECT lo_from_bytea(0, 'mine')",
         "DROP TABLE devices",
         "SELECT pg_read_file('/etc/passwd')",
         "COPY (SELECT 1) TO PROGRAM 'true'",
     ],
 )
-def test_the_role_that_watches_the_database_reads_and_writes_no_row_even_if_it_tries(
+def test_the_role_that_watches_the_database_reads_no_table_and_makes_nothing_if_it_tries(
     prepared: Mapping[str, sa.Engine], forbidden: str
 ) -> None:
     with prepared["metrics_monitor"].connect() as connection:

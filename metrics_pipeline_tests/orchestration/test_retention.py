@@ -55,6 +55,7 @@ from metrics_pipeline.orchestration.retention import (
     purge_ticks,
     work_off,
 )
+from metrics_pipeline.orchestration.schedules import KINDS_PURGED
 from metrics_pipeline.settings import Settings
 from metrics_pipeline.storage.operational import OperationalDatabase
 from metrics_pipeline.storage.tallies import totals_of
@@ -449,6 +450,12 @@ def test_who_waits_for_the_next_run_that_ends_hears_of_it_and_of_no_other(
     assert size > 0
     assert [check.passed for check in result.get_asset_check_evaluations()] == [True]
     assert run_ids(instance) == {result.run_id}
+
+
+def test_a_run_has_time_for_the_budget_of_each_kind(
+    instance: dg.DagsterInstance, settings: Settings
+) -> None:
+    assert len(purge(instance, settings, make_pace=unhurried).purged) == KINDS_PURGED
 
 
 def test_what_no_time_was_left_for_is_told_and_deleted_the_next_time(

@@ -38,7 +38,8 @@ CADENCE = timedelta(hours=1)
 DATABASE_ENDED_IT = "Dagster's database did not let it go on, the next purge does"
 UNKNOWN_TABLES = (
     "This Dagster's event log is not one that was tried: of events and outcomes of no run, and of "
-    "details, nothing is deleted. Use the pinned Dagster, on SQLite or PostgreSQL."
+    "details, nothing is deleted, and ticks all at once. Use the pinned Dagster, on SQLite or "
+    "PostgreSQL."
 )
 POINTS, LETTERS, GIVEN_BACK = "points", "dead_letters", "store_bytes_given_back"
 
