@@ -36,7 +36,7 @@ from metrics_pipeline.core.maintenance_assets import JOB as RETENTION_JOB
 from metrics_pipeline.core.maintenance_assets import RETENTION
 from metrics_pipeline.core.validation import NS_PER_SECOND
 from metrics_pipeline.definitions import build_definitions
-from metrics_pipeline.orchestration.run_failure_sensor import FailureWatch
+from metrics_pipeline.orchestration.run_failure_sensor import OVERLAP_SECONDS, FailureWatch
 from metrics_pipeline.settings import Settings
 from metrics_pipeline.storage.operational import TOLD_FAILURES, OperationalDatabase
 from metrics_pipeline_tests.orchestration.pipeline import COUNTS, Pipeline, pipeline
@@ -201,6 +201,20 @@ def test_a_run_that_was_canceled_before_it_began_is_told_of(told: Told) -> None:
 def test_many_runs_that_ended_at_once_are_all_told_of_at_one_tick(told: Told) -> None:
     runs = {a_dead_run(told) for _ in range(12)}
     told.tick(None)
+    assert {each.meta.correlation_id for each in told.events()} == runs
+
+
+def test_of_more_runs_than_one_tick_tells_of_the_next_ones_tell(
+    told: Told, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("metrics_pipeline.orchestration.run_failure_sensor.MOST_TOLD", 5)
+    runs = {a_dead_run(told) for _ in range(12)}
+    for run in runs:  # longer ago than what is looked at again in any case
+        end_long_ago(told, run, seconds=2 * OVERLAP_SECONDS)
+    cursor: str | None = repr(time.time() - 3600)
+    for count in (5, 10, 12, 12):
+        cursor = told.tick(cursor).cursor
+        assert len(told.events()) == count
     assert {each.meta.correlation_id for each in told.events()} == runs
 
 
