@@ -87,6 +87,14 @@ def test_the_graph_is_the_one_that_was_reviewed(definitions: dg.Definitions) -> 
     assert describe(definitions) == json.loads(SNAPSHOT.read_text())
 
 
+def test_no_asset_has_partitions_by_which_the_event_log_would_grow(
+    definitions: dg.Definitions,
+) -> None:
+    graph = definitions.resolve_asset_graph()
+    parted = {key for key in graph.get_all_asset_keys() if graph.get(key).partitions_def}
+    assert parted == set()
+
+
 def test_every_asset_says_where_it_is_written(definitions: dg.Definitions) -> None:
     for asset in definitions.assets or []:
         if isinstance(asset, dg.AssetsDefinition):

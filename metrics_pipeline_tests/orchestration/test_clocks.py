@@ -1,4 +1,4 @@
-"""What follows when the daemon was away, and when its clock jumps: by Dagster's own scheduler.
+"""What follows when daemon or code server were away, or the clock jumps: by Dagster's scheduler.
 
 The clock is a parameter of what the daemon does; the code server's schedule is ours.
 """
@@ -6,10 +6,13 @@ The clock is a parameter of what the daemon does; the code server's schedule is 
 from __future__ import annotations
 
 import logging
+import os
+import signal
 import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -30,6 +33,7 @@ from dagster._core.workspace.context import WorkspaceProcessContext
 from dagster._core.workspace.load_target import GrpcServerTarget
 from dagster._daemon.daemon import SchedulerDaemon
 from dagster._scheduler.scheduler import launch_scheduled_runs
+from dagster_shared.error import SerializableErrorInfo
 
 from metrics_pipeline.orchestration.set_back_clock import (
     WAS_OF,
@@ -64,17 +68,26 @@ NOON = datetime(2050, 3, 27, 12, 2, tzinfo=UTC)
 """Of the future: ticks that are old are purged at once."""
 BERLIN_SPRINGS_FORWARD = datetime(2050, 3, 27, 0, 58, tzinfo=UTC)
 """Two minutes before clocks there go from 2:00 to 3:00."""
+IMPATIENT_SECONDS = 1
 MINUTE, HOUR = timedelta(minutes=1), timedelta(hours=1)
 
 
+@dataclass(frozen=True, slots=True)
+class CodeServer:
+    """Where it listens, and its process."""
+
+    port: int
+    pid: int
+
+
 @pytest.fixture(scope="module")
-def server_port(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[CodeServer]:
     folder, port = tmp_path_factory.mktemp("server"), find_free_port()
     (folder / "loaded.py").write_text(CODE)
     command = [sys.executable, "-m", "dagster", "api", "grpc", "--location-name", LOCATION]
     options = ["--host", LOOPBACK, "--port", str(port), "--python-file", str(folder / "loaded.py")]
-    with opened(folder), running([*command, *options], lambda: is_listening(port)):
-        yield port
+    with opened(folder), running([*command, *options], lambda: is_listening(port)) as pid:
+        yield CodeServer(port, pid)
 
 
 class Daemon:
@@ -90,14 +103,18 @@ class Daemon:
     def look(self, at: datetime) -> list[datetime]:
         """The ticks that there are more than before; what was launched has ended."""
         before = {tick.tick_id for tick in self.ticks()}
-        done = launch_scheduled_runs(self.workspace, DAEMON, at, self.times)  # type: ignore[arg-type]
-        assert [error for error in done if error is not None and hasattr(error, "cls_name")] == []
+        assert self.fail(at) == []
         for run in self.instance.get_runs():
             if not run.is_finished:
                 self.instance.report_run_canceled(run)
         new = [tick for tick in self.ticks() if tick.tick_id not in before]
         assert {tick.status for tick in new} <= {TickStatus.SUCCESS}
         return sorted(datetime.fromtimestamp(tick.timestamp, UTC) for tick in new)
+
+    def fail(self, at: datetime) -> list[SerializableErrorInfo]:
+        """What goes wrong."""
+        done = launch_scheduled_runs(self.workspace, DAEMON, at, self.times)  # type: ignore[arg-type]
+        return [each for each in done if isinstance(each, SerializableErrorInfo)]
 
     def ticks(self) -> list[InstigatorTick]:
         schedule = self.schedule()
@@ -118,8 +135,8 @@ def daemon_in(folder: Path, port: int) -> Iterator[Daemon]:
 
 
 @pytest.fixture
-def daemon(tmp_path: Path, server_port: int) -> Iterator[Daemon]:
-    with daemon_in(tmp_path, server_port) as daemon:
+def daemon(tmp_path: Path, server: CodeServer) -> Iterator[Daemon]:
+    with daemon_in(tmp_path, server.port) as daemon:
         yield daemon
 
 
@@ -134,6 +151,28 @@ def test_after_an_hour_without_a_daemon_one_tick_is_caught_up(daemon: Daemon) ->
     assert clock_times(daemon.look(NOON + HOUR)) == ["13:00"]
     assert daemon.look(NOON + HOUR + MINUTE) == []
     assert clock_times(daemon.look(NOON + HOUR + 3 * MINUTE)) == ["13:05"]
+
+
+def test_after_a_code_server_that_hung_the_tick_that_was_due_last_is_made_up_for_alone(
+    daemon: Daemon, server: CodeServer
+) -> None:
+    daemon.look(NOON)
+    os.kill(server.pid, signal.SIGSTOP)
+    try:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("dagster._grpc.client.DEFAULT_SCHEDULE_GRPC_TIMEOUT", IMPATIENT_SECONDS)
+            for minutes in (3, 4, 8, 13):
+                assert len(daemon.fail(NOON + minutes * MINUTE)) == 1
+    finally:
+        os.kill(server.pid, signal.SIGCONT)
+    assert daemon.instance.get_runs() == []
+    assert daemon.look(NOON + 14 * MINUTE) == []
+    (last, *failed) = daemon.ticks()
+    assert f"{datetime.fromtimestamp(last.timestamp, UTC):%H:%M}" == "12:15"
+    assert len(last.run_ids) == daemon.instance.get_runs_count() == 1
+    assert [tick.status for tick in failed] == [TickStatus.FAILURE] * 2
+    assert all("Unable to reach" in tick.error.message for tick in failed if tick.error)
+    assert clock_times(daemon.look(NOON + 18 * MINUTE)) == ["12:20"]
 
 
 def test_daylight_saving_moves_no_tick(daemon: Daemon, monkeypatch: pytest.MonkeyPatch) -> None:

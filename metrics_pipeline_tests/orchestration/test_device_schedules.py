@@ -75,6 +75,16 @@ def test_one_shard_looks_unpartitioned(tmp_path: Path) -> None:
     assert asset.pools == {STATUS_JOB}
 
 
+def test_shards_are_the_only_partitions_and_as_many_as_the_settings_say(tmp_path: Path) -> None:
+    """A partition for each five minutes would be 100,000 a year, which the UI loads as a whole."""
+    graph = definitions(tmp_path, shards=3).resolve_asset_graph()
+    found = [graph.get(key).partitions_def for key in graph.get_all_asset_keys()]
+    parted = [each for each in found if each is not None]
+    assert parted
+    assert [list(each.get_partition_keys()) for each in parted] == [["1", "2", "3"]] * len(parted)
+    assert {type(each) for each in parted} == {dg.StaticPartitionsDefinition}
+
+
 def partitions_of(built: dg.Definitions, instance: dg.DagsterInstance) -> list[str | None]:
     """Of the runs that the tick of noon asks for."""
     schedule = built.resolve_schedule_def("device_status_every_5_minutes")

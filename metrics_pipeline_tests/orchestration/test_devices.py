@@ -240,6 +240,24 @@ def test_metrics_of_devices_reach_the_latest_values(
     assert metadata["devices_complete"] > metadata["devices"] / 2
 
 
+@pytest.mark.parametrize("key", [STATUS, SNMP])
+def test_a_run_has_as_many_events_for_sixty_devices_as_for_one(tmp_path: Path, key: str) -> None:
+    """One materialization a device in one run gets slower and slower."""
+
+    def events(it: Polls) -> Counter[dg.DagsterEventType | None]:
+        result = it.run(key)
+        return Counter(each.dagster_event_type for each in it.instance.all_logs(result.run_id))
+
+    with polls(tmp_path) as it:
+        of_all = events(it)
+        one = sa.select(sa.func.min(DEVICES.c.id)).where(DEVICES.c.protocol == "snmp")
+        it.change(sa.delete(DEVICES).where(DEVICES.c.id.not_in(one)))
+        of_one = events(it)
+        assert it.metadata(key)["devices"] == 1
+    assert of_all[dg.DagsterEventType.ASSET_MATERIALIZATION] == 1
+    assert of_all == of_one
+
+
 @pytest.mark.parametrize(
     ("key", "counted"),
     [

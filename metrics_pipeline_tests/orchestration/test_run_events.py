@@ -36,9 +36,11 @@ from metrics_pipeline.core.maintenance_assets import JOB as RETENTION_JOB
 from metrics_pipeline.core.maintenance_assets import RETENTION
 from metrics_pipeline.core.validation import NS_PER_SECOND
 from metrics_pipeline.definitions import build_definitions
-from metrics_pipeline.orchestration.run_failure_sensor import FailureWatch
+from metrics_pipeline.orchestration.run_failure_sensor import OVERLAP_SECONDS, FailureWatch
+from metrics_pipeline.settings import Settings
 from metrics_pipeline.storage.operational import TOLD_FAILURES, OperationalDatabase
 from metrics_pipeline_tests.orchestration.pipeline import COUNTS, Pipeline, pipeline
+from metrics_pipeline_tests.patience import PATIENCE_SECONDS
 from metrics_pipeline_tests.servers import wait_until
 
 STARTED, COMPLETED, FAILED = (
@@ -202,6 +204,20 @@ def test_many_runs_that_ended_at_once_are_all_told_of_at_one_tick(told: Told) ->
     assert {each.meta.correlation_id for each in told.events()} == runs
 
 
+def test_of_more_runs_than_one_tick_tells_of_the_next_ones_tell(
+    told: Told, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("metrics_pipeline.orchestration.run_failure_sensor.MOST_TOLD", 5)
+    runs = {a_dead_run(told) for _ in range(12)}
+    for run in runs:  # longer ago than what is looked at again in any case
+        end_long_ago(told, run, seconds=2 * OVERLAP_SECONDS)
+    cursor: str | None = repr(time.time() - 3600)
+    for count in (5, 10, 12, 12):
+        cursor = told.tick(cursor).cursor
+        assert len(told.events()) == count
+    assert {each.meta.correlation_id for each in told.events()} == runs
+
+
 def test_a_run_that_has_just_ended_is_left_to_its_process_for_a_moment(told: Told) -> None:
     run = a_dead_run(told)
     end_long_ago(told, run, seconds=-10.0)
@@ -262,6 +278,35 @@ def test_a_transport_that_is_away_changes_nothing_for_the_run(tmp_path: Path) ->
         assert run is not None
         assert run.is_success
         assert told.it.latest() == COUNTS
+
+
+def test_a_run_waits_for_no_transport_that_hangs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        silent.settimeout(PATIENCE_SECONDS)
+        monkeypatch.setenv("REDIS_URL", f"redis://127.0.0.1:{silent.getsockname()[1]}/0")
+        redis = {"kind": "redis_stream", "url": {"env": "REDIS_URL"}}
+        with told_pipeline(tmp_path, events={"transport": redis}) as told:
+            told.it.settings = with_patience(told.it.settings)
+            run = told.it.instance.get_run_by_id(told.run())
+            assert run is not None
+            assert run.is_success
+            assert told.it.latest() == COUNTS
+            with silent.accept()[0] as connection:
+                connection.settimeout(PATIENCE_SECONDS)
+                assert connection.recv(65_536)
+                connection.setblocking(False)
+                with pytest.raises(BlockingIOError):  # who asked has not given up
+                    connection.recv(1)
+
+
+def with_patience(settings: Settings) -> Settings:
+    """The same, but an answer of the transport is waited for longer than settings may say."""
+    assert settings.events.transport is not None
+    transport = settings.events.transport.model_copy(update={"timeout_seconds": PATIENCE_SECONDS})
+    events = settings.events.model_copy(update={"transport": transport})
+    return settings.model_copy(update={"events": events})
 
 
 IN_TIME_SECONDS = 240

@@ -23,7 +23,7 @@ from dagster._core.workspace.load_target import GrpcServerTarget
 from dagster._daemon.monitoring.run_monitoring import execute_run_monitoring_iteration
 
 from metrics_pipeline.access.environment import make_dagster_home
-from metrics_pipeline.core.findings import Severity
+from metrics_pipeline.core.findings import Finding, Severity
 from metrics_pipeline.orchestration.code_server import examine_code_servers
 from metrics_pipeline.orchestration.in_flight import find_in_flight
 from metrics_pipeline.orchestration.run_launcher import LAUNCH_SECONDS, end_if_dead
@@ -341,10 +341,28 @@ def test_what_a_full_disk_kept_a_run_from_saying_is_said_once_there_is_room_and_
         wait_until(lambda: status(instance, run_id) is failed, "the code server tells of the next")
 
 
-def test_the_doctor_finds_such_a_code_server_well(served: Served) -> None:
+def examined(served: Served) -> Finding:
+    """By the doctor."""
     file = served.folder / "workspace.yaml"
     file.write_text(f"load_from: [{{grpc_server: {{host: {LOOPBACK}, port: {served.port}}}}}]")
     [found] = examine_code_servers(file)
+    return found
+
+
+def test_the_doctor_finds_a_code_server_that_hangs_wrong(
+    served: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("metrics_pipeline.orchestration.code_server.ASK_SECONDS", 1)
+    os.kill(served.server, signal.SIGSTOP)
+    try:
+        found = examined(served)
+    finally:
+        os.kill(served.server, signal.SIGCONT)
+    assert (found.severity, found.found) == (Severity.WRONG, "no answer (DEADLINE_EXCEEDED)")
+
+
+def test_the_doctor_finds_such_a_code_server_well(served: Served) -> None:
+    found = examined(served)
     assert (found.severity, found.found) == (Severity.OK, "answers, and has __repository__")
 
 
