@@ -48,6 +48,8 @@ BATCH_POINTS = 5000
 """Points of several records that are stored at once, a record at least."""
 MAX_WITNESSES = 3
 """If the store refuses so many behind one as well, it lies with the store, not with them."""
+MOST_LOOKED_AT = 10_000
+"""Records, for one of the same measurement; what waits may be hundreds of megabytes."""
 LOOK_SECONDS = 0.02
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
 NO_RECORD = "they are no whole record: torn by a death, or damaged on the disk"
@@ -256,13 +258,11 @@ class Drain:
         """Some of the same measurement that are behind it. They are stored again in their turn."""
         there = segments(self._spool.directory)
         behind = there[there.index(segment) + 1 :]
-        others = itertools.chain(
-            decode(content, record.end),
-            *(decode(each.read_bytes(), len(FORMAT)) for each in behind),
-        )
+        later = (decode(each.read_bytes(), len(FORMAT)) for each in behind)
+        others = itertools.chain(decode(content, record.end), itertools.chain.from_iterable(later))
         same = (
             each
-            for each in others
+            for each in itertools.islice(others, MOST_LOOKED_AT)
             if isinstance(each, Record) and _measurement_of(each) == _measurement_of(record)
         )
         return itertools.islice(same, MAX_WITNESSES)
