@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import ctypes
 import os
+import shutil
 import signal
 import subprocess
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,6 +17,8 @@ from metrics_pipeline.core.errors import MetricsPipelineError
 
 TERM_SECONDS = 10.0
 LOG_TAIL_LINES = 15
+LOG_BYTES = 10_000_000
+"""A log that has grown beyond this is begun anew, and what it had is kept until the next time."""
 LOOK_EVERY_SECONDS = 0.1
 PR_SET_PDEATHSIG = 1
 _LIBC = ctypes.CDLL(None)
@@ -42,7 +46,8 @@ class Child:
         """Start `command`; its output goes to `log_dir/NAME.log`, anew at each start."""
         log_dir.mkdir(parents=True, exist_ok=True)
         log = log_dir / f"{name.replace(' ', '_')}.log"
-        with log.open("wb") as output:
+        log.write_bytes(b"")
+        with log.open("ab") as output:  # so that it is cut off under whoever writes to it
             process = subprocess.Popen(  # noqa: S603 (the commands are ours)
                 command,
                 env=dict(environment),
@@ -63,6 +68,16 @@ class Child:
         """The last lines of its log."""
         lines = self.log.read_text(encoding="utf-8", errors="replace").splitlines()
         return "\n".join(f"    {line}" for line in lines[-LOG_TAIL_LINES:]) or "    (nothing)"
+
+    def bound_log(self) -> None:
+        """Keep at most `LOG_BYTES` of what it printed, and as much again as `NAME.log.1`.
+
+        What is printed between the copy and the cut, some milliseconds, is in neither.
+        """
+        with suppress(OSError):  # a disk that is full, or who has moved it away
+            if self.log.stat().st_size > LOG_BYTES:
+                shutil.copyfile(self.log, self.log.with_name(f"{self.log.name}.1"))
+                os.truncate(self.log, 0)
 
     def wait_until(self, is_ready: Callable[[], bool], within_seconds: float) -> None:
         """Return when `is_ready`; ProcessFailed if it ends before, or is not ready in time."""

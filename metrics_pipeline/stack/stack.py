@@ -95,10 +95,15 @@ class Stack:
         """Wait a little, and look."""
         self.stop.wait(LOOK_EVERY_SECONDS)
         self.look()
+        for child in self._children():
+            child.bound_log()
 
     def end(self) -> None:
         """End every process, and whatever they started."""
-        end_all([*self.needed, *([self.simulator] if self.simulator else [])])
+        end_all(self._children())
+
+    def _children(self) -> list[Child]:
+        return [*self.needed, *([self.simulator] if self.simulator else [])]
 
     def _start_needed(self, name: str, command: Sequence[str]) -> Child:
         child = self._spawn(name, command)

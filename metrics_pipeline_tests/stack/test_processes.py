@@ -55,6 +55,40 @@ def test_a_process_that_ignores_sigterm_is_killed(
     assert child.process.returncode == -9
 
 
+PRINTING = """
+import sys, time
+for number in range(10**9):
+    print(number, flush=True)
+    time.sleep(0.001)
+"""
+
+
+def test_a_log_is_bounded_while_it_is_written_to(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("metrics_pipeline.stack.processes.LOG_BYTES", 1000)
+    child = start(tmp_path, PRINTING)
+    before = child.log.with_name(f"{child.log.name}.1")
+    try:
+        for _ in range(2):
+            wait_until(lambda: child.log.stat().st_size > 1000, "it has grown")
+            child.bound_log()
+            kept = before.read_text()
+            assert len(kept) > 1000
+            assert kept.splitlines()[0].isdecimal()
+            wait_until(lambda: child.log.read_text() != "", "it goes on")
+            assert int(child.log.read_text().splitlines()[0]) > int(kept.splitlines()[-2])
+    finally:
+        end_all([child])
+
+
+def test_a_log_that_is_gone_holds_nobody_up(tmp_path: Path) -> None:
+    child = start(tmp_path, SLEEP)
+    child.log.unlink()
+    child.bound_log()
+    end_all([child])
+
+
 def test_what_a_process_started_is_ended_though_the_process_itself_is_gone(tmp_path: Path) -> None:
     file = tmp_path / "pid"
     child = start(tmp_path, PARENT.replace("child.wait()", ""), str(file))
