@@ -290,6 +290,14 @@ def natively(command: str, server: PostgresqlServer) -> str:
     return command.replace("--host pg.example.net", f"--host {LOOPBACK} --port {server.port}")
 
 
+def as_superuser(server: PostgresqlServer, statements: str) -> None:
+    """In the product's database."""
+    engine = sa.create_engine(server.url("metrics", server.password))
+    with engine.begin() as connection:
+        connection.exec_driver_sql(statements)
+    engine.dispose()
+
+
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PostgresqlServer]:
     """With the role, the database and the tables that the page has one make."""
@@ -302,6 +310,9 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PostgresqlServe
         tables = natively(block_with("inventory.sql"), server)
         shell(tables, folder, server.binaries, PGPASSWORD=PASSWORD)
         (folder / "monitor_password").write_text(PASSWORD)
+        # As in PostgreSQL 14, where the schema is nobody's but the superuser's.
+        schema = "ALTER SCHEMA public OWNER TO postgres; GRANT ALL ON SCHEMA public TO PUBLIC"
+        as_superuser(server, schema)
         monitor = natively(block_with("monitor.sql"), server)
         monitor = monitor.replace("docker/secrets/postgres_monitor_password", "monitor_password")
         shell(monitor, folder, server.binaries, PGPASSWORD=server.password)
@@ -327,6 +338,8 @@ def test_the_role_that_the_page_makes_has_no_rights_and_owns_its_tables(
             ("devices", "metrics"),
         ]
     upgrade_inventory(engine)
+    with engine.begin() as connection:
+        connection.exec_driver_sql("CREATE TABLE later (id INTEGER); DROP TABLE later")
     engine.dispose()
 
 

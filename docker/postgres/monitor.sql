@@ -6,5 +6,6 @@ CREATE ROLE metrics_monitor LOGIN PASSWORD :'password' CONNECTION LIMIT 5 IN ROL
 ALTER ROLE metrics_monitor SET default_transaction_read_only = on;
 -- What each role may do otherwise: fill the disk.
 REVOKE TEMPORARY ON DATABASE metrics FROM PUBLIC;
+GRANT CREATE ON SCHEMA public TO metrics;  -- PostgreSQL 14: it had that as all others did
 REVOKE CREATE ON SCHEMA public FROM PUBLIC;
 REVOKE EXECUTE ON FUNCTION lo_create(oid), lo_creat(integer), lo_from_bytea(oid, bytea) FROM PUBLIC;

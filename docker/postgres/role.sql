@@ -3,7 +3,6 @@
 \set password `cat /run/secrets/postgres_password`
 CREATE ROLE metrics LOGIN PASSWORD :'password';
 ALTER DATABASE metrics OWNER TO metrics;
-GRANT CREATE ON SCHEMA public TO metrics;
 \i /etc/metrics_pipeline/monitor.sql
 SET ROLE metrics;
 \i /etc/metrics_pipeline/inventory.sql

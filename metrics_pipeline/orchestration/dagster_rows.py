@@ -192,7 +192,8 @@ def delete_ticks(
         while True:
             with connect() as connection:
                 ids = connection.execute(old).scalars().all()
-                connection.execute(sa.delete(JobTickTable).where(_TICK.id.in_(ids)))
+                if ids:
+                    connection.execute(sa.delete(JobTickTable).where(_TICK.id.in_(ids)))
             if ids:
                 yield len(ids)
             if len(ids) < ROWS_AT_ONCE:

@@ -74,10 +74,12 @@ class Child:
 
         What is printed between the copy and the cut, some milliseconds, is in neither.
         """
-        with suppress(OSError):  # a disk that is full, or who has moved it away
+        with suppress(OSError):  # somebody has moved it away, or the copy has no room
             if self.log.stat().st_size > LOG_BYTES:
-                shutil.copyfile(self.log, self.log.with_name(f"{self.log.name}.1"))
-                os.truncate(self.log, 0)
+                try:
+                    shutil.copyfile(self.log, self.log.with_name(f"{self.log.name}.1"))
+                finally:  # also where the disk is full: then it gets room
+                    os.truncate(self.log, 0)
 
     def wait_until(self, is_ready: Callable[[], bool], within_seconds: float) -> None:
         """Return when `is_ready`; ProcessFailed if it ends before, or is not ready in time."""

@@ -211,10 +211,12 @@ class Drain:
         for records in _batches(self._without_damage(segment, content, stored)):
             if self._stop.is_set():
                 return
-            if self._refusal_of(self._writer.append_kept, records) is None:
+            if self._takes(records):
                 self._note(segment, records[-1].end)
                 continue
             for record in records:
+                if self._stop.is_set():
+                    return
                 self._store_alone(segment, content, record)
                 self._note(segment, record.end)
         self._remove(segment, len(content))
@@ -229,30 +231,37 @@ class Drain:
             if error.errno not in NO_ROOM:
                 raise
 
-    def _refusal_of(
-        self, store: Callable[[Sequence[Point]], object], records: Sequence[Record]
-    ) -> StoreError | None:
-        """What the store says against `records`; None if it has taken them."""
+    def _takes(self, records: Sequence[Record]) -> bool:
+        """Store them all at once; not where something refuses that, be it what counts them."""
         try:
-            store([point for record in records for point in record.points])
+            self._writer.append_kept([point for record in records for point in record.points])
+        except StoreUnavailable:
+            raise
+        except StoreError:
+            return False
+        return True
+
+    def _store_alone(self, segment: Path, content: bytes, record: Record) -> None:
+        """Store and count it, or set it aside; raises what keeps it from either."""
+        refusal = self._refusal_of(record)
+        if refusal is not None:
+            witnesses = self._witnesses(segment, content, record)
+            if not any(self._refusal_of(witness) is None for witness in witnesses):
+                raise refusal
+            if self._refusal_of(record) is not None:
+                self._set_aside(segment, content, Damage(record.start, record.end), str(refusal))
+                return
+        self._writer.append_kept(record.points)
+
+    def _refusal_of(self, record: Record) -> StoreError | None:
+        """What the store says against it, which has it otherwise, uncounted."""
+        try:
+            self._writer.try_kept(record.points)
         except StoreUnavailable:
             raise
         except StoreError as refusal:
             return refusal
         return None
-
-    def _store_alone(self, segment: Path, content: bytes, record: Record) -> None:
-        """Store it, or set it aside; raises what the store says if that may not be its fault."""
-        refusal = self._refusal_of(self._writer.append_kept, [record])
-        if refusal is None:
-            return
-        if not any(
-            self._refusal_of(self._writer.try_kept, [witness]) is None
-            for witness in self._witnesses(segment, content, record)
-        ):
-            raise refusal
-        if self._refusal_of(self._writer.append_kept, [record]) is not None:
-            self._set_aside(segment, content, Damage(record.start, record.end), str(refusal))
 
     def _witnesses(self, segment: Path, content: bytes, record: Record) -> Iterator[Record]:
         """Some of the same measurement that are behind it. They are stored again in their turn."""

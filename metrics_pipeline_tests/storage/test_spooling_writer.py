@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -10,6 +11,7 @@ from http import HTTPStatus
 from pathlib import Path
 
 import pytest
+import sqlalchemy as sa
 
 from metrics_pipeline.core.catalog import (
     CATALOG,
@@ -25,8 +27,9 @@ from metrics_pipeline.storage import spool_replay, tallies
 from metrics_pipeline.storage.influx import InfluxStoreSettings
 from metrics_pipeline.storage.open import open_writer
 from metrics_pipeline.storage.operational import OperationalDatabase
+from metrics_pipeline.storage.operational_schema import VERSIONS
 from metrics_pipeline.storage.spool import Spool, SpoolSettings
-from metrics_pipeline.storage.spool_replay import Patience
+from metrics_pipeline.storage.spool_replay import Drain, Patience
 from metrics_pipeline.storage.writer import Writer
 from metrics_pipeline_tests.servers import wait_until
 from metrics_pipeline_tests.storage.influx_stub import POISON, TOKEN, InfluxStub
@@ -234,6 +237,31 @@ def test_a_bucket_that_is_missing_during_the_replay_loses_nothing_and_costs_nobo
     assert Counter(database for database, _ in stub.lines) == {"tests": 6, "missing": 5}
     assert list((tmp_path / "spool").glob("*.damaged")) == []
     assert totals(tmp_path)[POINTS_WRITTEN.name] == {"fleet_counts": 6, "service_metrics": 5}
+
+
+def test_what_the_store_takes_is_not_set_aside_because_it_cannot_be_counted(
+    tmp_path: Path, stub: InfluxStub
+) -> None:
+    for number in range(10):
+        spool(tmp_path).append([count(number)])
+    with (
+        closing(OperationalDatabase(sqlite_settings(tmp_path))) as database,
+        closing(
+            open_writer(store_settings(stub.url), sqlite_settings(tmp_path), CATALOG)
+        ) as writer,
+    ):
+        drain = Drain(spool(tmp_path), writer, threading.Event())
+        with database.writing() as connection:
+            connection.execute(sa.insert(VERSIONS).values(version=99))
+        with pytest.raises(StoreError, match="99"):
+            drain.run()
+        with database.writing() as connection:
+            connection.execute(sa.delete(VERSIONS).where(VERSIONS.c.version == 99))
+        assert list((tmp_path / "spool").glob("*.damaged")) == []
+        drain.run()
+    assert spool(tmp_path).is_empty()
+    assert len(stub.lines) == 10
+    assert totals(tmp_path)[POINTS_WRITTEN.name] == {"fleet_counts": 10}
 
 
 def test_a_spool_that_is_full_fails_the_write_and_shows_nothing_of_it(
