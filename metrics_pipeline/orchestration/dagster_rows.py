@@ -89,15 +89,17 @@ class Size:
 def event_log_of(instance: dg.DagsterInstance) -> SqlEventLogStorage | None:
     """The event log, if it is one whose tables are known."""
     storage = instance.event_log_storage
-    tried = dg.__version__.startswith(TRIED_VERSION)
-    return storage if tried and isinstance(storage, SqlEventLogStorage) else None
+    return storage if _is_tried() and isinstance(storage, SqlEventLogStorage) else None
 
 
 def schedules_of(instance: dg.DagsterInstance) -> SqlScheduleStorage | None:
     """Where its ticks are, if that is something whose tables are known."""
     storage = instance.schedule_storage
-    tried = dg.__version__.startswith(TRIED_VERSION)
-    return storage if tried and isinstance(storage, SqlScheduleStorage) else None
+    return storage if _is_tried() and isinstance(storage, SqlScheduleStorage) else None
+
+
+def _is_tried() -> bool:
+    return dg.__version__.startswith(TRIED_VERSION)
 
 
 def delete_runs(
@@ -217,13 +219,18 @@ def _delete_details(connection: sa.Connection, run_ids: Sequence[str]) -> int:
 def measure(storage: SqlEventLogStorage) -> Size:
     """How large it is."""
     with storage.index_connection() as connection:
-        if connection.dialect.name == "postgresql":
-            total = "SELECT pg_database_size(current_database())"
-            return Size(int(connection.exec_driver_sql(total).scalar_one()), None)
-        pages, free, page_bytes = (
-            int(connection.exec_driver_sql(f"PRAGMA {name}").scalar_one())
-            for name in ("page_count", "freelist_count", "page_size")
-        )
+        return size_of(connection)
+
+
+def size_of(connection: sa.Connection) -> Size:
+    """Of the database that it is to."""
+    if connection.dialect.name == "postgresql":
+        total = "SELECT pg_database_size(current_database())"
+        return Size(int(connection.exec_driver_sql(total).scalar_one()), None)
+    pages, free, page_bytes = (
+        int(connection.exec_driver_sql(f"PRAGMA {name}").scalar_one())
+        for name in ("page_count", "freelist_count", "page_size")
+    )
     return Size(pages * page_bytes, free * page_bytes)
 
 

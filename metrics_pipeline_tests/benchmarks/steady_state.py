@@ -29,11 +29,10 @@ from typing import Any
 import dagster as dg
 import sqlalchemy as sa
 from dagster._core.scheduler.instigation import InstigatorState
-from dagster._core.storage.runs.sql_run_storage import SqlRunStorage
 from dagster._core.storage.schedules.schema import JobTickTable
 from dagster._core.storage.schedules.sql_schedule_storage import SqlScheduleStorage
 
-from metrics_pipeline.orchestration.dagster_rows import schedules_of
+from metrics_pipeline.orchestration.dagster_rows import schedules_of, size_of
 from metrics_pipeline.orchestration.retention import Pace, purge_dagster
 from metrics_pipeline.settings import RetentionSettings
 from metrics_pipeline_tests.benchmarks.event_log_day import (
@@ -206,38 +205,17 @@ def _vacuum(instance: dg.DagsterInstance) -> None:
 def _measure(instance: dg.DagsterInstance, folder: Path) -> dict[str, float]:
     events, runs = storages(instance)
     with events.index_connection() as connection:
-        if connection.dialect.name == "postgresql":
-            return _of_postgresql(connection, runs)
-    files = [path for path in folder.rglob("*.db*") if path.is_file()]
-    used = sum(_taken(storage.connect) for storage in (runs, _schedules(instance)))
-    with events.index_connection() as connection:
-        used += _pages(connection)
-    return _figures(used, sum(path.stat().st_size for path in files), runs)
-
-
-def _taken(connect: Any) -> int:
-    with connect() as connection:
-        return _pages(connection)
-
-
-def _pages(connection: sa.Connection) -> int:
-    """Bytes of the pages of a file of SQLite that are not free."""
-    count, free, size = (
-        int(connection.exec_driver_sql(f"PRAGMA {name}").scalar_one())
-        for name in ("page_count", "freelist_count", "page_size")
-    )
-    return (count - free) * size
-
-
-def _of_postgresql(connection: sa.Connection, runs: SqlRunStorage) -> dict[str, float]:
-    size = "SELECT pg_database_size(current_database())"
-    total = int(connection.exec_driver_sql(size).scalar_one())
-    return _figures(total, total, runs)
-
-
-def _figures(used: int, size: int, runs: SqlRunStorage) -> dict[str, float]:
-    kept = runs.get_runs_count()
-    return {"used_MB": round(used / MB, 1), "size_MB": round(size / MB, 1), "runs": kept}
+        sizes = [size_of(connection)]
+        is_one_database = connection.dialect.name == "postgresql"
+    if not is_one_database:
+        for storage in (runs, _schedules(instance)):
+            with storage.connect() as connection:
+                sizes.append(size_of(connection))
+    used = total = sum(size.total_bytes - (size.free_bytes or 0) for size in sizes)
+    if not is_one_database:
+        total = sum(path.stat().st_size for path in folder.rglob("*.db*") if path.is_file())
+    figures = {"used_MB": round(used / MB, 1), "size_MB": round(total / MB, 1)}
+    return {**figures, "runs": runs.get_runs_count()}
 
 
 if __name__ == "__main__":

@@ -15,13 +15,18 @@ from metrics_pipeline_tests.orchestration.dagster_instances import opened
 def purged() -> None: ...
 
 
-def test_a_day_is_copied_of_what_there_is(tmp_path: Path) -> None:
+def run_once_and_report_twice(instance: dg.DagsterInstance) -> None:
+    """A run of the job `retention`, and reports of no run."""
     job = dg.define_asset_job("retention", [purged])
+    definitions = dg.Definitions([purged], jobs=[job])
+    definitions.resolve_job_def("retention").execute_in_process(instance=instance)
+    for _ in range(2):
+        instance.report_runless_asset_event(dg.AssetMaterialization("sampled"))
+
+
+def test_a_day_is_copied_of_what_there_is(tmp_path: Path) -> None:
     with opened(tmp_path) as instance:
-        definitions = dg.Definitions([purged], jobs=[job])
-        definitions.resolve_job_def("retention").execute_in_process(instance=instance)
-        for _ in range(2):
-            instance.report_runless_asset_event(dg.AssetMaterialization("sampled"))
+        run_once_and_report_twice(instance)
         (run, *reports) = read_day(instance)
     day = [run, *((name, 3, written) for name, _, written in reports)]
     assert re.fullmatch(r"\d+(\.\d)? kB, 0\.\d MB a day", sizes_of(day)["retention"])

@@ -6,10 +6,10 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
-import dagster as dg
 from dagster._core.scheduler.instigation import TickStatus
 
 from metrics_pipeline_tests.benchmarks.steady_state import live, read
+from metrics_pipeline_tests.benchmarks.test_event_log_day import run_once_and_report_twice
 from metrics_pipeline_tests.orchestration.dagster_instances import opened
 from metrics_pipeline_tests.orchestration.test_retention import (
     add_sensor_that_is_no_more,
@@ -17,17 +17,9 @@ from metrics_pipeline_tests.orchestration.test_retention import (
 )
 
 
-@dg.asset
-def purged() -> None: ...
-
-
 def test_after_a_day_there_is_no_more_than_before(tmp_path: Path) -> None:
-    job = dg.define_asset_job("retention", [purged])
     with opened(tmp_path) as instance:
-        definitions = dg.Definitions([purged], jobs=[job])
-        definitions.resolve_job_def("retention").execute_in_process(instance=instance)
-        for _ in range(2):
-            instance.report_runless_asset_event(dg.AssetMaterialization("sampled"))
+        run_once_and_report_twice(instance)
         sensor = add_sensor_that_is_no_more(instance)
         for minutes in range(3):
             add_tick(instance, sensor, TickStatus.SKIPPED, time.time() - 3600 * minutes)
