@@ -440,7 +440,8 @@ def _check_spool(settings: Settings) -> Iterator[Attempt]:
     if state.damaged:
         says += (
             f"\n{state.damaged} damaged pieces were set aside ({spool.directory}/*.damaged): see "
-            "docs/runbooks/alerts/SpoolDamaged.md, and remove them"
+            "docs/runbooks/alerts/SpoolDamaged.md, have those stored that the store takes by now, "
+            "and move the others away"
         )
     if state.is_nearly_full:
         says += "\nit is nearly full: bring the time-series store back, or raise spool.max_bytes"
