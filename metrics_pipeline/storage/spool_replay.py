@@ -288,14 +288,14 @@ class Drain:
         back: what was copied goes with its segment."""
         if damage.start == damage.end:
             return
-        copy = segment.with_name(f"{segment.stem}-{damage.start}{DAMAGED}")
-        size = damage.end - damage.start
+        piece = content[damage.start : damage.end]
+        copy = _place_aside(segment, damage.start, piece)
         LOG.error(
-            "%s: %d bytes could not be stored and are in %s now: %s", segment, size, copy, why
+            "%s: %d bytes could not be stored and are in %s now: %s", segment, len(piece), copy, why
         )
         with suppress(FileNotFoundError):
             copy.unlink()
-        write_through(copy, content[damage.start : damage.end])
+        write_through(copy, piece)
         sync_folder(copy.parent)
 
     def _remove(self, segment: Path, size: int) -> None:
@@ -306,6 +306,19 @@ class Drain:
                 with suppress(FileNotFoundError):
                     (self._spool.directory / "position").unlink()
                 sync_folder(self._spool.directory)
+
+
+def _place_aside(segment: Path, start: int, piece: bytes) -> Path:
+    """A name that no other piece has: people make segments of pieces, under numbers of before.
+
+    What is there and is the beginning of `piece` was left by a death.
+    """
+    for number in itertools.count():
+        again = f"-{number}" if number else ""
+        place = segment.with_name(f"{segment.stem}-{start}{again}{DAMAGED}")
+        if not place.exists() or piece.startswith(place.read_bytes()):
+            break
+    return place
 
 
 def _measurement_of(record: Record) -> str:

@@ -246,6 +246,23 @@ def test_a_record_that_the_store_refuses_costs_none_that_is_stored_with_it(
     assert caplog.text.count("refused") == 2  # what the store said of each
 
 
+def test_what_is_put_back_under_a_number_of_before_and_refused_again_takes_no_other_away(
+    tmp_path: Path,
+) -> None:
+    kept, taken = filled(tmp_path, 40, 100_000), Refusing(numbers=frozenset({0, 21}))
+    (segment,) = segments(kept.directory)
+    drain(kept, taken)
+    assert records_aside(kept) == [tuple(some(0)), tuple(some(20))]
+    _, second = sorted(kept.directory.glob("*.damaged"))
+    for _ in range(2):  # as docs/runbooks/alerts/SpoolDamaged.md says
+        segment.write_bytes(FORMAT + second.read_bytes())
+        kept.append(some(40))
+        drain(kept, taken)
+    assert kept.is_empty()
+    aside = sorted(records_aside(kept), key=lambda points: points[0].time_ns)
+    assert aside == [tuple(some(first)) for first in (0, 20, 20)]
+
+
 def of_another_bucket(first: int) -> list[Point]:
     return [replace(point, measurement="others") for point in some(first)]
 
