@@ -258,7 +258,7 @@ def test_the_databases_of_a_machine_are_copied_while_they_are_written(tmp_path: 
             publish(operational, number)
 
         with at_work(cycle):
-            shell(block_with("VACUUM INTO"), tmp_path, Path("/usr/bin"))
+            shell(block_with("there.backup(copy)"), tmp_path, Path("/usr/bin"))
         assert newest(operational) >= AFTER_CYCLES
 
     assert {file.name for file in backup.iterdir()} == {
@@ -267,6 +267,9 @@ def test_the_databases_of_a_machine_are_copied_while_they_are_written(tmp_path: 
     for file in backup.iterdir():
         with closing(sqlite3.connect(file)) as connection:
             assert connection.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
+    for name in ("embedded", "operational"):  # before the product opens them
+        with closing(sqlite3.connect(backup / f"{name}.sqlite")) as connection:
+            assert connection.execute("PRAGMA journal_mode").fetchall() == [("wal",)]
     with (
         closing(EmbeddedStore(EmbeddedStoreSettings(path=backup / "embedded.sqlite"))) as store,
         closing(open_operational(f"sqlite:///{backup}/operational.sqlite")) as operational,
