@@ -5,13 +5,15 @@ from __future__ import annotations
 import sqlite3
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 
 import sqlalchemy as sa
 
 from metrics_pipeline.access.database import cause_of, open_foreign_engine, reading
+from metrics_pipeline.access.environment import state_dir
 from metrics_pipeline.access.server_clock import postgresql_skew
+from metrics_pipeline.access.state_path import STATE_DIR_KEY
 from metrics_pipeline.core.clock_skew import judge_skew
 from metrics_pipeline.core.errors import ConfigurationError, StoreError, StoreUnavailable
 from metrics_pipeline.core.findings import Finding, span_in_words, unknown, warning, well, wrong
@@ -120,7 +122,11 @@ def _judge_version(name: str, place: str, there: int, known: int, upgrade: str) 
 def examine_spool(
     settings: SpoolSettings | None, clock: Callable[[], float] = time.time
 ) -> Iterator[Finding]:
-    """What waits, since when, how much room is left, and whether it is whole."""
+    """What waits, since when, how much room is left, and whether it is whole.
+
+    Also what was left in the usual place before the settings named another one, or none.
+    """
+    yield from _examine_left_behind(settings)
     if settings is None:
         said = "off: while the store is down, runs fail and samples are missed"
         yield unknown(SPOOL, "the settings", said)
@@ -138,6 +144,21 @@ def examine_spool(
     if not findings:
         said = f"{state.points} points wait, {state.size_bytes} of {state.limit_bytes} bytes taken"
         yield well(SPOOL, place, said)
+
+
+def _examine_left_behind(settings: SpoolSettings | None) -> Iterator[Finding]:
+    usual = SpoolSettings.model_validate({}, context={STATE_DIR_KEY: state_dir()})
+    if settings is not None and settings.directory == usual.directory:
+        return
+    with suppress(OSError):  # what is not to be seen from here is not ours
+        if points := SpoolWatch(usual).look().points:
+            yield warning(
+                SPOOL,
+                str(usual.directory),
+                f"{points} points wait here, where the settings no longer look: nobody stores them",
+                "Name it as spool.directory again until it is empty.",
+                f"{RUNBOOKS}/SpoolGrowing.md",
+            )
 
 
 def _judge_spool(state: SpoolState, place: str, now: float) -> Iterator[Finding]:

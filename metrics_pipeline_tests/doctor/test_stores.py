@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
+from metrics_pipeline.access.environment import STATE_DIR_VARIABLE
 from metrics_pipeline.core.findings import Finding, Severity
 from metrics_pipeline.core.points import Point
 from metrics_pipeline.core.telemetry import DeadLetter
@@ -41,6 +42,13 @@ from metrics_pipeline_tests.storage.schema_1 import write_schema_1
 HOUR = 3600.0
 POINT = Point("polls", {"device_id": "a"}, {"value": 1.5}, 1)
 CLOSED_PORT = "http://127.0.0.1:9"
+
+
+@pytest.fixture(autouse=True)
+def state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The state directory, of nobody else."""
+    monkeypatch.setenv(STATE_DIR_VARIABLE, str(tmp_path / "state"))
+    return tmp_path / "state"
 
 
 def settings_of(folder: Path, **sections: Any) -> Settings:
@@ -205,6 +213,21 @@ def test_damaged_pieces_that_were_set_aside_are_a_warning(tmp_path: Path) -> Non
 def test_no_spool_is_told_and_no_fault() -> None:
     [found] = examine_spool(None)
     assert found.severity is Severity.UNKNOWN
+
+
+@pytest.mark.parametrize("is_off", [True, False], ids=["none", "another"])
+def test_what_waits_where_the_settings_no_longer_look_is_a_warning(
+    tmp_path: Path, state: Path, is_off: bool
+) -> None:
+    usual, spool = spool_of(state)
+    settings = None if is_off else spool_of(tmp_path)[0]
+    spool.append([POINT])
+    assert not any(each.is_bad for each in examine_spool(usual))
+    left = the_bad_one(list(examine_spool(settings)))
+    assert left.looked_at == str(usual.directory)
+    assert "1 points wait here" in left.found
+    segments(usual.directory)[0].unlink()
+    assert not any(each.is_bad for each in examine_spool(settings))
 
 
 # --- the operational database ---------------------------------------------------------------------
