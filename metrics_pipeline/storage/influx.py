@@ -144,6 +144,10 @@ class WriteApi(Protocol):
         """Path and query that list the databases the token may see."""
         ...
 
+    def listing_of(self, database: str) -> tuple[str, dict[str, str]] | None:
+        """The same for one alone; None where `listing` has all there are."""
+        ...
+
     def names_in(self, listing: Any) -> set[str]:
         """The databases in a JSON reply to `listing`; KeyError or TypeError if it is no listing."""
         ...
@@ -315,7 +319,20 @@ class InfluxStore:
     def _visible_databases(self) -> set[str] | None:
         """None where the server lists none, or (403) not to a token that may only write."""
         reply = self._get(*self._api.listing)
-        if reply.status == HTTPStatus.UNAUTHORIZED or is_for_the_moment(reply.status):
+        if reply.status == HTTPStatus.UNAUTHORIZED:
+            raise self._error_for(reply, "its databases")
+        visible = self._named_in(reply)
+        if visible is not None:
+            visible |= {name for name in self._databases() - visible if self._is_listed(name)}
+        return visible
+
+    def _is_listed(self, database: str) -> bool:
+        """Asked for by its name; a token that may not ask (401, 403) is not shown it."""
+        listing = self._api.listing_of(database)
+        return listing is not None and database in (self._named_in(self._get(*listing)) or ())
+
+    def _named_in(self, reply: Reply) -> set[str] | None:
+        if is_for_the_moment(reply.status):
             raise self._error_for(reply, "its databases")
         try:
             return self._api.names_in(json.loads(reply.body))

@@ -68,6 +68,10 @@ class V2Api:
         """Path and query of the first 100 buckets."""
         return "/api/v2/buckets", {"org": self._org, "limit": "100"}
 
+    def listing_of(self, database: str) -> tuple[str, dict[str, str]]:
+        """For a bucket that may be behind the first 100."""
+        return "/api/v2/buckets", {"org": self._org, "name": database}
+
     def names_in(self, listing: Any) -> set[str]:
         """The buckets in a JSON reply to `listing`."""
         return {bucket["name"] for bucket in listing["buckets"]}

@@ -56,6 +56,10 @@ class V3Api:
         """Path and query of the databases."""
         return "/api/v3/configure/database", {"format": "json"}
 
+    def listing_of(self, _database: str) -> None:
+        """The listing has all databases."""
+        return
+
     def names_in(self, listing: Any) -> set[str]:
         """The databases in a JSON reply to `listing`."""
         return {row["iox::database"] for row in listing}

@@ -36,11 +36,11 @@ class InfluxStub(LoopbackServer):
         self.max_lines: int | None = None
         self.databases = set(DATABASES)
         """What is written to others is refused by version 2."""
+        self.other_buckets = 0
+        """Of somebody else, before ours."""
         self._pages: dict[str, Callable[[Request], Answer]] = {
             "/health": lambda _: Answer(HTTPStatus.OK, b"OK"),
-            "/api/v2/buckets": lambda _: _json(
-                HTTPStatus.OK, {"buckets": [{"name": name} for name in DATABASES]}
-            ),
+            "/api/v2/buckets": self._buckets,
             "/api/v3/configure/database": lambda _: _json(
                 HTTPStatus.OK, [{"iox::database": name} for name in DATABASES]
             ),
@@ -59,6 +59,18 @@ class InfluxStub(LoopbackServer):
         if request.headers.get("authorization") != f"{scheme} {TOKEN}":
             return _json(HTTPStatus.UNAUTHORIZED, {"code": "unauthorized", "message": "go away"})
         return self._pages[request.path](request)
+
+    def _buckets(self, request: Request) -> Answer:
+        """The first page of them, or the one that is asked for."""
+        wanted = request.parameters.get("name")
+        if wanted is None:
+            limit = int(request.parameters["limit"])
+            found = [*(f"other-{number}" for number in range(self.other_buckets)), *DATABASES]
+            return _json(HTTPStatus.OK, {"buckets": [{"name": name} for name in found[:limit]]})
+        if wanted in DATABASES:
+            return _json(HTTPStatus.OK, {"buckets": [{"name": wanted}]})
+        message = f'bucket "{wanted}" not found'
+        return _json(HTTPStatus.NOT_FOUND, {"code": "not found", "message": message})
 
     def _write_v2(self, request: Request) -> Answer:
         assert request.parameters["precision"] == "ns"

@@ -427,6 +427,16 @@ def test_a_database_that_is_not_shown_is_said_to_be_so(stub: InfluxStub, api: st
         assert "missing is not there, or not shown to this token" in store.check()
 
 
+def test_a_bucket_among_hundreds_is_found(stub: InfluxStub) -> None:
+    stub.other_buckets = 250
+    with opened(stub, "v2") as store:
+        assert store.check().endswith("is healthy; tests is there")
+    with opened(stub, "v2", databases={"tests": "missing"}) as store:
+        for refusal in (None, Answer(401, b'{"code": "unauthorized"}')):
+            stub.faults.extend([None, None, refusal])
+            assert "missing is not there, or not shown to this token" in store.check()
+
+
 def test_a_check_with_a_wrong_token_fails(
     stub: InfluxStub, api: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
