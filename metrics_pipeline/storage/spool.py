@@ -120,7 +120,7 @@ class Spool:
         if newest is not None and self._takes_more(newest):
             write_through(newest, record)
             return
-        number = max(self._clock_ns(), int(newest.stem) + 1 if newest is not None else 0)
+        number = max([self._clock_ns(), *(_number_of(each) + 1 for each in there)])
         write_through(self.directory / f"{number:0{NAME_DIGITS}d}{SUFFIX}", FORMAT + record)
         sync_folder(self.directory)
 
@@ -136,6 +136,12 @@ class Spool:
             "Bring the time-series store back: what waits is then stored by itself and makes room. "
             "Or raise spool.max_bytes; what lies in *.damaged counts, too.",
         )
+
+
+def _number_of(segment: Path) -> int:
+    """0 where somebody gave it another name."""
+    digits = segment.stem[:NAME_DIGITS]
+    return int(digits) if digits.isdecimal() else 0
 
 
 def segments(directory: Path) -> list[Path]:

@@ -224,6 +224,18 @@ def test_who_holds_the_lock_for_too_long_is_said(
             kept.append(some(5))
 
 
+@pytest.mark.parametrize("name", [f"{KEPT_AT_NS:020d}-0.spool", "put-back.spool", "9.spool"])
+def test_a_segment_that_somebody_called_otherwise_fails_no_write(tmp_path: Path, name: str) -> None:
+    kept = spool(tmp_path)
+    kept.append(some(0))
+    segments(kept.directory)[0].rename(kept.directory / name)
+    kept._segment_bytes = 0
+    for first in (5, 10):
+        kept.append(some(first))
+    assert len(segments(kept.directory)) == 3
+    assert sorted(point.time_ns for point in waiting(kept)) == [p.time_ns for p in some(0, 15)]
+
+
 def test_a_segment_of_another_release_is_not_added_to(tmp_path: Path) -> None:
     kept = spool(tmp_path)
     kept.append(some(0))
