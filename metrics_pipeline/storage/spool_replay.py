@@ -299,12 +299,13 @@ class Drain:
         sync_folder(copy.parent)
 
     def _remove(self, segment: Path, size: int) -> None:
-        """Unless it has grown meanwhile."""
+        """Unless it has grown meanwhile. The position first: of another segment that people give
+        this name, one that a death has left would skip the beginning."""
         with self._spool.appending():
             if segment.stat().st_size == size:
-                segment.unlink()
                 with suppress(FileNotFoundError):
                     (self._spool.directory / "position").unlink()
+                segment.unlink()
                 sync_folder(self._spool.directory)
 
 

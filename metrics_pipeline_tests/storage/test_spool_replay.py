@@ -21,7 +21,7 @@ from metrics_pipeline.core.points import Point
 from metrics_pipeline.storage import spool_replay
 from metrics_pipeline.storage.embedded import EmbeddedStore, EmbeddedStoreSettings
 from metrics_pipeline.storage.spool import Spool, read_position, segments, write_position
-from metrics_pipeline.storage.spool_records import FORMAT, Record, decode
+from metrics_pipeline.storage.spool_records import FORMAT, Record, decode, encode
 from metrics_pipeline.storage.spool_replay import Drain, Patience, Replayer
 from metrics_pipeline_tests.at_once import last_word_of_the_killed
 from metrics_pipeline_tests.servers import wait_until
@@ -95,6 +95,35 @@ def test_a_disk_that_is_full_does_not_stop_what_makes_room_on_it(tmp_path: Path)
     drain(kept, taken)
     assert taken.points == some(0, 60)
     assert kept.is_empty()
+
+
+class Death(BaseException):
+    """Of the process."""
+
+
+def test_a_death_between_removing_a_segment_and_its_position_skips_nothing_of_one_so_called(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept, taken = filled(tmp_path, 10, 100_000), Taken()
+    (segment,) = segments(kept.directory)
+    removed: list[Path] = []
+    remove = Path.unlink
+
+    def remove_one(path: Path, missing_ok: bool = False) -> None:
+        if removed:
+            raise Death
+        removed.append(path)
+        remove(path, missing_ok)
+
+    with monkeypatch.context() as dying:
+        dying.setattr(Path, "unlink", remove_one)
+        with pytest.raises(Death):
+            drain(kept, taken)
+    assert removed
+    drain(kept, taken)
+    segment.write_bytes(FORMAT + encode(some(20), 1) + encode(some(25), 1))
+    drain(kept, taken)
+    assert taken.points[-10:] == some(20, 10)
 
 
 class OneBatch(Taken):
