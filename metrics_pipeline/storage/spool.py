@@ -29,8 +29,9 @@ SUFFIX = ".spool"
 DAMAGED = ".damaged"
 SEGMENT_BYTES = 8_000_000
 """A segment is not added to any more when it has grown beyond this."""
-PATIENCE_SECONDS = 5.0
-"""Appending takes milliseconds; somebody who holds the lock for so long hangs."""
+PATIENCE_SECONDS = 30.0
+"""Appending takes milliseconds, and who waits is let in by chance: of 30 processes that appended 90
+records at once, with 80 ms for each sync, some waited for 8 s."""
 NAME_DIGITS = 20
 
 
@@ -97,8 +98,8 @@ class Spool:
             if not is_held:
                 raise StoreUnavailable(
                     self.name,
-                    f"another process has held append.lock for {PATIENCE_SECONDS:g} s",
-                    "Find out who has it open (fuser) and why it hangs.",
+                    f"append.lock was others' for {PATIENCE_SECONDS:g} s",
+                    "A process that has it open (fuser) hangs, or its disk is slow for so many.",
                 )
             yield
 

@@ -8,10 +8,13 @@ import stat
 import subprocess
 import sys
 import threading
+from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 
+from metrics_pipeline.access import file_lock
 from metrics_pipeline.access.file_lock import hold
 from metrics_pipeline.core.errors import StoreUnavailable
 from metrics_pipeline.core.points import Point
@@ -222,6 +225,34 @@ def test_who_holds_the_lock_for_too_long_is_said(
         assert is_held
         with pytest.raises(StoreUnavailable, match=r"append\.lock"):
             kept.append(some(5))
+
+
+class Waiting:
+    """In the place of the module `time`: whoever sleeps does so for a second, and costs none."""
+
+    def __init__(self, after_ten_seconds: Callable[[], None]) -> None:
+        self._now = 0.0
+        self._after_ten_seconds = after_ten_seconds
+
+    def monotonic(self) -> float:
+        return self._now
+
+    def sleep(self, _seconds: float) -> None:
+        self._now += 1
+        if self._now > 10:
+            self._after_ten_seconds()
+
+
+def test_who_waits_for_many_others_is_let_in_at_last(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept = spool(tmp_path)
+    kept.append(some(0))
+    with ExitStack() as others:
+        assert others.enter_context(hold(kept.directory / "append.lock", 0))
+        monkeypatch.setattr(file_lock, "time", Waiting(others.close))
+        kept.append(some(5))
+    assert waiting(kept) == some(0, 10)
 
 
 @pytest.mark.parametrize("name", [f"{KEPT_AT_NS:020d}-0.spool", "put-back.spool", "9.spool"])
