@@ -61,11 +61,11 @@ def select_due(
 
     `asked_seconds` says when each was last asked, `every_seconds` the cadence of a device type. So
     one whose time was missed, because a run was late or failed, is due the next time, and so is
-    one that was never asked.
+    one that was never asked, or was by a clock that was ahead and has been set back since.
     """
     return [
         device
         for device in devices
         if (last := asked_seconds.get(device.id)) is None
-        or at_seconds // (every := every_seconds(device.device_type)) > last // every
+        or at_seconds // (every := every_seconds(device.device_type)) != last // every
     ]

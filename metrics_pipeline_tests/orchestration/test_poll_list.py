@@ -60,6 +60,13 @@ def test_who_was_due_in_a_sweep_left_out_is_asked_in_the_next() -> None:
     assert "camera" in due_types(fourth, asked)
 
 
+def test_who_was_asked_by_a_clock_that_was_ahead_does_not_wait_until_it_is_as_late_again() -> None:
+    now, *_ = slots()
+    asked = dict.fromkeys(CADENCES, now + 365 * 86_400)
+    assert due_types(now, asked) == set(CADENCES)
+    assert due_types(now, asked) == set()
+
+
 @given(st.lists(st.text(min_size=1, max_size=9), unique=True, max_size=50), st.integers(2, 9))
 def test_every_device_is_in_one_shard(names: list[str], shards: int) -> None:
     rows = DeviceRows(tuple(DeviceRow(name, "192.0.2.1", "snmp") for name in names), {})
