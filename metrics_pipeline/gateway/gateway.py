@@ -259,6 +259,7 @@ class Gateway:
     async def _publish(self) -> None:
         now_ns = time.time_ns()
         self.latest.forget_before(now_ns)
+        self.latest.bring_back(now_ns)
         publication = self.latest.draw_up(len(self._connections), now_ns)
         try:
             await self._thread.call(publication.publish)

@@ -8,20 +8,28 @@ from __future__ import annotations
 import itertools
 from collections import Counter
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from typing import Any
 
 import sqlalchemy as sa
 
-from metrics_pipeline.core.catalog import ROBOT_CONNECTIONS, ROBOT_LAST_MESSAGE, ROBOT_MESSAGES
+from metrics_pipeline.core.catalog import (
+    ROBOT_CONNECTIONS,
+    ROBOT_LAST_MESSAGE,
+    ROBOT_MESSAGES,
+    ROBOT_METRICS,
+)
 from metrics_pipeline.core.points import Point, without_fields
 from metrics_pipeline.core.robots import ASSET, CONNECTED, FIELDS, GATEWAY, LATEST
-from metrics_pipeline.core.validation import NS_PER_SECOND
+from metrics_pipeline.core.validation import NS_PER_MINUTE, NS_PER_SECOND
 from metrics_pipeline.storage import snapshots
 from metrics_pipeline.storage.snapshots import Packing
 from metrics_pipeline.storage.tallies import CountOnce
 from metrics_pipeline.storage.writer import Writer
 
 ROWS_AT_ONCE = 1000
+AHEAD_NS = ROBOT_METRICS.max_ahead_minutes * NS_PER_MINUTE
+"""No message is stored that is more ahead of this machine's clock."""
 
 
 class LatestValues:
@@ -75,6 +83,14 @@ class LatestValues:
         """Forget who has been silent for too long."""
         oldest = now_ns - self._kept_ns
         self._points = {name: p for name, p in self._points.items() if p.time_ns >= oldest}
+
+    def bring_back(self, now_ns: int) -> None:
+        """What came by a clock that was ahead and has been set back becomes of now.
+
+        Else nothing that comes would be the latest until that time has come again.
+        """
+        ahead = [p for p in self._points.values() if p.time_ns > now_ns + AHEAD_NS]
+        self._points |= {p.tags["robot_id"]: replace(p, time_ns=now_ns) for p in ahead}
 
     @property
     def is_changed(self) -> bool:
