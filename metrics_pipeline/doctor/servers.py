@@ -9,6 +9,7 @@ from contextlib import suppress
 
 import httpx
 
+from metrics_pipeline.access.http_client import DIRECT
 from metrics_pipeline.access.server_clock import http_skew
 from metrics_pipeline.core.clock_skew import judge_skew
 from metrics_pipeline.core.findings import Finding, unknown, warning, well, wrong
@@ -49,8 +50,8 @@ def _examine(name: str, url: str, path: str, tls: TlsSettings | None, runbook: s
     if url.endswith(":0"):
         return unknown(name, url, f"its port is any free one: name its address with --{name}-url")
     try:
-        reply = httpx.get(url.rstrip("/") + path, timeout=TIMEOUT_SECONDS, verify=_trust(tls))
-    except (httpx.HTTPError, OSError) as error:
+        reply = _get(url.rstrip("/") + path, _trust(tls))
+    except (httpx.HTTPError, httpx.InvalidURL, OSError) as error:
         said = f"no answer ({str(error) or type(error).__name__})"
         fix = f"Start it, or say where it is with --{name}-url; its log says why it ended."
         return wrong(name, url, said, fix, runbook)
@@ -59,6 +60,12 @@ def _examine(name: str, url: str, path: str, tls: TlsSettings | None, runbook: s
     said = f"{path} answers {reply.status_code}: {reply.text.strip()[:200]}"
     fix = "It runs, and cannot read what it shows: see what else is wrong here."
     return warning(name, url, said, fix, runbook)
+
+
+def _get(url: str, trusted: ssl.SSLContext) -> httpx.Response:
+    """By the proxies of the environment, except on loopback."""
+    with httpx.Client(mounts=DIRECT, verify=trusted, timeout=TIMEOUT_SECONDS) as client:
+        return client.get(url)
 
 
 def _trust(tls: TlsSettings | None) -> ssl.SSLContext:
@@ -76,11 +83,11 @@ def _examine_clock(settings: Settings, clock: Callable[[], float]) -> Iterator[F
     store = settings.store
     if not isinstance(store, InfluxStoreSettings):
         return
-    context = ssl.create_default_context(cafile=None if store.ca_file is None else store.ca_file)
-    # That it does not answer is a finding about the store, not about its clock.
+    # That it does not answer, or cannot be believed, is a finding about the store, not its clock.
     with suppress(httpx.HTTPError, OSError):
+        trusted = ssl.create_default_context(cafile=store.ca_file)
         before = clock()
-        reply = httpx.get(f"{store.url}/ping", timeout=TIMEOUT_SECONDS, verify=context)
+        reply = _get(f"{store.url}/ping", trusted)
         skew = http_skew(reply.headers, before, clock())
         if skew is not None:
             yield judge_skew(store.url, *skew)

@@ -52,6 +52,7 @@ class ExporterClient:
             headers={"Authorization": f"Bearer {token.read()}"} if token and not auth else None,
             verify=self._trust(),
             timeout=TIMEOUT_SECONDS,
+            trust_env=False,  # no proxy is shown the password
         )
 
     def _trust(self) -> ssl.SSLContext:

@@ -338,6 +338,30 @@ def test_a_store_that_does_not_answer_has_no_clock() -> None:
     assert of(findings, "clock") == []
 
 
+def test_authorities_of_the_store_that_cannot_be_read_end_no_doctor(tmp_path: Path) -> None:
+    with Page() as page:
+        url, missing = "https://127.0.0.1:9", str(tmp_path / "ca.pem")
+        store = {"kind": "influxdb", "url": url, "api": "v3", "ca_file": missing}
+        findings = list(examine_servers(settings_of(store=store), page.url))
+    assert [each.name for each in findings] == [EXPORTER]
+
+
+def test_no_proxy_of_the_environment_stands_in_for_what_is_on_loopback(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with Page() as page:
+        for name in ("NO_PROXY", "no_proxy"):
+            monkeypatch.delenv(name, raising=False)
+        for name in ("HTTP_PROXY", "http_proxy"):
+            monkeypatch.setenv(name, page.url)
+        assert "Connection refused" in the_bad_one(examine_servers(settings_of(), NOWHERE)).found
+
+
+def test_a_url_that_is_none_is_told() -> None:
+    found = the_bad_one(examine_servers(settings_of(), "http://[::1"))
+    assert found.name == EXPORTER
+
+
 # --- code server ----------------------------------------------------------------------------------
 
 

@@ -78,3 +78,21 @@ def test_the_memory_areas_of_threads_are_few_as_in_the_image_unless_one_says_oth
     assert ours == image_environment()["MALLOC_ARENA_MAX"] == "2"
     monkeypatch.setenv("MALLOC_ARENA_MAX", "8")
     assert make_layout(tmp_path).environment()["MALLOC_ARENA_MAX"] == "8"
+
+
+@pytest.mark.parametrize(
+    ("given", "direct"),
+    [
+        ({}, "localhost,127.0.0.1,::1"),
+        ({"NO_PROXY": ".example.net"}, ".example.net,localhost,127.0.0.1,::1"),
+        ({"no_proxy": "*"}, "*"),
+    ],
+)
+def test_its_processes_find_each_other_whatever_proxy_the_environment_names(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, given: dict[str, str], direct: str
+) -> None:
+    for name in ("no_proxy", "NO_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in given.items():
+        monkeypatch.setenv(name, value)
+    assert make_layout(tmp_path).environment()["no_proxy"] == direct
