@@ -222,7 +222,8 @@ class Refresher:
 
     def _log_change(self, problems: tuple[str, ...]) -> None:
         if problems and problems != self.problems:
-            LOG.warning("refresh failed, the page keeps its last values: %s", "; ".join(problems))
+            said = without_secrets("; ".join(problems))
+            LOG.warning("refresh failed, the page keeps its last values: %s", said)
         elif self.problems and not problems:
             LOG.info("refresh works")
 

@@ -173,6 +173,8 @@ def _missing_tables(url: str, fix: str) -> Finding | None:
         with engine.connect() as connection:
             if not sa.inspect(connection).has_table("runs"):
                 return wrong(INSTANCE, place, "the database has no tables of Dagster", fix)
+    except ConfigurationError as error:
+        return wrong(INSTANCE, error.where, error.problem, error.fix)
     except (sa.exc.SQLAlchemyError, OSError) as error:
         return _unreadable(place, error)
     return None

@@ -104,6 +104,18 @@ def test_a_first_look_that_failed_says_what_failed(
     assert reply.text.startswith("not ready: Dagster instance: DagsterHomeNotSetError: ")
 
 
+def test_what_failed_is_said_without_secrets_where_everybody_may_ask(
+    refresher: Refresher, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv("DAGSTER_HOME", "/nowhere/postgresql://dagster:opensesame@database")
+    refresher.refresh()
+    with serving(refresher) as client:
+        said = client.get("/readyz").text
+    for text in (said, caplog.text):
+        assert "dagster:***@database" in text
+        assert "opensesame" not in text
+
+
 def test_the_page_is_text_and_for_those_who_ask_openmetrics(refresher: Refresher) -> None:
     with serving(refresher) as client:
         text = client.get("/metrics")

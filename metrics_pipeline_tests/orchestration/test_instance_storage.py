@@ -25,6 +25,9 @@ from metrics_pipeline.access.environment import (
 from metrics_pipeline.access.environment import (
     make_dagster_home,
 )
+from metrics_pipeline.core.errors import ConfigurationError
+from metrics_pipeline.core.findings import Severity
+from metrics_pipeline.orchestration.instance_findings import examine_instance
 from metrics_pipeline.orchestration.instance_storage import bounded_url
 from metrics_pipeline_tests.orchestration.dagster_instances import storages
 from metrics_pipeline_tests.postgresql import PostgresqlDatabase, PostgresqlServer
@@ -177,3 +180,28 @@ import metrics_pipeline.orchestration.instance_storage
     command = [sys.executable, "-c", script]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout) == (0, "True\n"), done.stderr
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "postgresql://dagster:open@sesame@127.0.0.1:9/dagster",
+        "postgresql://dagster:open@se:same@127.0.0.1:9/dagster",
+        "postgres://dagster:opensesame@127.0.0.1:9/dagster",
+        "postgresql//dagster:opensesame@127.0.0.1:9/dagster",
+        "",
+    ],
+)
+def test_an_address_that_is_none_is_refused_without_a_part_of_its_password(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, url: str
+) -> None:
+    monkeypatch.setenv("DAGSTER_HOME", str(make_dagster_home(tmp_path)))
+    file = tmp_path / "url"
+    file.write_text(url)
+    monkeypatch.setenv(FILE_VARIABLE, str(file))
+    with pytest.raises(ConfigurationError, match="no address of PostgreSQL") as told:
+        dg.DagsterInstance.get()
+    [found] = examine_instance(tmp_path / "dagster", None, str)
+    assert found.severity is Severity.WRONG
+    for said in (*map(str, (told.value, told.value.__context__)), found.found):
+        assert "same" not in said
