@@ -52,10 +52,18 @@ def _one_a_disk(folders: Iterable[Path]) -> list[Path]:
     by_disk: dict[int, Path] = {}
     for folder in folders:
         there = folder.absolute()
-        while not there.exists():
+        while not _is_there(there):
             there = there.parent
         by_disk.setdefault(there.stat().st_dev, there)
     return list(by_disk.values())
+
+
+def _is_there(folder: Path) -> bool:
+    """As far as this user may look."""
+    try:
+        return folder.exists()
+    except PermissionError:
+        return False
 
 
 def where_daemons_are(home: Path, processes: Path = PROCESSES) -> str:

@@ -47,6 +47,11 @@ NEARLY_FULL = 0.8
 DECODED_BYTES = 64_000_000
 """So much of the spool is looked at whole, the oldest first: the rest is as it was written."""
 
+AS_WHO_WRITES = "Ask again as the user of the pipeline's processes, or let this user read it."
+DAMAGED = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
+PRIMARY = 0xFF
+"""Of SQLite's codes of errors the low byte (https://www.sqlite.org/rescode.html)."""
+
 NO_TABLES = "it has no tables yet: whoever opens it first makes them"
 
 LATELY_NS = 3600 * NS_PER_SECOND
@@ -85,9 +90,9 @@ def _judge_databases(url: str, said: str) -> Finding:
 
 def _examine_embedded(settings: EmbeddedStoreSettings) -> Finding:
     path = settings.path.absolute()
-    if not path.exists():
-        return unknown(STORE, str(path), "nothing was stored yet: the first write makes it")
     try:
+        if not path.exists():
+            return unknown(STORE, str(path), "nothing was stored yet: the first write makes it")
         connection = sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True)
         with closing(connection):
             (ours,) = connection.execute("PRAGMA application_id").fetchone()
@@ -95,9 +100,10 @@ def _examine_embedded(settings: EmbeddedStoreSettings) -> Finding:
             connection.execute(
                 "SELECT name FROM measurement LIMIT 1" if version > 1 else "SELECT 1"
             )
+    except OSError as error:
+        return wrong(STORE, str(path), f"it cannot be read ({error.strerror})", AS_WHO_WRITES)
     except sqlite3.Error as error:
-        fix = "Restore it from a back-up, or move it away: an empty one is begun then."
-        return wrong(STORE, str(path), f"SQLite answers: {error}", fix)
+        return wrong(STORE, str(path), f"SQLite answers: {error}", _fix_of(error))
     if ours != APPLICATION_ID:
         fix = "Name another file under store.path."
         return wrong(STORE, str(path), "this SQLite file was not made by metrics_pipeline", fix)
@@ -108,6 +114,14 @@ def _examine_embedded(settings: EmbeddedStoreSettings) -> Finding:
         SCHEMA_VERSION,
         f"Run `{UPGRADE_COMMAND}` once while nothing else runs: it changes the file.",
     )
+
+
+def _fix_of(error: sqlite3.Error) -> str:
+    """Only of what is damaged that it be moved away: it may be another's, or locked for a while."""
+    code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR) & PRIMARY
+    if code in DAMAGED:
+        return "Restore it from a back-up, or move it away: an empty one is begun then."
+    return f"It need not be damaged: it may be locked by who changes it. {AS_WHO_WRITES}"
 
 
 def _judge_version(name: str, place: str, there: int, known: int, upgrade: str) -> Finding:
@@ -249,10 +263,10 @@ def examine_operational(
     """Its schema, how old each asset is against `every_seconds`, dead letters, clock and room."""
     database = settings.operational_database
     place = database.url
-    if database.is_sqlite and not Path(sa.engine.make_url(place).database or "").exists():
-        yield unknown(OPERATIONAL, place, NO_TABLES)
-        return
     try:
+        if database.is_sqlite and not Path(sa.engine.make_url(place).database or "").exists():
+            yield unknown(OPERATIONAL, place, NO_TABLES)
+            return
         with _connected(settings) as connection:
             yield from _examine_tables(connection, place)
             there = set(sa.inspect(connection).get_table_names())

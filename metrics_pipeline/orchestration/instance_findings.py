@@ -104,7 +104,11 @@ def examine_instance(
 
     `home` has to be the DAGSTER_HOME of this process. Makes neither files nor tables.
     """
-    missing = _find_missing(home)
+    try:
+        missing = _find_missing(home)
+    except PermissionError as error:
+        fix = "Ask again as the user of the daemon, or let this user read it."
+        missing = wrong("DAGSTER_HOME", str(home), f"it cannot be read ({error.strerror})", fix)
     if missing is not None:
         yield missing
         return
@@ -161,9 +165,17 @@ def _find_missing(home: Path) -> Finding | None:
     fix = "Start the daemon, or the stack: its first process makes them."
     if url is not None:
         return _missing_tables(url, fix)
-    if not any((home / "history").glob("*.db")):
+    if not _has_databases(home / "history"):
         return wrong(INSTANCE, str(home / "history"), "nothing was ever stored there", fix)
     return None
+
+
+def _has_databases(folder: Path) -> bool:
+    """Raises PermissionError, which a pattern of pathlib's would not."""
+    try:
+        return any(file.suffix == ".db" for file in folder.iterdir())
+    except FileNotFoundError:
+        return False
 
 
 def _missing_tables(url: str, fix: str) -> Finding | None:

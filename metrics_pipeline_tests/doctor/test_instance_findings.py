@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import dagster as dg
 import pytest
@@ -27,6 +28,7 @@ from metrics_pipeline.orchestration.instance_findings import Evaluated, examine_
 from metrics_pipeline.orchestration.set_back_clock import forget_the_future
 from metrics_pipeline_tests.doctor.findings import of, the_bad_one, the_wrong_one
 from metrics_pipeline_tests.exporter.instance_fixtures import LOCATION, Runs
+from metrics_pipeline_tests.not_root import not_root
 from metrics_pipeline_tests.postgresql import PostgresqlDatabase
 
 SCHEDULE = "fleet_every_5_minutes"
@@ -312,3 +314,19 @@ def test_a_postgresql_with_an_instance_is_read_with_its_clock(
     assert names["clock"] is Severity.OK
     ahead = list(examine_instance(dagster_home, EVERY, lambda: "", lambda: time.time() + HOUR))
     assert "s behind this machine's" in the_wrong_one(ahead, "clock").found
+
+
+@pytest.mark.parametrize("closed", [".", "history"])
+def test_a_folder_of_another_user_is_told_as_that(closed: str) -> None:
+    with TemporaryDirectory() as name:
+        home = Path(name)
+        home.chmod(0o755)
+        (home / "dagster.yaml").touch()
+        (home / "history").mkdir()
+        (home / "history" / "runs.db").touch()
+        (home / closed).chmod(0o000)
+        with not_root():
+            [found] = examine_instance(home, None, str)
+        (home / closed).chmod(0o755)
+    assert (found.severity, found.name) == (Severity.WRONG, "DAGSTER_HOME")
+    assert "it cannot be read (Permission denied)" in found.found

@@ -5,8 +5,10 @@ from __future__ import annotations
 import os
 import sqlite3
 import time
+from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
@@ -35,6 +37,7 @@ from metrics_pipeline.storage.operational import OperationalDatabase
 from metrics_pipeline.storage.operational_schema import UPGRADES, VERSIONS
 from metrics_pipeline.storage.spool import Spool, SpoolSettings, segments
 from metrics_pipeline_tests.doctor.findings import of, the_bad_one, the_wrong_one
+from metrics_pipeline_tests.not_root import not_root
 from metrics_pipeline_tests.postgresql import PostgresqlDatabase
 from metrics_pipeline_tests.storage.influx_stub import TOKEN, InfluxStub
 from metrics_pipeline_tests.storage.schema_1 import write_schema_1
@@ -131,6 +134,51 @@ def test_a_file_of_a_later_schema_is_wrong(tmp_path: Path) -> None:
 def test_a_file_that_is_no_store_is_wrong(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "points.sqlite").write_bytes(content)
     assert the_bad_one(examine_store(settings_of(tmp_path))).severity is Severity.WRONG
+
+
+@pytest.fixture
+def others_folder() -> Iterator[Path]:
+    """With a store and an operational database; everybody may enter it."""
+    with TemporaryDirectory() as name:
+        folder = Path(name)
+        folder.chmod(0o755)
+        settings = settings_of(folder)
+        assert isinstance(settings.store, EmbeddedStoreSettings)
+        with closing(EmbeddedStore(settings.store)) as store:
+            store.write([POINT])
+        keep_now(settings)
+        yield folder
+        folder.chmod(0o755)
+
+
+def keep_now(settings: Settings) -> None:
+    database = OperationalDatabase(settings.operational_database)
+    with closing(database), database.writing() as connection:
+        snapshots.replace(connection, "polls", (POINT,), 1)
+
+
+def test_a_file_of_another_user_is_not_called_damaged(others_folder: Path) -> None:
+    (others_folder / "points.sqlite").chmod(0o000 if os.geteuid() else 0o600)
+    with not_root():
+        found = the_bad_one(examine_store(settings_of(others_folder)))
+    assert "unable to open" in found.found
+    assert "as the user of the pipeline's processes" in found.fix
+    assert "move it away" not in found.fix
+
+
+def test_a_file_that_is_damaged_is_to_be_restored(tmp_path: Path) -> None:
+    (tmp_path / "points.sqlite").write_bytes(b"device,count\n" * 400)
+    assert "Restore it" in the_bad_one(examine_store(settings_of(tmp_path))).fix
+
+
+def test_a_folder_of_another_user_is_told(others_folder: Path) -> None:
+    settings = settings_of(others_folder)
+    list(examine_operational(settings, {}))  # imports what nobody else may read
+    others_folder.chmod(0o000 if os.geteuid() else 0o700)
+    with not_root():
+        findings = [*examine_store(settings), *examine_operational(settings, {})]
+    assert [each.severity for each in findings] == [Severity.WRONG, Severity.WRONG]
+    assert all("cannot be read" in each.found for each in findings)
 
 
 # --- the spool ------------------------------------------------------------------------------------

@@ -27,6 +27,7 @@ from metrics_pipeline.settings import Settings
 from metrics_pipeline.simulators.loopback_server import Answer, LoopbackServer, NoAnswer, Request
 from metrics_pipeline.stack.ports import find_free_port, is_listening
 from metrics_pipeline_tests.doctor.findings import of, the_bad_one, the_wrong_one
+from metrics_pipeline_tests.not_root import not_root
 from metrics_pipeline_tests.servers import running
 from metrics_pipeline_tests.storage.influx_stub import TOKEN, InfluxStub
 
@@ -64,6 +65,16 @@ def test_a_disk_with_less_room_than_is_needed_is_told(
 def test_a_share_that_is_small_of_a_disk_that_is_large_is_enough(tmp_path: Path) -> None:
     [found] = examine_disks([tmp_path], Room(1, 2.0), Room(1, 2.0))
     assert found.severity is Severity.OK
+
+
+def test_a_folder_that_this_user_may_not_look_into_is_on_the_disk_of_the_one_above() -> None:
+    with TemporaryDirectory() as name:
+        folder = Path(name)
+        folder.chmod(0o000)
+        with not_root():
+            [found] = examine_disks([folder / "spool"])
+        folder.chmod(0o755)
+    assert found.looked_at == name
 
 
 # --- daemons of other folders ---------------------------------------------------------------------

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import resource
 import shutil
 import sqlite3
@@ -27,6 +26,7 @@ from metrics_pipeline.core.points import FieldValue, Point
 from metrics_pipeline.storage import embedded
 from metrics_pipeline.storage.embedded import EmbeddedStore, EmbeddedStoreSettings
 from metrics_pipeline.storage.embedded_rows import SERIES_AT_ONCE
+from metrics_pipeline_tests.not_root import not_root
 from metrics_pipeline_tests.patience import PATIENCE_SECONDS
 from metrics_pipeline_tests.storage.contract import (
     TIME_NS,
@@ -36,7 +36,6 @@ from metrics_pipeline_tests.storage.contract import (
 )
 
 END_NS = 2**63 - 1
-NOBODY = 65534
 ROOT = Path(metrics_pipeline_tests.__file__).parents[1]
 
 
@@ -413,19 +412,6 @@ def test_a_disk_that_is_full_says_what_to_do(path: Path) -> None:
         with pytest.raises(StoreUnavailable, match=r"disk is full.*Free space"):
             store.write([poll({"text": "x" * 100_000})])
         store.write([poll({"text": "x" * 100_000})])
-
-
-@contextmanager
-def not_root() -> Iterator[None]:
-    """As a user who owns nothing: root may write everywhere."""
-    if os.geteuid() != 0:
-        yield
-        return
-    os.seteuid(NOBODY)
-    try:
-        yield
-    finally:
-        os.seteuid(0)
 
 
 @pytest.fixture
