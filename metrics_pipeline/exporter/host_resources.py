@@ -38,6 +38,10 @@ ROLES = (
     ("metrics-pipeline code-server", "code_server"),
     ("metrics_pipeline exporter", "exporter"),
     ("metrics-pipeline exporter", "exporter"),
+    ("metrics_pipeline gateway", "gateway"),
+    ("metrics-pipeline gateway", "gateway"),
+    ("metrics_pipeline worker", "worker"),
+    ("metrics-pipeline worker", "worker"),
     ("metrics_pipeline simulate", "simulator"),
 )
 """What a command line has in it, and what the process then is; the first that fits. Our
