@@ -33,11 +33,22 @@ def state_dir() -> Path:
 
 
 def make_dagster_home(state: Path) -> Path:
-    """Dagster's folder below the state directory, with the `dagster.yaml` that ships."""
+    """Dagster's folder below the state directory, with the `dagster.yaml` that ships.
+
+    That is whole at any moment: a process that reads nothing in it takes all that Dagster does by
+    default, another storage too, and does not say so.
+    """
     home = state / "dagster"
     home.mkdir(parents=True, exist_ok=True)
-    packaged = resources.files("metrics_pipeline") / "dagster.yaml"
-    (home / "dagster.yaml").write_bytes(packaged.read_bytes())
+    packaged = (resources.files("metrics_pipeline") / "dagster.yaml").read_bytes()
+    file = home / "dagster.yaml"
+    if not file.is_file() or file.read_bytes() != packaged:
+        new = home / f".dagster.yaml.{os.getpid()}"
+        try:
+            new.write_bytes(packaged)
+            new.replace(file)
+        finally:
+            new.unlink(missing_ok=True)
     return home
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import resource
+import signal
 from pathlib import Path
 
 import pytest
@@ -92,3 +94,33 @@ def test_a_file_that_is_not_there_is_a_readable_error(tmp_path: Path) -> None:
         ConfigurationError, match=f"{DAGSTER_POSTGRES_FILE_VARIABLE}: .*cannot be read"
     ):
         postgres_url({DAGSTER_POSTGRES_FILE_VARIABLE: str(tmp_path / "none")})
+
+
+def test_who_reads_dagsters_configuration_while_it_is_written_reads_all_of_one(
+    tmp_path: Path,
+) -> None:
+    file = make_dagster_home(tmp_path) / "dagster.yaml"
+    shipped, earlier = file.read_text(), "of a release before\n"
+    file.write_text(earlier)
+    with file.open() as reader:
+        make_dagster_home(tmp_path)
+        assert reader.read() == earlier
+    with file.open() as reader:
+        make_dagster_home(tmp_path)
+        assert reader.read() == file.read_text() == shipped
+    assert [each.name for each in file.parent.iterdir()] == ["dagster.yaml"]
+
+
+def test_a_disk_that_is_full_leaves_dagsters_configuration_as_it_was(tmp_path: Path) -> None:
+    file = make_dagster_home(tmp_path) / "dagster.yaml"
+    file.write_text("of a release before\n")
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100, before[1]))
+    try:
+        with pytest.raises(OSError, match="File too large"):
+            make_dagster_home(tmp_path)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        signal.signal(signal.SIGXFSZ, handler)
+    assert file.read_text() == "of a release before\n"
