@@ -183,10 +183,10 @@ def pause_seconds(last: Sequence[dg.RunRecord], now_seconds: float) -> float:
     if not failed:
         return 0.0
     started: float | None = last[0].start_time or last[0].end_time
-    if started is None:
+    # One that started far in the future did so before the clock was set back.
+    if started is None or started > now_seconds + LONGEST_PAUSE_SECONDS:
         return 0.0
     pause = min(FIRST_PAUSE_SECONDS * (1 << failed - 1), LONGEST_PAUSE_SECONDS)
-    # One that started in the future did so before the clock was set back.
     return max(0.0, min(started, now_seconds) + pause - now_seconds)
 
 

@@ -145,7 +145,9 @@ def test_the_more_runs_failed_the_longer_is_the_pause(
     ended = records[0].end_time or 0.0
     assert pause_seconds(records, ended) == pytest.approx(pause)
     assert pause_seconds(records, ended + pause + 1) == 0
-    assert pause_seconds(records, ended - 3600) == pause  # the clock was set back meanwhile
+    assert pause_seconds(records, ended - 30) == pause  # clocks of machines differ
+    # The clock was set back meanwhile: a pause until then would be one of an hour.
+    assert pause_seconds(records, ended - 3600) == 0
     assert FIRST_PAUSE_SECONDS <= pause <= LONGEST_PAUSE_SECONDS
 
 
