@@ -383,9 +383,9 @@ def _load_definitions() -> tuple[Settings | ConfigurationError, Evaluated | None
 
     try:
         settings = load_settings()
+        return settings, what_is_evaluated(build_definitions(settings))
     except ConfigurationError as error:
         return error, None
-    return settings, what_is_evaluated(build_definitions(settings))
 
 
 def _code_server(options: argparse.Namespace) -> int:

@@ -11,6 +11,7 @@ import yaml
 from metrics_pipeline.access.environment import SETTINGS_VARIABLE, STATE_DIR_VARIABLE
 from metrics_pipeline.cli import main
 from metrics_pipeline.core.findings import Severity
+from metrics_pipeline.orchestration import run_events
 
 ROOT = Path(__file__).parents[2]
 CANARY = "canary-7f3a"
@@ -70,6 +71,19 @@ def test_settings_that_are_wrong_are_told_and_the_rest_is_looked_at(
     assert "line 3: exporter.pasword: there is no such key" in found["settings"][0]["found"]
     assert set(found) == {"settings", "disk", "DAGSTER_HOME", "code server"}
     assert CANARY not in json.dumps(found)
+
+
+def test_settings_of_what_is_not_installed_are_told_and_the_rest_is_looked_at(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(run_events, "find_spec", {}.get)
+    polling = {"enabled": True, "workers": {"broker": {"file": "broker"}}}
+    inventory = {"database": {"url": "sqlite:///inventory.sqlite"}}
+    content = {"version": 1, "sources": {"inventory": inventory}, "polling": polling}
+    status, found = ask(capsys, "--settings", write(tmp_path, yaml.safe_dump(content)))
+    assert status == 1
+    assert "pip install" in found["settings"][0]["fix"]
+    assert set(found) == {"settings", "disk", "DAGSTER_HOME", "code server"}
 
 
 def test_every_runbook_that_is_named_is_there() -> None:
