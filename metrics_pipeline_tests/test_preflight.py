@@ -385,9 +385,8 @@ def test_an_instance_whose_postgresql_has_no_address_is_told(
     assert status == 1
     [(name, text)] = failing(found).items()
     assert name == "Dagster instance"
-    assert text.endswith(
-        "Check the folder DAGSTER_HOME, or DAGSTER_POSTGRES_URL, if Dagster uses PostgreSQL."
-    )
+    assert text.startswith("FAIL DAGSTER_POSTGRES_URL: it is no address of PostgreSQL: expected")
+    assert text.endswith("in the password @ is written %40, and % as %25.")
 
 
 def test_a_page_that_everybody_can_read_is_pointed_out_and_no_failure(

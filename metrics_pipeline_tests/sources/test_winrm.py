@@ -44,6 +44,7 @@ from metrics_pipeline.simulators.windows_host import Fault, Machine, Reply, Soap
 from metrics_pipeline.sources import winrm_session
 from metrics_pipeline.sources.winrm import WinRm
 from metrics_pipeline.sources.winrm_settings import WindowsLogin, WinRmSettings
+from metrics_pipeline_tests.descriptors import open_descriptors
 from metrics_pipeline_tests.kerberos import kerberos_realm
 from metrics_pipeline_tests.servers import require_module, self_signed
 from metrics_pipeline_tests.windows_hosts import (
@@ -600,11 +601,7 @@ def test_failing_polls_leave_no_descriptor_behind(
         here.poll(host, secure(here, certificate))
         here.poll(host, here.login(user="nobody"))
     # What is left are the host's own ends, which it closes a moment later.
-    assert open_descriptors() <= before + 4
-
-
-def open_descriptors() -> int:
-    return len(list(Path("/proc/self/fd").iterdir()))
+    assert len(open_descriptors() - before) <= 4
 
 
 def test_a_silent_host_holds_up_no_other(here: Site) -> None:
