@@ -19,6 +19,7 @@ from metrics_pipeline.access.environment import (
     SETTINGS_VARIABLE,
     STATE_DIR_VARIABLE,
     make_dagster_home,
+    past_proxies,
     state_dir,
 )
 from metrics_pipeline.access.garbage_collection import importing
@@ -353,6 +354,7 @@ def _doctor(options: argparse.Namespace) -> int:
 
     home = find_home()
     os.environ["DAGSTER_HOME"] = str(home)
+    os.environ.update(past_proxies(os.environ))  # gRPC reads them there
     where = Whereabouts(
         home,
         options.workspace or home / "workspace.yaml",

@@ -67,3 +67,12 @@ def postgres_url(environment: Mapping[str, str]) -> str | None:
                 "Create it.",
             ) from error
     return environment.get(DAGSTER_POSTGRES_VARIABLE) or None
+
+
+def past_proxies(environment: Mapping[str, str]) -> Mapping[str, str]:
+    """Variables for gRPC and others who would ask a proxy for what is on loopback."""
+    given = environment.get("no_proxy") or environment.get("NO_PROXY") or ""
+    if given.strip() == "*":
+        return {}
+    direct = ",".join(filter(None, (given, "localhost", "127.0.0.1", "::1")))
+    return {"no_proxy": direct, "NO_PROXY": direct}

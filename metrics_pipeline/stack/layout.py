@@ -17,6 +17,7 @@ from metrics_pipeline.access.environment import (
     SETTINGS_VARIABLE,
     STATE_DIR_VARIABLE,
     make_dagster_home,
+    past_proxies,
     settings_file,
     state_dir,
 )
@@ -62,7 +63,7 @@ class Layout:
             # malloc(3) has an area for each of many threads otherwise, all of which become full.
             "MALLOC_ARENA_MAX": "2",
             **os.environ,
-            **_no_proxy(os.environ),
+            **past_proxies(os.environ),
             STATE_DIR_VARIABLE: str(self.state_dir),
             SETTINGS_VARIABLE: str(self.settings_file),
             "DAGSTER_HOME": str(self.dagster_home),
@@ -102,15 +103,6 @@ class Layout:
         """The simulated IoT Hub, and what else is simulated."""
         port = ["--gateway-port", str(self.gateway_port)]
         return [*_module("metrics_pipeline"), "simulate", *port]
-
-
-def _no_proxy(environment: Mapping[str, str]) -> Mapping[str, str]:
-    """For gRPC and others who would ask the environment's proxy for what is on loopback."""
-    given = environment.get("no_proxy") or environment.get("NO_PROXY") or ""
-    if given.strip() == "*":
-        return {}
-    direct = ",".join(filter(None, (given, "localhost", LOOPBACK, "::1")))
-    return {"no_proxy": direct, "NO_PROXY": direct}
 
 
 def choose_layout(webserver_port: int, exporter_port: int, gateway_port: int = 0) -> Layout:

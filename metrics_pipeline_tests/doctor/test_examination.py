@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from metrics_pipeline.access.environment import SETTINGS_VARIABLE, STATE_DIR_VAR
 from metrics_pipeline.cli import main
 from metrics_pipeline.core.findings import Severity
 from metrics_pipeline.orchestration import run_events
+from metrics_pipeline.stack.ports import find_free_port
 
 ROOT = Path(__file__).parents[2]
 CANARY = "canary-7f3a"
@@ -20,7 +22,8 @@ CANARY = "canary-7f3a"
 @pytest.fixture(autouse=True)
 def state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The state directory, which is not there; set, so that what `main` sets ends with the test."""
-    for name in ("DAGSTER_HOME", "DAGSTER_POSTGRES_URL", "DAGSTER_POSTGRES_URL_FILE"):
+    ends = ("DAGSTER_HOME", "DAGSTER_POSTGRES_URL", "DAGSTER_POSTGRES_URL_FILE")
+    for name in (*ends, "no_proxy", "NO_PROXY"):
         monkeypatch.setenv(name, "")
     monkeypatch.setenv(STATE_DIR_VARIABLE, str(tmp_path / "state"))
     monkeypatch.setenv(SETTINGS_VARIABLE, "")
@@ -60,6 +63,22 @@ def test_with_nothing_running_it_says_so_and_makes_nothing(
     text = capsys.readouterr().out
     assert text.startswith("WRONG     DAGSTER_HOME: there is no dagster.yaml in it")
     assert f"{len([e for each in found.values() for e in each])} things were looked at" in text
+
+
+def test_no_proxy_of_the_environment_is_asked_for_a_code_server_on_loopback(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server = {"host": "127.0.0.1", "port": find_free_port()}
+    workspace = tmp_path / "workspace.yaml"
+    workspace.write_text(yaml.safe_dump({"load_from": [{"grpc_server": server}]}))
+    file = write(tmp_path, "version: 1\nsources: {}\n")
+    with socket.create_server(("127.0.0.1", 0)) as proxy:
+        proxy.setblocking(False)
+        monkeypatch.setenv("http_proxy", f"http://127.0.0.1:{proxy.getsockname()[1]}")
+        _, found = ask(capsys, "--settings", file, "--workspace", str(workspace))
+        with pytest.raises(BlockingIOError):
+            proxy.accept()
+    assert found["code server"][0]["found"] == "no answer (UNAVAILABLE)"
 
 
 def test_settings_that_are_wrong_are_told_and_the_rest_is_looked_at(
