@@ -9,6 +9,7 @@ from typing import Any
 
 from metrics_pipeline.core.catalog import DEVICE_METRIC_LIST
 from metrics_pipeline.core.devices import Device, DeviceReading, Miss
+from metrics_pipeline.core.numerals import in_digits
 from metrics_pipeline.core.ports import DeviceProbe
 from metrics_pipeline.settings import Settings
 from metrics_pipeline.sources.probe_registry import PROBES
@@ -95,4 +96,4 @@ def _values(reading: DeviceReading) -> Iterator[str]:
 
 def _amount(name: str, value: float) -> str:
     unit = UNITS.get(name, "")
-    return f"{value:.10g} {'' if unit == '1' else unit}".rstrip()
+    return f"{in_digits(value)} {'' if unit == '1' else unit}".rstrip()

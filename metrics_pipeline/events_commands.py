@@ -14,6 +14,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from metrics_pipeline.core.events import Event
+from metrics_pipeline.core.numerals import in_digits
 from metrics_pipeline.events.following import follow, open_follower
 from metrics_pipeline.settings_file import load_settings
 
@@ -69,7 +70,7 @@ def _shown(value: Any) -> str:
     if isinstance(value, dict):
         return ",".join(f"{_shown(k)}:{_shown(v)}" for k, v in value.items())
     if isinstance(value, float):
-        return f"{value:g}"
+        return in_digits(value)
     return "".join(c if c.isprintable() else repr(c)[1:-1] for c in str(value))
 
 

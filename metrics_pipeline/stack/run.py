@@ -14,6 +14,7 @@ from metrics_pipeline.access.environment import (
 )
 from metrics_pipeline.core.errors import MetricsPipelineError
 from metrics_pipeline.core.fleet import JOB
+from metrics_pipeline.core.numerals import in_digits
 from metrics_pipeline.core.telemetry_assets import JOB as TELEMETRY_JOB
 from metrics_pipeline.settings import Settings
 from metrics_pipeline.stack.layout import Layout
@@ -89,7 +90,7 @@ def _count_once(stack: Stack, until: float | None) -> Sequence[str]:
     gauges = [metric.family.name for asset in assets for metric in asset.metrics]
     for name in gauges:
         if name in values:
-            stack.say(f"  {name} {float(values[name]):g}")
+            stack.say(f"  {name} {in_digits(float(values[name]))}")
     missing = [name for name in gauges if name not in values]
     if missing:
         stack.say(f"no value for {', '.join(missing)}")
