@@ -674,11 +674,17 @@ def test_sshd_tells_of_this_machine_what_one_reads_by_hand(tmp_path: Path) -> No
     assert set(reading.misses) <= {TEMPERATURE, NETWORK_RECEIVE, "network_transmit_bytes_total"}
 
 
-def test_sshd_names_the_disks_and_interfaces_of_this_machine(tmp_path: Path) -> None:
-    reading = poll_sshd(tmp_path, [*HOST_METRICS, *DETAILS])
+def interfaces_and_mounts() -> tuple[set[str], set[str]]:
+    mounts = Path("/proc/mounts").read_text().splitlines()
     names = {folder.name for folder in Path("/sys/class/net").iterdir()}
+    return names, {line.split()[1] for line in mounts}
+
+
+def test_sshd_names_the_disks_and_interfaces_of_this_machine(tmp_path: Path) -> None:
+    before = interfaces_and_mounts()
+    reading = poll_sshd(tmp_path, [*HOST_METRICS, *DETAILS])
+    names, mounted = map(set.union, before, interfaces_and_mounts())  # others mount meanwhile
     assert reading.details.get(INTERFACES, {}).keys() <= names
-    mounted = {line.split()[1] for line in Path("/proc/mounts").read_text().splitlines()}
     disks = reading.details[DISKS]
     assert disks.keys() <= mounted
     assert max(row[DISK_USAGE] for row in disks.values()) == reading.values[DISK_USAGE]
