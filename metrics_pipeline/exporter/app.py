@@ -29,7 +29,7 @@ def build_app(
         if refresher.is_ready:
             return PlainTextResponse("ready\n")
         # What is wrong names hosts and users: not for everybody who may not read the page.
-        problems = "see the log" if sign_in.is_asked_for else "; ".join(refresher.known.failing)
+        problems = "see the log" if sign_in.is_asked_for else "; ".join(refresher.problems)
         return PlainTextResponse(f"not ready: {problems}\n", 503)
 
     async def status(request: Request) -> Response:

@@ -124,11 +124,7 @@ class Refresher:
     @property
     def known(self) -> Known:
         """What there is to tell people; made of what is there already."""
-        return Known(
-            self._seen,
-            tuple(without_secrets(problem) for problem in self.problems),
-            self._device_lines.reachability,
-        )
+        return Known(self._seen, self.problems, self._device_lines.reachability)
 
     def refresh(self) -> None:
         """Look at all, and render. Never raises for what the outside does."""
@@ -167,7 +163,7 @@ class Refresher:
             look()
         except Exception as error:  # noqa: BLE001 (Dagster's storages raise their drivers' errors)
             first_line = (str(error).splitlines() or ["no message"])[0]
-            return f"{what}: {type(error).__name__}: {first_line}"
+            return without_secrets(f"{what}: {type(error).__name__}: {first_line}")
         return None
 
     def _look_at_values(self) -> None:
@@ -222,8 +218,7 @@ class Refresher:
 
     def _log_change(self, problems: tuple[str, ...]) -> None:
         if problems and problems != self.problems:
-            said = without_secrets("; ".join(problems))
-            LOG.warning("refresh failed, the page keeps its last values: %s", said)
+            LOG.warning("refresh failed, the page keeps its last values: %s", "; ".join(problems))
         elif self.problems and not problems:
             LOG.info("refresh works")
 
