@@ -22,7 +22,11 @@ from metrics_pipeline.doctor.connections import judge_room
 from metrics_pipeline.exporter.status import SHORTEST_STALE_SECONDS, STALE_INTERVALS
 from metrics_pipeline.settings import Settings
 from metrics_pipeline.storage.dead_letters import DeadLetterSettings
-from metrics_pipeline.storage.embedded import UPGRADE_COMMAND, EmbeddedStoreSettings
+from metrics_pipeline.storage.embedded import (
+    UPGRADE_COMMAND,
+    EmbeddedStoreSettings,
+    primary_code,
+)
 from metrics_pipeline.storage.embedded_schema import APPLICATION_ID, SCHEMA_VERSION
 from metrics_pipeline.storage.influx import NOT_THERE
 from metrics_pipeline.storage.open import open_store
@@ -49,8 +53,6 @@ DECODED_BYTES = 64_000_000
 
 AS_WHO_WRITES = "Ask again as the user of the pipeline's processes, or let this user read it."
 DAMAGED = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
-PRIMARY = 0xFF
-"""Of SQLite's codes of errors the low byte (https://www.sqlite.org/rescode.html)."""
 
 NO_TABLES = "it has no tables yet: whoever opens it first makes them"
 
@@ -118,8 +120,7 @@ def _examine_embedded(settings: EmbeddedStoreSettings) -> Finding:
 
 def _fix_of(error: sqlite3.Error) -> str:
     """Only of what is damaged that it be moved away: it may be another's, or locked for a while."""
-    code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR) & PRIMARY
-    if code in DAMAGED:
+    if primary_code(error) in DAMAGED:
         return "Restore it from a back-up, or move it away: an empty one is begun then."
     return f"It need not be damaged: it may be locked by who changes it. {AS_WHO_WRITES}"
 

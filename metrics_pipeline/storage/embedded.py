@@ -353,7 +353,7 @@ class EmbeddedStore:
         try:
             yield
         except sqlite3.OperationalError as error:
-            if _code(error) != sqlite3.SQLITE_BUSY:
+            if primary_code(error) != sqlite3.SQLITE_BUSY:
                 raise
             raise StoreUnavailable(
                 self.name,
@@ -443,14 +443,15 @@ _TROUBLE: Mapping[int, tuple[type[StoreError], str]] = {
 }
 
 
-def _code(error: sqlite3.Error) -> int:
-    # The low byte is the primary code, https://www.sqlite.org/rescode.html.
+def primary_code(error: sqlite3.Error) -> int:
+    """SQLite's, without what an extended one adds: https://www.sqlite.org/rescode.html."""
     code: int = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR)
     return code & 0xFF
 
 
 def _translated(error: sqlite3.Error, store: str) -> StoreError:
     kind, fix = _TROUBLE.get(
-        _code(error), (StoreError, "`PRAGMA integrity_check` in the sqlite3 shell may say more")
+        primary_code(error),
+        (StoreError, "`PRAGMA integrity_check` in the sqlite3 shell may say more"),
     )
     return kind(store, f"SQLite answers: {error}", f"{fix}.")
