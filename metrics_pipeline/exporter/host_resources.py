@@ -27,21 +27,16 @@ ROLES = (
     ("dagster-webserver", "webserver"),
     ("dagster_webserver", "webserver"),
     ("dagster-daemon", "daemon"),
-    ("metrics-pipeline daemon", "daemon"),
-    ("metrics_pipeline daemon", "daemon"),
     ("execute_run", "run"),
     ("execute_step", "run"),
     ("spawn_main", "run"),
     ("multiprocessing.forkserver", "run"),
     ("api grpc", "code_server"),
-    ("metrics_pipeline code-server", "code_server"),
-    ("metrics-pipeline code-server", "code_server"),
-    ("metrics_pipeline exporter", "exporter"),
-    ("metrics-pipeline exporter", "exporter"),
-    ("metrics_pipeline gateway", "gateway"),
-    ("metrics-pipeline gateway", "gateway"),
-    ("metrics_pipeline worker", "worker"),
-    ("metrics-pipeline worker", "worker"),
+    *(
+        (f"{program} {command}", command.replace("-", "_"))
+        for program in ("metrics_pipeline", "metrics-pipeline")
+        for command in ("daemon", "code-server", "exporter", "gateway", "worker")
+    ),
     ("metrics_pipeline simulate", "simulator"),
 )
 """What a command line has in it, and what the process then is; the first that fits. Our

@@ -91,13 +91,22 @@ def write_process(proc: Path, pid: int, cpu_seconds: float, started: int, state:
     (folder / "cmdline").write_bytes(b"python\0-c\0from x import spawn_main\0")
 
 
-@pytest.mark.parametrize("role", ["daemon", "exporter", "gateway", "worker"])
-@pytest.mark.parametrize("command", ["python\0-m\0metrics_pipeline", "bin/metrics-pipeline"])
+@pytest.mark.parametrize(
+    ("command", "role"),
+    [
+        ("daemon", "daemon"),
+        ("code-server", "code_server"),
+        ("exporter", "exporter"),
+        ("gateway", "gateway"),
+        ("worker", "worker"),
+    ],
+)
+@pytest.mark.parametrize("program", ["python\0-m\0metrics_pipeline", "bin/metrics-pipeline"])
 def test_each_command_that_goes_on_is_called_by_its_name(
-    tmp_path: Path, command: str, role: str
+    tmp_path: Path, program: str, command: str, role: str
 ) -> None:
     write_process(tmp_path / "proc", 1, 1.0, 1, tmp_path)
-    (tmp_path / "proc" / "1" / "cmdline").write_text(f"{command}\0{role}\0--port\0001\0")
+    (tmp_path / "proc" / "1" / "cmdline").write_text(f"{program}\0{command}\0--port\0001\0")
     assert set(HostReader(tmp_path, {}, tmp_path / "proc").read().processes) == {role}
 
 
