@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from importlib import resources
 from pathlib import Path
 
+from metrics_pipeline.access.whole_file import write_whole
 from metrics_pipeline.core.errors import ConfigurationError
 
 SETTINGS_VARIABLE = "METRICS_PIPELINE_SETTINGS"
@@ -39,16 +40,10 @@ def make_dagster_home(state: Path) -> Path:
     default, another storage too, and does not say so.
     """
     home = state / "dagster"
-    home.mkdir(parents=True, exist_ok=True)
     packaged = (resources.files("metrics_pipeline") / "dagster.yaml").read_bytes()
     file = home / "dagster.yaml"
     if not file.is_file() or file.read_bytes() != packaged:
-        new = home / f".dagster.yaml.{os.getpid()}"
-        try:
-            new.write_bytes(packaged)
-            new.replace(file)
-        finally:
-            new.unlink(missing_ok=True)
+        write_whole(file, packaged)
     return home
 
 

@@ -15,7 +15,7 @@ from random import Random
 import asyncssh
 import sqlalchemy as sa
 
-from metrics_pipeline.access.private_file import write_private
+from metrics_pipeline.access.whole_file import write_private
 from metrics_pipeline.simulators.device_fleet import (
     Behaviour,
     SimulatedDevice,

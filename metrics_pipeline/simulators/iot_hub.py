@@ -27,7 +27,7 @@ from urllib.parse import unquote
 
 import sqlalchemy as sa
 
-from metrics_pipeline.access.private_file import write_private
+from metrics_pipeline.access.whole_file import write_private
 from metrics_pipeline.simulators.fleet import Fleet, FleetSize, make_fleet
 from metrics_pipeline.simulators.fleet_inventory import mirror_concentrators
 from metrics_pipeline.simulators.iot_hub_query import QueryError, parse_query

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from random import Random
 
-from metrics_pipeline.access.private_file import write_private
+from metrics_pipeline.access.whole_file import write_private
 from metrics_pipeline.simulators.event_hub.partition_log import Retention
 from metrics_pipeline.simulators.event_hub.server import EventHubServer, epoch_milliseconds
 from metrics_pipeline.simulators.lorawan_fleet import HubMessage, make_nodes, step

@@ -19,7 +19,7 @@ from random import Random
 from types import TracebackType
 from typing import Self
 
-from metrics_pipeline.access.private_file import write_private
+from metrics_pipeline.access.whole_file import write_private
 from metrics_pipeline.core.service_counters import KNOWN_COUNTERS
 from metrics_pipeline.simulators.loopback_server import (
     Answer,

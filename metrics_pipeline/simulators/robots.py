@@ -22,7 +22,7 @@ from typing import Any
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import WebSocketException
 
-from metrics_pipeline.access.private_file import write_private
+from metrics_pipeline.access.whole_file import write_private
 from metrics_pipeline.simulators.loop_thread import LoopThread
 
 DROP_SHARE = 0.05
