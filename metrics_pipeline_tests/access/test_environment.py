@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import resource
-import signal
 from pathlib import Path
 
 import pytest
@@ -21,6 +19,7 @@ from metrics_pipeline.access.environment import (
     state_dir,
 )
 from metrics_pipeline.core.errors import ConfigurationError
+from metrics_pipeline_tests.file_size_limit import file_size_limit
 
 URL = "postgresql://dagster:secret@db.example.net/dagster"
 
@@ -114,13 +113,6 @@ def test_who_reads_dagsters_configuration_while_it_is_written_reads_all_of_one(
 def test_a_disk_that_is_full_leaves_dagsters_configuration_as_it_was(tmp_path: Path) -> None:
     file = make_dagster_home(tmp_path) / "dagster.yaml"
     file.write_text("of a release before\n")
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (100, before[1]))
-    try:
-        with pytest.raises(OSError, match="File too large"):
-            make_dagster_home(tmp_path)
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
-        signal.signal(signal.SIGXFSZ, handler)
+    with file_size_limit(100), pytest.raises(OSError, match="File too large"):
+        make_dagster_home(tmp_path)
     assert file.read_text() == "of a release before\n"

@@ -31,6 +31,7 @@ from metrics_pipeline.core.errors import (
     UnexpectedReply,
 )
 from metrics_pipeline.simulators.loopback_server import Answer, LoopbackServer, NoAnswer, Request
+from metrics_pipeline_tests.proxies import name_proxy
 from metrics_pipeline_tests.raw_server import Talk, raw_server
 from metrics_pipeline_tests.servers import self_signed
 
@@ -226,10 +227,7 @@ def test_hosts_that_refuse_are_said_to_do_so_at_every_address(
 
 
 def test_the_proxy_of_the_environment_is_used(echo: Echo, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("NO_PROXY", "no_proxy"):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("HTTP_PROXY", f"http://{echo.host}")
-    monkeypatch.setenv("http_proxy", f"http://{echo.host}")
+    name_proxy(monkeypatch, f"http://{echo.host}")
     with closing(open_client(None, "test")) as client:
         assert get(client, "http://hub.example/things").body == b"GET /things "
     assert echo.requests[0].headers["host"] == "hub.example"

@@ -14,6 +14,7 @@ from metrics_pipeline.cli import main
 from metrics_pipeline.core.findings import Severity
 from metrics_pipeline.orchestration import run_events
 from metrics_pipeline.stack.ports import find_free_port
+from metrics_pipeline_tests.proxies import name_proxy
 
 ROOT = Path(__file__).parents[2]
 CANARY = "canary-7f3a"
@@ -74,7 +75,7 @@ def test_no_proxy_of_the_environment_is_asked_for_a_code_server_on_loopback(
     file = write(tmp_path, "version: 1\nsources: {}\n")
     with socket.create_server(("127.0.0.1", 0)) as proxy:
         proxy.setblocking(False)
-        monkeypatch.setenv("http_proxy", f"http://127.0.0.1:{proxy.getsockname()[1]}")
+        name_proxy(monkeypatch, f"http://127.0.0.1:{proxy.getsockname()[1]}")
         _, found = ask(capsys, "--settings", file, "--workspace", str(workspace))
         with pytest.raises(BlockingIOError):
             proxy.accept()

@@ -64,6 +64,7 @@ from metrics_pipeline.sources.azure_iot_hub import (
     AzureIotHubSettings,
     parse_failed_deployments,
 )
+from metrics_pipeline_tests.proxies import name_proxy
 from metrics_pipeline_tests.sources.iot_hub_fixtures import (
     TIME_NS,
     Clock,
@@ -734,8 +735,5 @@ def test_http_is_refused_for_any_host_but_this_machine(clock: Clock) -> None:
 def test_a_proxy_in_the_environment_is_not_asked_for_this_machine(
     hub: IotHubSimulator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"):
-        monkeypatch.setenv(name, "http://127.0.0.1:9")
-    for name in ("NO_PROXY", "no_proxy"):
-        monkeypatch.delenv(name, raising=False)
+    name_proxy(monkeypatch, "http://127.0.0.1:9")
     assert values(read(hub, tmp_path, DEVICE_COUNT)) == {"device_count": 5}

@@ -13,6 +13,7 @@ from metrics_pipeline.simulators.loopback_server import Answer, LoopbackServer, 
 from metrics_pipeline.stack.exporter_client import ExporterClient
 from metrics_pipeline.stack.ports import find_free_port
 from metrics_pipeline.stack.webserver_client import WebserverClient
+from metrics_pipeline_tests.proxies import name_proxy
 
 
 class Proxy(LoopbackServer):
@@ -25,10 +26,7 @@ class Proxy(LoopbackServer):
 @pytest.fixture
 def proxy(monkeypatch: pytest.MonkeyPatch) -> Iterator[Proxy]:
     with Proxy() as server:
-        for name in ("NO_PROXY", "no_proxy"):
-            monkeypatch.delenv(name, raising=False)
-        for name in ("HTTP_PROXY", "http_proxy"):
-            monkeypatch.setenv(name, f"http://{server.host}")
+        name_proxy(monkeypatch, f"http://{server.host}")
         yield server
 
 
