@@ -15,9 +15,10 @@ from xdist.remote import Producer
 from xdist.scheduler import LoadFileScheduling, Scheduling
 
 from metrics_pipeline_tests.forked_workers import fork_workers
+from metrics_pipeline_tests.not_root import folder_for_all
 from metrics_pipeline_tests.postgresql import postgresql, postgresql_server
 
-__all__ = ["postgresql", "postgresql_server"]
+__all__ = ["folder_for_all", "postgresql", "postgresql_server"]
 
 WORKERS_PER_CORE = 2
 """Of `-n auto`: most of a test is waiting for its peer, and who waits needs no core.

@@ -10,7 +10,6 @@ import subprocess
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import jsonschema  # type: ignore[import-untyped]
@@ -261,18 +260,16 @@ def test_make_secrets_keeps_what_is_there_and_opens_it_to_the_containers(tmp_pat
     assert {stat.S_IMODE(path.stat().st_mode) for path in tmp_path.iterdir()} == {0o444}
 
 
-def test_the_doctor_has_nothing_against_the_secrets_that_are_made() -> None:
-    with TemporaryDirectory() as open_to_all:
-        Path(open_to_all).chmod(0o755)
-        folder = Path(open_to_all) / "secrets"
-        make_secrets(folder)
-        for name in OF_THE_OPERATOR:
-            (folder / name).write_text(EVENT_HUB)
-        make_secrets(folder)
-        file = Path(open_to_all) / "settings.yaml"
-        file.write_text((DOCKER / "settings.yaml").read_text().replace(SECRETS, f"{folder}/"))
-        named = {"DAGSTER_POSTGRES_URL_FILE": f"{folder}/dagster_postgres_url"}
-        found = of(examine_exposure(load_settings(file), named), "secret files")
+def test_the_doctor_has_nothing_against_the_secrets_that_are_made(folder_for_all: Path) -> None:
+    folder = folder_for_all / "secrets"
+    make_secrets(folder)
+    for name in OF_THE_OPERATOR:
+        (folder / name).write_text(EVENT_HUB)
+    make_secrets(folder)
+    file = folder_for_all / "settings.yaml"
+    file.write_text((DOCKER / "settings.yaml").read_text().replace(SECRETS, f"{folder}/"))
+    named = {"DAGSTER_POSTGRES_URL_FILE": f"{folder}/dagster_postgres_url"}
+    found = of(examine_exposure(load_settings(file), named), "secret files")
     assert [each.severity for each in found] == [Severity.OK]
 
 

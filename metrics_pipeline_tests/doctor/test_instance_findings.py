@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import dagster as dg
 import pytest
@@ -317,16 +316,14 @@ def test_a_postgresql_with_an_instance_is_read_with_its_clock(
 
 
 @pytest.mark.parametrize("closed", [".", "history"])
-def test_a_folder_of_another_user_is_told_as_that(closed: str) -> None:
-    with TemporaryDirectory() as name:
-        home = Path(name)
-        home.chmod(0o755)
-        (home / "dagster.yaml").touch()
-        (home / "history").mkdir()
-        (home / "history" / "runs.db").touch()
-        (home / closed).chmod(0o000)
-        with not_root():
-            [found] = examine_instance(home, None, str)
-        (home / closed).chmod(0o755)
+def test_a_folder_of_another_user_is_told_as_that(folder_for_all: Path, closed: str) -> None:
+    (folder_for_all / "dagster.yaml").touch()
+    history = folder_for_all / "history"
+    history.mkdir()
+    (history / "runs.db").touch()
+    (folder_for_all / closed).chmod(0o000)
+    with not_root():
+        [found] = examine_instance(folder_for_all, None, str)
+    (folder_for_all / closed).chmod(0o755)
     assert (found.severity, found.name) == (Severity.WRONG, "DAGSTER_HOME")
     assert "it cannot be read (Permission denied)" in found.found

@@ -5,10 +5,8 @@ from __future__ import annotations
 import os
 import sqlite3
 import time
-from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
@@ -137,18 +135,14 @@ def test_a_file_that_is_no_store_is_wrong(tmp_path: Path, content: bytes) -> Non
 
 
 @pytest.fixture
-def others_folder() -> Iterator[Path]:
+def others_folder(folder_for_all: Path) -> Path:
     """With a store and an operational database; everybody may enter it."""
-    with TemporaryDirectory() as name:
-        folder = Path(name)
-        folder.chmod(0o755)
-        settings = settings_of(folder)
-        assert isinstance(settings.store, EmbeddedStoreSettings)
-        with closing(EmbeddedStore(settings.store)) as store:
-            store.write([POINT])
-        keep_now(settings)
-        yield folder
-        folder.chmod(0o755)
+    settings = settings_of(folder_for_all)
+    assert isinstance(settings.store, EmbeddedStoreSettings)
+    with closing(EmbeddedStore(settings.store)) as store:
+        store.write([POINT])
+    keep_now(settings)
+    return folder_for_all
 
 
 def keep_now(settings: Settings) -> None:

@@ -10,7 +10,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from http import HTTPStatus
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from types import SimpleNamespace
 from typing import Any
 
@@ -28,6 +27,7 @@ from metrics_pipeline.simulators.loopback_server import Answer, LoopbackServer, 
 from metrics_pipeline.stack.ports import find_free_port, is_listening
 from metrics_pipeline_tests.doctor.findings import of, the_bad_one, the_wrong_one
 from metrics_pipeline_tests.not_root import not_root
+from metrics_pipeline_tests.proxies import name_proxy
 from metrics_pipeline_tests.servers import running
 from metrics_pipeline_tests.storage.influx_stub import TOKEN, InfluxStub
 
@@ -67,14 +67,13 @@ def test_a_share_that_is_small_of_a_disk_that_is_large_is_enough(tmp_path: Path)
     assert found.severity is Severity.OK
 
 
-def test_a_folder_that_this_user_may_not_look_into_is_on_the_disk_of_the_one_above() -> None:
-    with TemporaryDirectory() as name:
-        folder = Path(name)
-        folder.chmod(0o000)
-        with not_root():
-            [found] = examine_disks([folder / "spool"])
-        folder.chmod(0o755)
-    assert found.looked_at == name
+def test_a_folder_that_this_user_may_not_look_into_is_on_the_disk_of_the_one_above(
+    folder_for_all: Path,
+) -> None:
+    folder_for_all.chmod(0o000)
+    with not_root():
+        [found] = examine_disks([folder_for_all / "spool"])
+    assert found.looked_at == str(folder_for_all)
 
 
 # --- daemons of other folders ---------------------------------------------------------------------
@@ -114,14 +113,12 @@ def test_a_daemon_of_another_folder_is_named_and_nothing_else(tmp_path: Path) ->
 
 
 @pytest.fixture
-def secret() -> Iterator[Path]:
-    """In a folder that everybody may enter, which those of pytest are not."""
-    with TemporaryDirectory() as folder:
-        Path(folder).chmod(0o755)
-        file = Path(folder) / "secret"
-        file.write_text("hunter2")
-        file.chmod(0o640)
-        yield file
+def secret(folder_for_all: Path) -> Path:
+    """In a folder that everybody may enter."""
+    file = folder_for_all / "secret"
+    file.write_text("hunter2")
+    file.chmod(0o640)
+    return file
 
 
 def tokens(secret: Path) -> dict[str, Any]:
@@ -361,10 +358,7 @@ def test_no_proxy_of_the_environment_stands_in_for_what_is_on_loopback(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     with Page() as page:
-        for name in ("NO_PROXY", "no_proxy"):
-            monkeypatch.delenv(name, raising=False)
-        for name in ("HTTP_PROXY", "http_proxy"):
-            monkeypatch.setenv(name, page.url)
+        name_proxy(monkeypatch, page.url)
         assert "Connection refused" in the_bad_one(examine_servers(settings_of(), NOWHERE)).found
 
 

@@ -40,6 +40,7 @@ from metrics_pipeline.simulators.ssh_host import HostFigures, Manner, SimulatedH
 from metrics_pipeline.sources.ssh import REMEMBERED_SECONDS, Ssh
 from metrics_pipeline.sources.ssh_settings import AGENT_VARIABLE, SshJump, SshLogin, SshSettings
 from metrics_pipeline.stack.ports import LOOPBACK, find_free_port
+from metrics_pipeline_tests.descriptors import listed_descriptors
 from metrics_pipeline_tests.patience import PATIENCE_SECONDS
 from metrics_pipeline_tests.servers import require, running, wait_until
 from metrics_pipeline_tests.sshd import make_key, sshd
@@ -530,11 +531,7 @@ async def left_of(before: int) -> int:
 
 def sockets() -> int:
     """How many sockets this process has open."""
-    links = []
-    for entry in Path("/proc/self/fd").iterdir():
-        with contextlib.suppress(OSError):
-            links.append(str(entry.readlink()))
-    return sum(link.startswith("socket:") for link in links)
+    return sum(opened.startswith("socket:") for _, opened in listed_descriptors())
 
 
 @pytest.mark.parametrize("manner", [Manner.MUTE, Manner.SLOW, Manner.FLOODING, Manner.WELL])

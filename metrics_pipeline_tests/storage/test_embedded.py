@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import resource
-import shutil
 import sqlite3
 import subprocess
 import sys
@@ -26,6 +24,7 @@ from metrics_pipeline.core.points import FieldValue, Point
 from metrics_pipeline.storage import embedded
 from metrics_pipeline.storage.embedded import EmbeddedStore, EmbeddedStoreSettings
 from metrics_pipeline.storage.embedded_rows import SERIES_AT_ONCE
+from metrics_pipeline_tests.file_size_limit import file_size_limit
 from metrics_pipeline_tests.not_root import not_root
 from metrics_pipeline_tests.patience import PATIENCE_SECONDS
 from metrics_pipeline_tests.storage.contract import (
@@ -381,17 +380,6 @@ def test_a_file_restored_from_a_backup_gets_the_next_writes(tmp_path: Path) -> N
         assert [p.fields["value"] for p in store.read("polls", 0, END_NS)] == [0.5, 2.5]
 
 
-@contextmanager
-def file_size_limit(size_bytes: int) -> Iterator[None]:
-    """The kernel refuses to let any file of this process grow beyond `size_bytes`, as a quota."""
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size_bytes, before[1]))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
-
-
 def test_a_disk_without_room_is_unavailable_and_keeps_what_it_has(path: Path) -> None:
     kept = poll({"value": 1.5})
     many = [poll({"value": i + 0.5}, TIME_NS + i, f"d{i}") for i in range(5000)]
@@ -414,22 +402,13 @@ def test_a_disk_that_is_full_says_what_to_do(path: Path) -> None:
         store.write([poll({"text": "x" * 100_000})])
 
 
-@pytest.fixture
-def read_only_folder() -> Iterator[Path]:
-    """A folder everyone may look into and, but for root, nobody may write to."""
-    folder = Path(tempfile.mkdtemp())
-    yield folder
-    folder.chmod(0o755)
-    shutil.rmtree(folder)
-
-
-def test_a_file_that_may_not_be_written_says_so(read_only_folder: Path) -> None:
-    path = read_only_folder / "points.sqlite"
+def test_a_file_that_may_not_be_written_says_so(folder_for_all: Path) -> None:
+    path = folder_for_all / "points.sqlite"
     with opened(path) as owner:
         owner.write([poll({"value": 1.5})])
-        for entry in read_only_folder.iterdir():
+        for entry in folder_for_all.iterdir():
             entry.chmod(0o444)
-        read_only_folder.chmod(0o555)
+        folder_for_all.chmod(0o555)
         with not_root():
             error = write_and_catch(path)
     assert "readonly" in str(error)
@@ -437,10 +416,10 @@ def test_a_file_that_may_not_be_written_says_so(read_only_folder: Path) -> None:
     assert not isinstance(error, StoreUnavailable)
 
 
-def test_a_directory_that_may_not_be_written_says_so(read_only_folder: Path) -> None:
-    read_only_folder.chmod(0o555)
+def test_a_directory_that_may_not_be_written_says_so(folder_for_all: Path) -> None:
+    folder_for_all.chmod(0o555)
     with not_root():
-        error = write_and_catch(read_only_folder / "points.sqlite")
+        error = write_and_catch(folder_for_all / "points.sqlite")
     assert "this user may write to" in str(error)
 
 
