@@ -430,7 +430,8 @@ def test_what_a_report_is_told_is_told_once(stores: Stores, server: CountServer)
         wait_until(lambda: stores.slots()["sampled"] >= 2, "slots are sampled")
     it.close()
     told = it.ledger.take("a")
-    assert told.outcomes == {Outcome.SAMPLED: stores.slots()["sampled"]}
+    # As many as are counted: slots are late, too, where this machine is held up meanwhile.
+    assert told.outcomes == stores.slots()
     assert told.points == len(told.delays) == len(told.durations) == stores.slots()["sampled"]
     assert it.ledger.take("a").outcomes == {}
 
